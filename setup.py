@@ -1,0 +1,85 @@
+"""The compiled modules of pyrnn and how to compile them; everything else is in pyproject.toml.
+
+PYRNN_SANITIZE=address,undefined builds with those sanitizers (GCC or Clang).
+"""
+
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import scipy.linalg
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+# Checks and conversions that no loop of ours may pay for, and the promise to run without the GIL.
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+    "binding": True,
+    "freethreading_compatible": True,
+}
+GENERATED = Path("build", "generated")
+
+
+def write_blas_int():
+    """Write the integer type of scipy.linalg.cython_blas to a file that _blas.pyx includes.
+
+    SciPy from 1.18 on names it `blas_int` (64-bit where SciPy was built so); before, it is int.
+    """
+    pxd = Path(scipy.linalg.__file__).parent / "cython_blas.pxd"
+    named = "blas_int" in pxd.read_text(encoding="utf-8")
+    GENERATED.mkdir(parents=True, exist_ok=True)
+    source = "from scipy.linalg.cython_blas cimport blas_int\n" if named else "ctypedef int blas_int\n"
+    target = GENERATED / "blas_int.pxi"
+    if not target.exists() or target.read_text() != source:
+        target.write_text(source)
+
+
+class Build(build_ext):
+    """Flags by compiler, known only once the compiler is."""
+
+    def build_extensions(self):
+        for extension in self.extensions:
+            if self.compiler.compiler_type == "msvc":
+                extension.extra_compile_args += ["/O2", "/std:c11", "/fp:precise"]
+            else:
+                # No contraction of a * b + c: an fma stands where the source says so, and nowhere else.
+                extension.extra_compile_args += ["-O3", "-std=c11", "-ffp-contract=off", "-fvisibility=hidden"]
+                # No DWARF, which Python's own flags ask for: 2 MB of a wheel. The symbol table stays, for profilers.
+                extension.extra_compile_args += ["-g0"]
+                # Frame pointers, so that perf can walk the stack (PEP 831).
+                extension.extra_compile_args += ["-fno-omit-frame-pointer"]
+                if platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64"):
+                    extension.extra_compile_args += ["-mno-omit-leaf-frame-pointer"]
+            if sanitizers := os.environ.get("PYRNN_SANITIZE"):
+                flags = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=undefined", "-g"]
+                extension.extra_compile_args += flags
+                extension.extra_link_args += flags
+        super().build_extensions()
+
+
+def extension(name, *sources):
+    return Extension(
+        f"pyrnn.{name}",
+        [f"csrc/{name}.pyx", *sources],
+        include_dirs=["csrc", np.get_include()],
+        depends=[str(p) for p in Path("csrc").glob("*.[hi]*")],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+    )
+
+
+write_blas_int()
+setup(
+    ext_modules=cythonize(
+        [*map(extension, ("_blas", "_bptt", "_fused", "_team")), extension("_kernels", "csrc/kernels.c")],
+        build_dir="build/generated",
+        include_path=[".", str(GENERATED)],
+        compiler_directives=DIRECTIVES,
+    ),
+    cmdclass={"build_ext": Build},
+)
