@@ -1,0 +1,494 @@
+"""Time, in the fused engine: forward, backward and state gradients by the packed kernels of floor 1.
+
+The same sums as _bptt.pyx; see there for the letters, the chunks of time and how arrays are passed. The differences:
+
+- Weights are packed once per call. A kernel takes rows at any stride, so that no sequence is ever copied.
+- Each number of h, grad_h and J is one chain of multiply-adds, b first, then the inputs, then the states; the weight
+  gradients run from the last chunk to the first, and within one from its first row to its last. The bits depend neither
+  on the other sequences of the batch nor on the instruction set.
+- Threads share out the sequences, each with the loop over time inside, and in backward then the rows of dU and dW,
+  chunk by chunk: a barrier on each side, no number is summed by two of them.
+- Rows that a tile reads side by side must not fall into the same sets of the first-level cache, as they do when they
+  lie a multiple of 2 KB apart (measured, H = 512 float32: 119 GF/s became 76). Such states are kept a second time,
+  padded.
+"""
+
+cimport numpy as cnp
+from libc.string cimport memcpy
+
+from pyrnn._arrays cimport data, empty, gather, interrupted, pass_on, pyrnn_seconds, real, stride
+from pyrnn._kernels cimport kernels
+from pyrnn._team cimport barrier, run, team_size, work_function
+
+cdef extern from "wait.h":
+    ctypedef long pyrnn_atomic
+    long pyrnn_load(pyrnn_atomic *a) noexcept nogil
+    long pyrnn_exchange(pyrnn_atomic *a, long v) noexcept nogil
+
+cnp.import_array()
+
+cdef Py_ssize_t CHUNK_BYTES = 1 << 19
+cdef Py_ssize_t FEW = 6  # below so many sequences, several steps of one make better tiles than one step of all
+
+
+# ---- One name for both types ----------------------------------------------------------------------------------------
+cdef inline void product(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real *A, Py_ssize_t ld_a,
+                         const real *panels, const real *init, Py_ssize_t ld_init, real *out,
+                         Py_ssize_t ld_out) noexcept nogil:
+    if real is float:
+        kernels().product_f32(rows, K, N, A, ld_a, panels, init, ld_init, out, ld_out)
+    else:
+        kernels().product_f64(rows, K, N, A, ld_a, panels, init, ld_init, out, ld_out)
+
+
+cdef inline void outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real *D, Py_ssize_t ld_d, const real *panels,
+                       bint accumulate, real *C) noexcept nogil:
+    if real is float:
+        kernels().outer_f32(K, M, N, D, ld_d, panels, accumulate, C, N)
+    else:
+        kernels().outer_f64(K, M, N, D, ld_d, panels, accumulate, C, N)
+
+
+cdef inline void pack(Py_ssize_t K, Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t N, const real *B,
+                      Py_ssize_t ld_t, Py_ssize_t ld_r, real *panels) noexcept nogil:
+    if real is float:
+        kernels().pack_f32(K, first, steps, rows, N, B, ld_t, ld_r, panels)
+    else:
+        kernels().pack_f64(K, first, steps, rows, N, B, ld_t, ld_r, panels)
+
+
+cdef inline void pack_transposed(Py_ssize_t K, Py_ssize_t N, const real *B, Py_ssize_t ld, real *panels) noexcept nogil:
+    if real is float:
+        kernels().pack_transposed_f32(K, N, B, ld, panels)
+    else:
+        kernels().pack_transposed_f64(K, N, B, ld, panels)
+
+
+cdef inline void step(Py_ssize_t rows, Py_ssize_t H, const real *h, Py_ssize_t ld_h, const real *dh, Py_ssize_t ld_dh,
+                      real *grad, Py_ssize_t ld_grad, real *delta, Py_ssize_t ld) noexcept nogil:
+    """The last step, which has no later one."""
+    if real is float:
+        kernels().step_backward_f32(rows, H, h, ld_h, dh, ld_dh, NULL, 0, grad, ld_grad, delta, ld)
+    else:
+        kernels().step_backward_f64(rows, H, h, ld_h, dh, ld_dh, NULL, 0, grad, ld_grad, delta, ld)
+
+
+cdef inline void step_back(Py_ssize_t rows, Py_ssize_t H, const real *later, Py_ssize_t ld_later, const real *panels,
+                           const real *h, Py_ssize_t ld_h, const real *dh, Py_ssize_t ld_dh, real *grad,
+                           Py_ssize_t ld_grad, real *delta, Py_ssize_t ld) noexcept nogil:
+    if real is float:
+        kernels().fused_backward_f32(rows, H, later, ld_later, panels, h, ld_h, dh, ld_dh, grad, ld_grad, delta, ld)
+    else:
+        kernels().fused_backward_f64(rows, H, later, ld_later, panels, h, ld_h, dh, ld_dh, grad, ld_grad, delta, ld)
+
+
+cdef inline void step_ahead(Py_ssize_t rows, Py_ssize_t H, const real *previous, Py_ssize_t ld, const real *panels,
+                            real *h, Py_ssize_t ld_h, real *copy, Py_ssize_t ld_copy) noexcept nogil:
+    if real is float:
+        kernels().fused_forward_f32(rows, H, previous, ld, panels, h, ld_h, copy, ld_copy)
+    else:
+        kernels().fused_forward_f64(rows, H, previous, ld, panels, h, ld_h, copy, ld_copy)
+
+
+cdef inline void column_sums(Py_ssize_t rows, Py_ssize_t n, const real *a, Py_ssize_t ld, real *total) noexcept nogil:
+    if real is float:
+        kernels().column_sums_f32(rows, n, a, ld, total)
+    else:
+        kernels().column_sums_f64(rows, n, a, ld, total)
+
+
+# ---- Memory ---------------------------------------------------------------------------------------------------------
+cdef inline Py_ssize_t panels_size(Py_ssize_t K, Py_ssize_t N, Py_ssize_t itemsize) noexcept nogil:
+    return kernels().panels_size_f32(K, N) if itemsize == 4 else kernels().panels_size_f64(K, N)
+
+
+cdef inline bint crowded(Py_ssize_t ld, Py_ssize_t itemsize) noexcept nogil:
+    """Whether rows at this distance share the sets of a first-level cache of 64 sets of 64 bytes."""
+    return ld * itemsize % 2048 == 0
+
+
+cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
+    """A distance for rows of n numbers: whole cache lines, not crowded."""
+    cdef Py_ssize_t line = 64 // itemsize
+    n = (n + line - 1) // line * line
+    return n + line if crowded(n, itemsize) else n
+
+
+cdef cnp.ndarray lines(cnp.ndarray like, Py_ssize_t n):
+    """Memory for n numbers from an address that `line` finds."""
+    return empty(like, (n + 64 // cnp.PyArray_ITEMSIZE(like),))
+
+
+cdef inline void *line(cnp.ndarray a) noexcept:
+    """The first address of a cache line in it: registers are loaded from panels, and one load must not take two."""
+    return NULL if a is None else <void *>((<size_t>cnp.PyArray_DATA(a) + 63) & ~<size_t>63)
+
+
+cdef inline Py_ssize_t chunk_steps(Py_ssize_t T, Py_ssize_t B, Py_ssize_t N, Py_ssize_t itemsize) noexcept nogil:
+    """How many steps of B rows of N numbers make a chunk: at least one, at most T."""
+    return max(1, min(T, CHUNK_BYTES // max(B * N * itemsize, 1)))
+
+
+# ---- Forward --------------------------------------------------------------------------------------------------------
+cdef void rows_product(Py_ssize_t T, Py_ssize_t B, Py_ssize_t K, Py_ssize_t N, const real *x, Py_ssize_t xt,
+                       Py_ssize_t xb, const real *panels, const real *b, real *out, Py_ssize_t ot,
+                       Py_ssize_t ob) noexcept nogil:
+    """out_t = b + U x_t for all t, by steps or by sequences: no sum knows the difference."""
+    cdef Py_ssize_t i
+    if B >= FEW:
+        for i in range(T):
+            product(B, K, N, x + i * xt, xb, panels, b, 0, out + i * ot, ob)
+    else:
+        for i in range(B):
+            product(T, K, N, x + i * xb, xt, panels, b, 0, out + i * ob, ot)
+
+
+cdef struct Job:
+    # One call, as the members of a team see it; letters as in the loops below, but I, a macro in complex.h.
+    Py_ssize_t T, B, inputs, H, chunk, xt, xb, ht, hb, dt, db, ld_h0, ld
+    const void *x
+    const void *b
+    const void *h0
+    const void *dh
+    const void *panels_U
+    const void *panels_W
+    void *h
+    void *grad_h
+    void *dx
+    void *dU
+    void *dW
+    void *sum_b
+    void *dh0
+    void *state
+    void *delta
+    void *panels_x
+    void *panels_h
+    pyrnn_atomic stop              # 1 once a signal handler has raised an exception
+
+
+cdef inline Py_ssize_t share(Py_ssize_t n, int index, int size) noexcept nogil:
+    """Where the share of a member begins, and that of the one before ends."""
+    return n * index // size
+
+
+cdef bint stopped(Job *job, int index, double *since) noexcept nogil:
+    """Whether Ctrl-C was pressed: the first member looks, the others hear of it."""
+    if index == 0 and interrupted(since):
+        pyrnn_exchange(&job.stop, 1)
+    return pyrnn_load(&job.stop) != 0
+
+
+cdef void forward_work(real tag, Job *job, int index, int size) noexcept nogil:
+    cdef Py_ssize_t T = job.T, I = job.inputs, H = job.H, xt = job.xt, xb = job.xb, ht = job.ht, hb = job.hb
+    cdef Py_ssize_t row = share(job.B, index, size), B = share(job.B, index + 1, size) - row
+    cdef Py_ssize_t t, start = 0, stop, ld = job.ld, ld_previous = job.ld_h0
+    cdef const real *x = <const real *>job.x + row * xb
+    cdef const real *previous = <const real *>job.h0 + row * job.ld_h0
+    cdef real *h = <real *>job.h + row * hb
+    cdef real *state = NULL if job.state == NULL else <real *>job.state + 2 * row * ld
+    cdef real *copy = NULL
+    cdef double since = pyrnn_seconds()
+    while start < T:
+        stop = min(start + job.chunk, T)
+        rows_product(stop - start, B, I, H, x + start * xt, xt, xb, <const real *>job.panels_U, <const real *>job.b,
+                     h + start * ht, ht, hb)
+        for t in range(start, stop):
+            # h_t = tanh(b + U x_t + W h_{t-1})                              (10.8, 10.9)
+            if state != NULL:
+                copy = state + t % 2 * B * ld
+            step_ahead(B, H, previous, ld_previous, <const real *>job.panels_W, h + t * ht, hb, copy, ld)
+            previous, ld_previous = (h + t * ht, hb) if copy == NULL else (copy, ld)
+        if stopped(job, index, &since):
+            return
+        start = stop
+
+
+# ---- Backward -------------------------------------------------------------------------------------------------------
+cdef void pack_share(Py_ssize_t K, Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t N, const real *B,
+                     Py_ssize_t ld_t, Py_ssize_t ld_r, real *panels, int index, int size) noexcept nogil:
+    """A member's share of the panels, whole ones."""
+    cdef Py_ssize_t width = 2 * panels_size(1, 1, sizeof(real)), count = (N + width - 1) // width
+    cdef Py_ssize_t left = share(count, index, size) * width, right = min(share(count, index + 1, size) * width, N)
+    if left < right:
+        pack(K, first, steps, rows, right - left, B + left, ld_t, ld_r, panels + left * K)
+
+
+cdef void backward_work(real tag, Job *job, int index, int size) noexcept nogil:
+    """delta: (chunk + 1) B ld numbers, the last step the first of the chunk after; panels: chunk B rows of x, of h."""
+    cdef Py_ssize_t T = job.T, B = job.B, I = job.inputs, H = job.H, xt = job.xt, xb = job.xb, ht = job.ht, hb = job.hb
+    cdef Py_ssize_t row = share(B, index, size), rows = share(B, index + 1, size) - row
+    cdef Py_ssize_t unit = share(H, index, size), units = share(H, index + 1, size) - unit
+    cdef Py_ssize_t t, start, stop = T, n, line_, lines_, ld = job.ld
+    cdef const real *x = <const real *>job.x
+    cdef const real *h = <const real *>job.h
+    cdef const real *dh = <const real *>job.dh
+    cdef const real *panels_W = <const real *>job.panels_W
+    cdef real *delta = <real *>job.delta
+    cdef real *panels_x = <real *>job.panels_x
+    cdef real *panels_h = <real *>job.panels_h
+    cdef real *delta_t
+    cdef real *later = delta + job.chunk * B * ld
+    cdef bint accumulate = False
+    cdef double since = pyrnn_seconds()
+    while stop > 0:
+        start = max(0, stop - job.chunk)
+        n = stop - start
+        # Each member its sequences:
+        for t in range(stop - 1, start - 1, -1):
+            # delta_t = (1 - h_t²) ∘ (dh_t + Wᵀ delta_{t+1})                 (10.21)
+            delta_t = delta + ((t - start) * B + row) * ld
+            if t == T - 1:
+                step(rows, H, h + t * ht + row * hb, hb, dh + t * job.dt + row * job.db, job.db, <real *>NULL, 0,
+                     delta_t, ld)
+            else:
+                step_back(rows, H, delta_t + B * ld if t < stop - 1 else later + row * ld, ld, panels_W,
+                          h + t * ht + row * hb, hb, dh + t * job.dt + row * job.db, job.db, <real *>NULL, 0,
+                          delta_t, ld)
+        memcpy(later + row * ld, delta + row * ld, rows * ld * sizeof(real))
+        pack_share(n * B, 0, n, B, I, x + start * xt, xt, xb, panels_x, index, size)
+        if start == 0:
+            pack_share(n * B, 0, 1, B, H, <const real *>job.h0, 0, job.ld_h0, panels_h, index, size)
+            pack_share(n * B, B, n - 1, B, H, h, ht, hb, panels_h, index, size)
+        else:
+            pack_share(n * B, 0, n, B, H, h + (start - 1) * ht, ht, hb, panels_h, index, size)
+        barrier(size)
+        # Each member its units:
+        # dU = Σ delta_t x_tᵀ    dW = Σ delta_t h_{t-1}ᵀ    db = Σ delta_t   (10.28, 10.26, 10.23)
+        outer(n * B, units, I, delta + unit, ld, panels_x, accumulate, <real *>job.dU + unit * I)
+        outer(n * B, units, H, delta + unit, ld, panels_h, accumulate, <real *>job.dW + unit * H)
+        column_sums(n * B, units, delta + unit, ld, <real *>job.sum_b + unit)
+        # Each member its rows: dx_t = Uᵀ delta_t
+        line_ = share(n * B, index, size)
+        lines_ = share(n * B, index + 1, size) - line_
+        product(lines_, H, I, delta + line_ * ld, ld, <const real *>job.panels_U, <real *>NULL, 0,
+                <real *>job.dx + (start * B + line_) * I, I)
+        accumulate = True
+        stop = start
+        stopped(job, index, &since)
+        barrier(size)
+        if pyrnn_load(&job.stop):
+            return
+    # dh0 = Wᵀ delta_1
+    if T > 0:
+        product(rows, H, H, later + row * ld, ld, panels_W, <real *>NULL, 0, <real *>job.dh0 + row * H, H)
+
+
+cdef void state_gradients_work(real tag, Job *job, int index, int size) noexcept nogil:
+    """delta: 2 B ld numbers, for two steps of each member's sequences."""
+    cdef Py_ssize_t T = job.T, H = job.H, ht = job.ht, hb = job.hb, dt = job.dt, db = job.db, t, ld = job.ld
+    cdef Py_ssize_t row = share(job.B, index, size), B = share(job.B, index + 1, size) - row
+    cdef const real *h = <const real *>job.h + row * hb
+    cdef const real *dh = <const real *>job.dh + row * db
+    cdef real *grad_h = <real *>job.grad_h + row * H
+    cdef real *delta = <real *>job.delta + 2 * row * ld
+    cdef real *grad_t
+    cdef double since = pyrnn_seconds()
+    for t in range(T - 1, -1, -1):
+        # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t    (10.20, 10.21)
+        grad_t = grad_h + t * job.B * H
+        if t == T - 1:
+            step(B, H, h + t * ht, hb, dh + t * dt, db, grad_t, H, delta + t % 2 * B * ld, ld)
+        else:
+            step_back(B, H, delta + (t + 1) % 2 * B * ld, ld, <const real *>job.panels_W, h + t * ht, hb,
+                      dh + t * dt, db, grad_t, H, delta + t % 2 * B * ld, ld)
+        if stopped(job, index, &since):
+            return
+
+
+# Function pointers have no fused types.
+cdef void forward_f32(void *job, int index, int size) noexcept nogil:
+    forward_work(<float>0, <Job *>job, index, size)
+
+
+cdef void forward_f64(void *job, int index, int size) noexcept nogil:
+    forward_work(<double>0, <Job *>job, index, size)
+
+
+cdef void backward_f32(void *job, int index, int size) noexcept nogil:
+    backward_work(<float>0, <Job *>job, index, size)
+
+
+cdef void backward_f64(void *job, int index, int size) noexcept nogil:
+    backward_work(<double>0, <Job *>job, index, size)
+
+
+cdef void state_gradients_f32(void *job, int index, int size) noexcept nogil:
+    state_gradients_work(<float>0, <Job *>job, index, size)
+
+
+cdef void state_gradients_f64(void *job, int index, int size) noexcept nogil:
+    state_gradients_work(<double>0, <Job *>job, index, size)
+
+
+# ---- The output layer -----------------------------------------------------------------------------------------------
+cdef int output_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t O, const real *h, Py_ssize_t ht,
+                     Py_ssize_t hb, const real *panels_V, const real *c, real *o, Py_ssize_t chunk) noexcept nogil:
+    cdef Py_ssize_t start = 0, n
+    cdef double since = pyrnn_seconds()
+    while start < T:
+        n = min(chunk, T - start)
+        # o_t = c + V h_t                                                    (10.10)
+        rows_product(n, B, H, O, h + start * ht, ht, hb, panels_V, c, o + start * B * O, B * O, O)
+        start += n
+        if interrupted(&since):
+            return -1
+    return 0
+
+
+cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t O, const real *do_, Py_ssize_t dt,
+                               Py_ssize_t db_, const real *h, Py_ssize_t ht, Py_ssize_t hb, const real *panels_V,
+                               real *dh, real *dV, real *dc, Py_ssize_t chunk, real *rows, real *panels) noexcept nogil:
+    cdef Py_ssize_t start = 0, n
+    cdef double since = pyrnn_seconds()
+    while start < T:
+        n = min(chunk, T - start)
+        gather(n, B, O, do_ + start * dt, dt, db_, rows)
+        # dh_t = Vᵀ do_t                                                     (10.19)
+        product(n * B, O, H, rows, O, panels_V, <real *>NULL, 0, dh + start * B * H, H)
+        # dV = Σ do_t h_tᵀ    dc = Σ do_t                                    (10.24, 10.22)
+        pack(n * B, 0, n, B, H, h + start * ht, ht, hb, panels)
+        outer(n * B, O, H, rows, O, panels, start > 0, dV)
+        column_sums(n * B, O, rows, O, dc)
+        start += n
+        if interrupted(&since):
+            return -1
+    return 0
+
+
+# ---- For floor 3: checked arrays in, memory allocated here, and the GIL given up ------------------------------------
+cdef cnp.ndarray packed(cnp.ndarray M, bint transposed):
+    """Panels of M, or of its transpose."""
+    cdef Py_ssize_t rows = M.shape[0], n = M.shape[1], ld = stride(M, 0), size = cnp.PyArray_ITEMSIZE(M)
+    cdef cnp.ndarray out = lines(M, panels_size(n, rows, size) if transposed else panels_size(rows, n, size))
+    if size == 4 and transposed:
+        kernels().pack_transposed_f32(n, rows, <const float *>data(M), ld, <float *>line(out))
+    elif size == 4:
+        kernels().pack_f32(rows, 0, rows, 1, n, <const float *>data(M), ld, 0, <float *>line(out))
+    elif transposed:
+        kernels().pack_transposed_f64(n, rows, <const double *>data(M), ld, <double *>line(out))
+    else:
+        kernels().pack_f64(rows, 0, rows, 1, n, <const double *>data(M), ld, 0, <double *>line(out))
+    return out
+
+
+cdef int finish(work_function work, Job *job, int size) except -1:
+    """Let a team do the job without the GIL; raise what a signal handler has raised."""
+    job.stop = 0
+    with nogil:
+        run(work, job, size)
+    return pass_on(-1 if job.stop else 0)
+
+
+def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray h0, cnp.ndarray out,
+            n_threads=None):
+    """Write h [T, B, H] to out and return it; out is new if None, and b may be None."""
+    cdef Job job
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
+    cdef cnp.ndarray h = empty(x, (x.shape[0], x.shape[1], W.shape[0])) if out is None else out
+    cdef cnp.ndarray U_packed = packed(U, True), W_packed = packed(W, True), state = None
+    job.T, job.B, job.inputs, job.H = x.shape[0], x.shape[1], x.shape[2], W.shape[0]
+    job.xt, job.xb, job.ht, job.hb, job.ld_h0 = stride(x, 0), stride(x, 1), stride(h, 0), stride(h, 1), stride(h0, 0)
+    job.chunk, job.ld = chunk_steps(job.T, job.B, max(job.H, job.inputs), size), padded(job.H, size)
+    if job.B >= FEW and crowded(job.hb, size):
+        state = lines(x, 2 * job.B * job.ld)
+    job.x, job.b, job.h0, job.h, job.state = data(x), data(b), data(h0), data(h), line(state)
+    job.panels_U, job.panels_W = line(U_packed), line(W_packed)
+    finish(forward_f32 if size == 4 else forward_f64, &job,
+           team_size(n_threads, 2.0 * job.T * job.B * job.H * (job.H + job.inputs), job.B))
+    return h
+
+
+def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray h0,
+             n_threads=None):
+    """(dx, dU, dW, db, dh0), new arrays."""
+    cdef Job job
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), T = x.shape[0], B = x.shape[1], I = x.shape[2], H = W.shape[0]
+    cdef cnp.ndarray dx = empty(x, (T, B, I)), dU = empty(x, (H, I), zero=T == 0), dW = empty(x, (H, H), zero=T == 0)
+    cdef cnp.ndarray db = empty(x, (H,), zero=True), dh0 = empty(x, (B, H), zero=T == 0)
+    cdef cnp.ndarray U_packed = packed(U, False), W_packed = packed(W, False), delta, panels_x, panels_h
+    job.T, job.B, job.inputs, job.H = T, B, I, H
+    job.xt, job.xb, job.ht, job.hb, job.ld_h0 = stride(x, 0), stride(x, 1), stride(h, 0), stride(h, 1), stride(h0, 0)
+    job.dt, job.db = stride(dh, 0), stride(dh, 1)
+    job.chunk, job.ld = chunk_steps(T, B, max(H, I), size), padded(H, size)
+    delta = lines(x, (job.chunk + 1) * B * job.ld)
+    panels_x = lines(x, panels_size(job.chunk * B, I, size))
+    panels_h = lines(x, panels_size(job.chunk * B, H, size))
+    job.dh, job.h, job.x, job.h0 = data(dh), data(h), data(x), data(h0)
+    job.panels_U, job.panels_W = line(U_packed), line(W_packed)
+    job.dx, job.dU, job.dW, job.sum_b, job.dh0 = data(dx), data(dU), data(dW), data(db), data(dh0)
+    job.delta, job.panels_x, job.panels_h = line(delta), line(panels_x), line(panels_h)
+    finish(backward_f32 if size == 4 else backward_f64, &job, team_size(n_threads, 4.0 * T * B * H * (H + I), B))
+    return dx, dU, dW, db, dh0
+
+
+def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, n_threads=None):
+    """grad_h [T, B, H], a new array."""
+    cdef Job job
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(h), T = h.shape[0], B = h.shape[1], H = h.shape[2]
+    cdef cnp.ndarray grad_h = empty(h, (T, B, H)), W_packed = packed(W, False), delta
+    job.T, job.B, job.H, job.ld = T, B, H, padded(H, size)
+    job.ht, job.hb, job.dt, job.db = stride(h, 0), stride(h, 1), stride(dh, 0), stride(dh, 1)
+    delta = lines(h, 2 * B * job.ld)
+    job.dh, job.h, job.panels_W, job.grad_h, job.delta = data(dh), data(h), line(W_packed), data(grad_h), line(delta)
+    finish(state_gradients_f32 if size == 4 else state_gradients_f64, &job,
+           team_size(n_threads, 2.0 * T * B * H * H, B))
+    return grad_h
+
+
+cdef cnp.ndarray run_output(real tag, cnp.ndarray h, cnp.ndarray V, cnp.ndarray c):
+    cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2], O = V.shape[0]
+    cdef Py_ssize_t ht = stride(h, 0), hb = stride(h, 1)
+    cdef cnp.ndarray o = empty(h, (T, B, O)), V_packed = packed(V, True)
+    cdef const real *ph = <const real *>data(h)
+    cdef const real *pV = <const real *>line(V_packed)
+    cdef const real *pc = <const real *>data(c)
+    cdef real *po = <real *>data(o)
+    cdef Py_ssize_t chunk = chunk_steps(T, B, max(H, O), sizeof(real))
+    cdef int status
+    with nogil:
+        status = output_loop(T, B, H, O, ph, ht, hb, pV, pc, po, chunk)
+    pass_on(status)
+    return o
+
+
+cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V):
+    cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2], O = V.shape[0]
+    cdef Py_ssize_t dt = stride(do_, 0), db_ = stride(do_, 1), ht = stride(h, 0), hb = stride(h, 1)
+    cdef Py_ssize_t chunk = chunk_steps(T, B, max(H, O), sizeof(real))
+    cdef cnp.ndarray dh = empty(h, (T, B, H)), dV = empty(h, (O, H), zero=T == 0), dc = empty(h, (O,), zero=True)
+    cdef cnp.ndarray V_packed = packed(V, False), rows = lines(h, chunk * B * O)
+    cdef cnp.ndarray panels = lines(h, panels_size(chunk * B, H, sizeof(real)))
+    cdef const real *pdo = <const real *>data(do_)
+    cdef const real *ph = <const real *>data(h)
+    cdef const real *pV = <const real *>line(V_packed)
+    cdef real *pdh = <real *>data(dh)
+    cdef real *pdV = <real *>data(dV)
+    cdef real *pdc = <real *>data(dc)
+    cdef real *prows = <real *>line(rows)
+    cdef real *ppanels = <real *>line(panels)
+    cdef int status
+    with nogil:
+        status = output_gradients_loop(T, B, H, O, pdo, dt, db_, ph, ht, hb, pV, pdh, pdV, pdc, chunk, prows, ppanels)
+    pass_on(status)
+    return dh, dV, dc
+
+
+def output(cnp.ndarray h, cnp.ndarray V, cnp.ndarray c):
+    """o [T, B, O], a new array; c may be None."""
+    if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
+        return run_output(<float>0, h, V, c)
+    return run_output(<double>0, h, V, c)
+
+
+def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V):
+    """(dh, dV, dc), new arrays."""
+    if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
+        return run_output_gradients(<float>0, do, h, V)
+    return run_output_gradients(<double>0, do, h, V)
+
+
+def set_chunk_bytes(Py_ssize_t size):
+    """Change how many bytes of a sequence make a chunk and return the old number; for tests and measurements."""
+    global CHUNK_BYTES
+    old, CHUNK_BYTES = CHUNK_BYTES, max(size, 1)
+    return old

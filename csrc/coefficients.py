@@ -1,0 +1,74 @@
+"""Prints the coefficients of tanh.h: minimax polynomials by the Remez exchange, in 60 digits.
+
+    python csrc/coefficients.py
+
+Two functions are approximated, both in relative error:
+
+    exp(r)  = 1 + r + r² P(r)      |r| <= log(2) / 2         (the reduced argument)
+    tanh(x) = x + x³ R(x²)         |x| <= 0.625
+
+Rounding a coefficient of R or P costs under 0.1 units in the last place of the result, since x² and r² stand before
+them; the error printed is that of the rounded polynomial.
+"""
+
+import mpmath as mp
+
+mp.mp.dps = 60
+
+
+def rounded(value, bits):
+    """The number with `bits` significant bits nearest to value."""
+    if value == 0:
+        return value
+    m, e = mp.frexp(value)
+    return mp.ldexp(mp.nint(m * 2**bits), int(e) - bits)
+
+
+def remez(f, weight, lo, hi, powers):
+    """Coefficients c and the error of the minimax fit  sum c_k z^powers_k ~ f(z),  weighted by weight(z)."""
+    n = len(powers) + 1
+    z = [(lo + hi) / 2 - (hi - lo) / 2 * mp.cos(mp.pi * (k + mp.mpf(1) / 2) / n) for k in range(n)]
+    grid = [lo + (hi - lo) * k / 4000 for k in range(1, 4001)]
+    for _ in range(30):
+        rows = [[v**p for p in powers] + [(-1) ** k / weight(v)] for k, v in enumerate(z)]
+        solution = mp.lu_solve(mp.matrix(rows), mp.matrix([f(v) for v in z]))
+        c, level = solution[: n - 1], abs(solution[n - 1])
+        error = [(sum(a * v**p for a, p in zip(c, powers, strict=True)) - f(v)) * weight(v) for v in grid]
+        peaks, k = [], 0
+        while k < len(grid):  # the largest error of each run of one sign
+            j = k
+            while j < len(grid) and (error[j] > 0) == (error[k] > 0):
+                j += 1
+            peaks.append(max(range(k, j), key=lambda i: abs(error[i])))
+            k = j
+        worst = max(abs(e) for e in error)
+        if len(peaks) != n or worst < level * mp.mpf("1.001"):
+            break
+        z = [grid[i] for i in peaks]
+    return list(c), worst
+
+
+def fit(name, f, weight, lo, hi, degree, bits):
+    c = [rounded(a, bits) for a in remez(f, weight, lo, hi, list(range(degree + 1)))[0]]
+    error = max(
+        abs(sum(a * v**k for k, a in enumerate(c)) - f(v)) * weight(v)
+        for v in (lo + (hi - lo) * i / 2000 for i in range(1, 2001))
+    )
+    print(f"/* {name}: degree {degree}, relative error 2^{float(mp.log(error, 2)):.1f} */")
+    for k, a in enumerate(c):
+        text = float(a).hex() if bits == 53 else f"{float(a).hex()}f"
+        print(f"    {text},  /* {k}: {mp.nstr(a, 12)} */")
+
+
+half = mp.log(2) / 2  # the interval is made a little longer on the left, so that no node falls on 0
+series = lambda r: (mp.expm1(r) - r) / r**2 if abs(r) > mp.mpf("1e-20") else mp.mpf(1) / 2
+ratio = lambda z: (mp.tanh(mp.sqrt(z)) - mp.sqrt(z)) / (z * mp.sqrt(z)) if z > mp.mpf("1e-30") else -mp.mpf(1) / 3
+for bits, exp_degree, tanh_degree in ((24, 4, 5), (53, 9, 11)):
+    print(f"/* float{32 if bits == 24 else 64} */")
+    fit("P", series, lambda r: r**2 / mp.exp(r), -half * mp.mpf("1.01"), half, exp_degree, bits)
+    weight = lambda z: z * mp.sqrt(z) / mp.tanh(mp.sqrt(z))
+    fit("R", ratio, weight, mp.mpf("1e-12"), mp.mpf("0.625") ** 2, tanh_degree, bits)
+for bits, split in ((24, 16), (53, 42)):
+    high = rounded(mp.log(2), split)
+    print(f"/* log(2) in two parts: {float(high).hex()} {float(rounded(mp.log(2) - high, bits)).hex()} */")
+    print(f"/* 2/log(2): {float(rounded(2 / mp.log(2), bits)).hex()} */")

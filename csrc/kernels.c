@@ -1,0 +1,135 @@
+/* Every kernel for every instruction set that the compiler knows, and the choice between them. The bodies are in
+ * kernels.inl, which is included once for each set under the flags of that set. */
+#include "kernels.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define PYRNN_GLUE_(a, b) a##_##b
+#define PYRNN_GLUE(a, b) PYRNN_GLUE_(a, b)
+#define SIMD(word) PYRNN_GLUE(word, ISA)
+#if defined(__GNUC__) || defined(__clang__)
+#define UNROLL _Pragma("GCC unroll 12")
+#define ALWAYS_INLINE __attribute__((always_inline))
+#else
+#define UNROLL
+#define ALWAYS_INLINE
+#endif
+
+/* Coefficients of tanh.h, printed by coefficients.py. */
+enum { TANH_R_DEGREE_f32 = 5, TANH_P_DEGREE_f32 = 4, TANH_R_DEGREE_f64 = 11, TANH_P_DEGREE_f64 = 9 };
+static const float TANH_R_f32[] = {-0x1.555554p-2f, 0x1.111066p-3f,  -0x1.b9ee9p-5f,
+                                   0x1.638b58p-6f,  -0x1.0bf4f8p-7f, 0x1.18e1dp-9f};
+static const float TANH_P_f32[] = {0x1.fffffcp-2f, 0x1.55548ep-3f, 0x1.55599cp-5f, 0x1.123bcap-7f, 0x1.6988eap-10f};
+static const double TANH_R_f64[] = {-0x1.5555555555552p-2,  0x1.1111111110c03p-3,   -0x1.ba1ba1b9ce663p-5,
+                                    0x1.664f4870375f3p-6,   -0x1.226e32c13007ap-7,  0x1.d6d3584e2d19ap-9,
+                                    -0x1.7d9c1d596bf7cp-10, 0x1.350ae18c91b2cp-11,  -0x1.f10cb3c644b2ap-13,
+                                    0x1.80061794d163fp-14,  -0x1.fa751cfc25d90p-16, 0x1.9580cd20776c5p-18};
+static const double TANH_P_f64[] = {
+    0x1.000000000000ap-1,  0x1.55555555554dfp-3,  0x1.55555555507b0p-5,  0x1.111111112f148p-7,  0x1.6c16c18468d36p-10,
+    0x1.a01a00feec35dp-13, 0x1.a019994006e18p-16, 0x1.71df8df9171e5p-19, 0x1.28ae47880150ap-22, 0x1.acce4f9b509dcp-26};
+static const float TANH_SPLIT_f32 = 0.625f, TANH_ONE_f32 = 10.0f, TANH_SHIFT_f32 = 0x1.8p23f,
+                   TANH_TWO_LOG2E_f32 = 0x1.715476p+1f, TANH_LN2_HIGH_f32 = 0x1.62e4p-1f,
+                   TANH_LN2_LOW_f32 = 0x1.7f7d1cp-20f;
+static const double TANH_SPLIT_f64 = 0.625, TANH_ONE_f64 = 20.0, TANH_SHIFT_f64 = 0x1.8p52,
+                    TANH_TWO_LOG2E_f64 = 0x1.71547652b82fep+1, TANH_LN2_HIGH_f64 = 0x1.62e42fefa3800p-1,
+                    TANH_LN2_LOW_f64 = 0x1.ef35793c76730p-45;
+
+/* The instruction sets, best first. GCC and Clang compile a function for a set that the build's flags do not allow
+ * when a pragma says so; other compilers get plain C. */
+#if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
+#define PYRNN_X86 1
+#include <immintrin.h>
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx2,fma")
+#endif
+#define ISA avx512
+#define SUMS 24
+#include "simd_avx512.h"
+#include "kernels.inl"
+#undef ISA
+#undef SUMS
+#ifdef __clang__
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define ISA avx2
+#define SUMS 12
+#include "simd_avx2.h"
+#include "kernels.inl"
+#undef ISA
+#undef SUMS
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+#if defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
+#define PYRNN_NEON 1
+#include <arm_neon.h>
+#define ISA neon
+#define SUMS 24
+#include "simd_neon.h"
+#include "kernels.inl"
+#undef ISA
+#undef SUMS
+#endif
+
+#define ISA base
+#define SUMS 12
+#include "simd_base.h"
+#include "kernels.inl"
+#undef ISA
+#undef SUMS
+
+static int supported(const char *name)
+{
+#ifdef PYRNN_X86
+    __builtin_cpu_init();
+    if (!strcmp(name, "avx512"))
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (!strcmp(name, "avx2")) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return !strcmp(name, "base") || !strcmp(name, "neon");
+}
+
+static const pyrnn_kernel_table *const tables[] = {
+#ifdef PYRNN_X86
+    &table_avx512,
+    &table_avx2,
+#endif
+#ifdef PYRNN_NEON
+    &table_neon,
+#endif
+    &table_base,
+};
+
+pyrnn_kernel_table pyrnn_kernels;
+
+int pyrnn_select(const char *name)
+{
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
+        if (supported(tables[i]->name) && (!name || !strcmp(name, tables[i]->name))) {
+            pyrnn_kernels = *tables[i];
+            return 0;
+        }
+    return -1;
+}
+
+const char *pyrnn_available(int i)
+{
+    for (size_t k = 0; k < sizeof tables / sizeof tables[0]; k++)
+        if (supported(tables[k]->name) && i-- == 0) return tables[k]->name;
+    return NULL;
+}

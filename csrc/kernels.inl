@@ -1,0 +1,139 @@
+/* The kernels of one instruction set (the macro ISA) in both types: this file includes itself once for each, with
+ * TYPE the tag of the type and REAL its name in C. Contracts: kernels.h. */
+#ifndef TYPE
+
+#define TYPE f32
+#define REAL float
+#include "kernels.inl"
+#undef TYPE
+#undef REAL
+#define TYPE f64
+#define REAL double
+#include "kernels.inl"
+#undef TYPE
+#undef REAL
+
+#define PYRNN_STRING_(a) #a
+#define PYRNN_STRING(a) PYRNN_STRING_(a)
+#define PYRNN_ROW(t)                                                                                \
+    .tanh_##t = SIMD(pyrnn_tanh_##t), .step_forward_##t = SIMD(pyrnn_step_forward_##t),             \
+    .step_backward_##t = SIMD(pyrnn_step_backward_##t), .jacobian_##t = SIMD(pyrnn_jacobian_##t),   \
+    .column_sums_##t = SIMD(pyrnn_column_sums_##t), .transpose_##t = SIMD(pyrnn_transpose_##t),     \
+    .panels_size_##t = SIMD(pyrnn_panels_size_##t), .pack_##t = SIMD(pyrnn_pack_##t),               \
+    .pack_transposed_##t = SIMD(pyrnn_pack_transposed_##t), .product_##t = SIMD(pyrnn_product_##t), \
+    .outer_##t = SIMD(pyrnn_outer_##t), .fused_forward_##t = SIMD(pyrnn_fused_forward_##t),         \
+    .fused_backward_##t = SIMD(pyrnn_fused_backward_##t)
+static const pyrnn_kernel_table SIMD(table) = {.name = PYRNN_STRING(ISA), PYRNN_ROW(f32), PYRNN_ROW(f64)};
+#undef PYRNN_ROW
+#undef PYRNN_STRING
+#undef PYRNN_STRING_
+
+#else
+
+#define V(word) SIMD(PYRNN_GLUE(word, TYPE))                  /* a vector word: fma_f32_avx512 */
+#define KERNEL(kernel) SIMD(PYRNN_GLUE(pyrnn_##kernel, TYPE)) /* a kernel: pyrnn_tanh_f32_avx512 */
+#define C(constant) PYRNN_GLUE(TANH_##constant, TYPE)
+#define VEC V(vec)
+#define LANES V(lanes)
+
+#include "tanh.h"
+
+static void KERNEL(tanh)(ptrdiff_t n, const REAL *x, REAL *y)
+{
+    ptrdiff_t i = 0;
+    for (; i + LANES <= n; i += LANES) V(store)(y + i, V(tanh)(V(load)(x + i)));
+    if (i < n) V(store_part)(y + i, n - i, V(tanh)(V(load_part)(x + i, n - i)));
+}
+
+static void KERNEL(step_forward)(ptrdiff_t rows, ptrdiff_t H, const REAL *restrict b, REAL *restrict h, ptrdiff_t ld_h)
+{
+    for (ptrdiff_t r = 0; r < rows; r++, h += ld_h) {
+        if (!b) {
+            KERNEL(tanh)(H, h, h);
+            continue;
+        }
+        ptrdiff_t i = 0;
+        for (; i + LANES <= H; i += LANES) V(store)(h + i, V(tanh)(V(add)(V(load)(h + i), V(load)(b + i))));
+        if (i < H) {
+            const VEC a = V(add)(V(load_part)(h + i, H - i), V(load_part)(b + i, H - i));
+            V(store_part)(h + i, H - i, V(tanh)(a));
+        }
+    }
+}
+
+/* 1 - h², rounded once. */
+static inline VEC V(slope)(VEC h) { return V(fma)(V(sub)(V(set)(0), h), h, V(set)(1)); }
+
+static void KERNEL(step_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *h, ptrdiff_t ld_h, const REAL *dh,
+                                  ptrdiff_t ld_dh, const REAL *back, ptrdiff_t ld_back, REAL *grad, ptrdiff_t ld_grad,
+                                  REAL *delta, ptrdiff_t ld_delta)
+{
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        for (ptrdiff_t i = 0; i < H; i += LANES) {
+            const ptrdiff_t n = H - i;
+            const int part = n < LANES;
+            VEC g = part ? V(load_part)(dh + i, n) : V(load)(dh + i);
+            if (back) g = V(add)(g, part ? V(load_part)(back + i, n) : V(load)(back + i));
+            const VEC d = V(mul)(V(slope)(part ? V(load_part)(h + i, n) : V(load)(h + i)), g);
+            if (part) {
+                if (grad) V(store_part)(grad + i, n, g);
+                V(store_part)(delta + i, n, d);
+            } else {
+                if (grad) V(store)(grad + i, g);
+                V(store)(delta + i, d);
+            }
+        }
+        h += ld_h, dh += ld_dh, delta += ld_delta;
+        if (back) back += ld_back;
+        if (grad) grad += ld_grad;
+    }
+}
+
+static void KERNEL(jacobian)(ptrdiff_t H, const REAL *restrict h, const REAL *restrict W, ptrdiff_t ld_w,
+                             REAL *restrict J)
+{
+    for (ptrdiff_t i = 0; i < H; i++, W += ld_w, J += H) {
+        const VEC slope = V(slope)(V(set)(h[i]));
+        ptrdiff_t j = 0;
+        for (; j + LANES <= H; j += LANES) V(store)(J + j, V(mul)(slope, V(load)(W + j)));
+        if (j < H) V(store_part)(J + j, H - j, V(mul)(slope, V(load_part)(W + j, H - j)));
+    }
+}
+
+static void KERNEL(column_sums)(ptrdiff_t rows, ptrdiff_t n, const REAL *restrict a, ptrdiff_t ld_a, REAL *restrict sum)
+{
+    for (ptrdiff_t r = 0; r < rows; r += 64, a += 64 * ld_a) {
+        const ptrdiff_t m = rows - r < 64 ? rows - r : 64;
+        ptrdiff_t j = 0;
+        for (; j + LANES <= n; j += LANES) {
+            VEC s = V(load)(a + j);
+            for (ptrdiff_t i = 1; i < m; i++) s = V(add)(s, V(load)(a + i * ld_a + j));
+            V(store)(sum + j, V(add)(V(load)(sum + j), s));
+        }
+        if (j < n) {
+            VEC s = V(load_part)(a + j, n - j);
+            for (ptrdiff_t i = 1; i < m; i++) s = V(add)(s, V(load_part)(a + i * ld_a + j, n - j));
+            V(store_part)(sum + j, n - j, V(add)(V(load_part)(sum + j, n - j), s));
+        }
+    }
+}
+
+static void KERNEL(transpose)(ptrdiff_t rows, ptrdiff_t n, const REAL *restrict a, ptrdiff_t ld_a, REAL *restrict out)
+{
+    enum { TILE = 16 }; /* a tile's rows and columns are both a cache line of float32 */
+    for (ptrdiff_t i = 0; i < rows; i += TILE)
+        for (ptrdiff_t j = 0; j < n; j += TILE) {
+            const ptrdiff_t i_end = i + TILE < rows ? i + TILE : rows, j_end = j + TILE < n ? j + TILE : n;
+            for (ptrdiff_t jj = j; jj < j_end; jj++)
+                for (ptrdiff_t ii = i; ii < i_end; ii++) out[jj * rows + ii] = a[ii * ld_a + jj];
+        }
+}
+
+#include "product.inl"
+
+#undef V
+#undef KERNEL
+#undef C
+#undef VEC
+#undef LANES
+#endif

@@ -1,0 +1,220 @@
+/* Matrix products with one order of summation, for kernels.inl, which includes this file under its macros.
+ *
+ * B [K, N] is packed once into panels two registers wide: panel p holds the columns from 2 LANES p on, as
+ * [K, 2 LANES]; the last one is one register wide if that is enough, and has zeros beyond column N. A tile of some rows
+ * of A and some registers of B keeps its sums in registers while k runs. Each output is one chain of fused
+ * multiply-adds in ascending k that begins with `init`, so its bits depend neither on the tile that it falls into, nor
+ * on the number of rows, nor on the instruction set. */
+
+/* The sums of one tile: rows m, registers n. A[i, k] is at A + i ld_a + k, or, where `outer`, at A + k ld_a + i.
+ * `last`: how many lanes of the last register are columns of B. init may be NULL for zeros, and may be out. */
+static inline ALWAYS_INLINE void V(tile)(const int m, const int n, const int outer, ptrdiff_t K, const REAL *A,
+                                         ptrdiff_t ld_a, const REAL *panel, const REAL *init, ptrdiff_t ld_init,
+                                         REAL *out, ptrdiff_t ld_out, ptrdiff_t last)
+{
+    const ptrdiff_t width = n == 1 ? LANES : 2 * LANES;
+    const int part = last < LANES;
+    VEC sum[SUMS / 2][8], b[8];
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < n; j++)
+    {
+        const REAL *p = init + i * ld_init + j * LANES;
+        sum[i][j] = !init ? V(set)(0) : part && j == n - 1 ? V(load_part)(p, last) : V(load)(p);
+    }
+    for (ptrdiff_t k = 0; k < K; k++) {
+        UNROLL for (int j = 0; j < n; j++) b[j] = V(load)(panel + j / 2 * K * width + k * width + j % 2 * LANES);
+        UNROLL for (int i = 0; i < m; i++)
+        {
+            const VEC a = V(set)(outer ? A[k * ld_a + i] : A[i * ld_a + k]);
+            UNROLL for (int j = 0; j < n; j++) sum[i][j] = V(fma)(a, b[j], sum[i][j]);
+        }
+    }
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < n; j++)
+    {
+        REAL *p = out + i * ld_out + j * LANES;
+        if (part && j == n - 1)
+            V(store_part)(p, last, sum[i][j]);
+        else
+            V(store)(p, sum[i][j]);
+    }
+}
+
+typedef void V(tile_function)(ptrdiff_t K, const REAL *A, ptrdiff_t ld_a, const REAL *panel, const REAL *init,
+                              ptrdiff_t ld_init, REAL *out, ptrdiff_t ld_out, ptrdiff_t last);
+
+/* pyrnn_product_12x2_f32_avx512 and pyrnn_outer_12x2_f32_avx512: 12 rows, 2 registers. */
+#define TILE(m, n)                                                                                          \
+    static void KERNEL(product_##m##x##n)(ptrdiff_t K, const REAL *A, ptrdiff_t ld_a, const REAL *panel,    \
+                                          const REAL *init, ptrdiff_t ld_init, REAL *out, ptrdiff_t ld_out, \
+                                          ptrdiff_t last)                                                   \
+    {                                                                                                       \
+        V(tile)(m, n, 0, K, A, ld_a, panel, init, ld_init, out, ld_out, last);                              \
+    }
+#define OUTER(m, n)                                                                                       \
+    static void KERNEL(outer_##m##x##n)(ptrdiff_t K, const REAL *A, ptrdiff_t ld_a, const REAL *panel,    \
+                                        const REAL *init, ptrdiff_t ld_init, REAL *out, ptrdiff_t ld_out, \
+                                        ptrdiff_t last)                                                   \
+    {                                                                                                     \
+        V(tile)(m, n, 1, K, A, ld_a, panel, init, ld_init, out, ld_out, last);                            \
+    }
+#define BOTH(m) TILE(m, 1) TILE(m, 2) OUTER(m, 1) OUTER(m, 2)
+/* clang-format off */
+BOTH(1) BOTH(2) BOTH(3) BOTH(4) BOTH(5) BOTH(6) TILE(1, 4) TILE(2, 4) TILE(3, 4) TILE(1, 8)
+#if SUMS == 24
+BOTH(7) BOTH(8) BOTH(9) BOTH(10) BOTH(11) BOTH(12) TILE(4, 4) TILE(5, 4) TILE(6, 4) TILE(2, 8) TILE(3, 8)
+#endif
+/* clang-format on */
+#undef TILE
+#undef OUTER
+#undef BOTH
+
+    /* By the binary logarithm of the registers, then by the rows less one. */
+    static V(tile_function) *const V(product_tiles)[4][SUMS / 2] = {
+#if SUMS == 24
+#define ALL(kind, n)                                                                                                   \
+    KERNEL(kind##_1x##n), KERNEL(kind##_2x##n), KERNEL(kind##_3x##n), KERNEL(kind##_4x##n), KERNEL(kind##_5x##n),      \
+        KERNEL(kind##_6x##n), KERNEL(kind##_7x##n), KERNEL(kind##_8x##n), KERNEL(kind##_9x##n), KERNEL(kind##_10x##n), \
+        KERNEL(kind##_11x##n), KERNEL(kind##_12x##n)
+        {ALL(product, 1)},
+        {ALL(product, 2)},
+        {KERNEL(product_1x4), KERNEL(product_2x4), KERNEL(product_3x4), KERNEL(product_4x4), KERNEL(product_5x4),
+         KERNEL(product_6x4)},
+        {KERNEL(product_1x8), KERNEL(product_2x8), KERNEL(product_3x8)},
+#else
+#define ALL(kind, n)                                                                                              \
+    KERNEL(kind##_1x##n), KERNEL(kind##_2x##n), KERNEL(kind##_3x##n), KERNEL(kind##_4x##n), KERNEL(kind##_5x##n), \
+        KERNEL(kind##_6x##n)
+        {ALL(product, 1)},
+        {ALL(product, 2)},
+        {KERNEL(product_1x4), KERNEL(product_2x4), KERNEL(product_3x4)},
+        {KERNEL(product_1x8)},
+#endif
+};
+static V(tile_function) *const V(outer_tiles)[2][SUMS / 2] = {{ALL(outer, 1)}, {ALL(outer, 2)}};
+#undef ALL
+
+/* Registers from column j of N on that a tile of m rows takes, as a binary logarithm: whole panels, or the last one. */
+static inline int V(tile_width)(ptrdiff_t m, ptrdiff_t rest, int widest)
+{
+    for (int n = widest; n > 0; n--)
+        if ((m << n) <= SUMS && rest > (((ptrdiff_t)1 << n) - 1) * LANES) return n;
+    return 0;
+}
+
+/* What is done with a tile once its sums stand in `out`. */
+typedef struct {
+    enum { V(KEEP), V(FORWARD), V(BACKWARD) } what;
+    REAL *copy; /* FORWARD: a second place for h; BACKWARD: grad; or NULL */
+    ptrdiff_t ld_copy;
+    const REAL *h; /* BACKWARD */
+    ptrdiff_t ld_h;
+} V(finish);
+
+static inline void V(finish_tile)(const V(finish) * f, ptrdiff_t m, ptrdiff_t columns, ptrdiff_t i, ptrdiff_t j,
+                                  REAL *out, ptrdiff_t ld_out)
+{
+    if (f->what == V(KEEP)) return;
+    for (ptrdiff_t r = 0; r < m; r++) {
+        REAL *o = out + r * ld_out, *copy = f->copy ? f->copy + (i + r) * f->ld_copy + j : NULL;
+        const REAL *h = f->what == V(BACKWARD) ? f->h + (i + r) * f->ld_h + j : NULL;
+        for (ptrdiff_t c = 0; c < columns; c += LANES) {
+            const ptrdiff_t n = columns - c;
+            if (n >= LANES) {
+                const VEC s = V(load)(o + c), d = h ? V(mul)(V(slope)(V(load)(h + c)), s) : V(tanh)(s);
+                V(store)(o + c, d);
+                if (copy) V(store)(copy + c, h ? s : d);
+            } else {
+                const VEC s = V(load_part)(o + c, n);
+                const VEC d = h ? V(mul)(V(slope)(V(load_part)(h + c, n)), s) : V(tanh)(s);
+                V(store_part)(o + c, n, d);
+                if (copy) V(store_part)(copy + c, n, h ? s : d);
+            }
+        }
+    }
+}
+
+/* out = init + A B, tile by tile, each finished while it is in the nearest cache. A panel of B stays there for all the
+ * rows; rows are shared out evenly between tiles, so that 13 become 7 and 6. */
+static void V(run)(int outer, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t N, const REAL *A, ptrdiff_t ld_a,
+                   const REAL *panels, const REAL *init, ptrdiff_t ld_init, REAL *out, ptrdiff_t ld_out,
+                   const V(finish) * finish)
+{
+    const ptrdiff_t tiles = (rows + SUMS / 2 - 1) / (SUMS / 2);
+    if (!tiles) return;
+    const ptrdiff_t small = rows / tiles, larger = rows % tiles; /* `larger` tiles have one row more */
+    for (ptrdiff_t j = 0; j < N;) {
+        const int n = V(tile_width)(small + (larger > 0), N - j, outer ? 1 : 3);
+        const ptrdiff_t registers = (ptrdiff_t)1 << n, columns = N - j < registers * LANES ? N - j : registers * LANES;
+        const ptrdiff_t last = columns - (registers - 1) * LANES;
+        for (ptrdiff_t t = 0, i = 0; t < tiles; t++) {
+            const ptrdiff_t m = small + (t < larger);
+            V(tile_function) *const tile = outer ? V(outer_tiles)[n][m - 1] : V(product_tiles)[n][m - 1];
+            tile(K, outer ? A + i : A + i * ld_a, ld_a, panels + j * K, init ? init + i * ld_init + j : NULL, ld_init,
+                 out + i * ld_out + j, ld_out, last);
+            V(finish_tile)(finish, m, columns, i, j, out + i * ld_out + j, ld_out);
+            i += m;
+        }
+        j += registers * LANES;
+    }
+}
+
+static ptrdiff_t KERNEL(panels_size)(ptrdiff_t K, ptrdiff_t N) { return K * ((N + LANES - 1) / LANES * LANES); }
+
+static void KERNEL(pack)(ptrdiff_t K, ptrdiff_t first, ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t N, const REAL *B,
+                         ptrdiff_t ld_t, ptrdiff_t ld_r, REAL *panels)
+{
+    for (ptrdiff_t j = 0; j < N; j += 2 * LANES) {
+        const ptrdiff_t width = N - j > LANES ? 2 * LANES : LANES;
+        REAL *p = panels + first * width;
+        for (ptrdiff_t t = 0; t < steps; t++)
+            for (ptrdiff_t r = 0; r < rows; r++, p += width)
+                for (ptrdiff_t c = 0; c < width; c += LANES) {
+                    const REAL *from = B + t * ld_t + r * ld_r + j + c;
+                    const ptrdiff_t rest = N - j - c;
+                    V(store)(p + c, rest >= LANES ? V(load)(from) : V(load_part)(from, rest));
+                }
+        panels += K * width;
+    }
+}
+
+static void KERNEL(pack_transposed)(ptrdiff_t K, ptrdiff_t N, const REAL *B, ptrdiff_t ld_b, REAL *panels)
+{
+    enum { BLOCK = 16 }; /* so many numbers of a row of B are used while its cache line is near */
+    for (ptrdiff_t j = 0; j < N; j += 2 * LANES) {
+        const ptrdiff_t width = N - j > LANES ? 2 * LANES : LANES, n = N - j < width ? N - j : width;
+        for (ptrdiff_t k = 0; k < K; k += BLOCK) {
+            const ptrdiff_t end = k + BLOCK < K ? k + BLOCK : K;
+            for (ptrdiff_t c = 0; c < width; c++)
+                for (ptrdiff_t q = k; q < end; q++) panels[q * width + c] = c < n ? B[(j + c) * ld_b + q] : 0;
+        }
+        panels += K * width;
+    }
+}
+
+static void KERNEL(product)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t N, const REAL *A, ptrdiff_t ld_a, const REAL *panels,
+                            const REAL *init, ptrdiff_t ld_init, REAL *out, ptrdiff_t ld_out)
+{
+    V(run)(0, rows, K, N, A, ld_a, panels, init, ld_init, out, ld_out, &(V(finish)){.what = V(KEEP)});
+}
+
+static void KERNEL(outer)(ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const REAL *D, ptrdiff_t ld_d, const REAL *panels,
+                          int accumulate, REAL *C, ptrdiff_t ld_c)
+{
+    V(run)(1, M, K, N, D, ld_d, panels, accumulate ? C : NULL, ld_c, C, ld_c, &(V(finish)){.what = V(KEEP)});
+}
+
+static void KERNEL(fused_forward)(ptrdiff_t rows, ptrdiff_t H, const REAL *previous, ptrdiff_t ld_previous,
+                                  const REAL *panels, REAL *h, ptrdiff_t ld_h, REAL *copy, ptrdiff_t ld_copy)
+{
+    V(run)
+    (0, rows, H, H, previous, ld_previous, panels, h, ld_h, h, ld_h,
+     &(V(finish)){.what = V(FORWARD), .copy = copy, .ld_copy = ld_copy});
+}
+
+static void KERNEL(fused_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *later, ptrdiff_t ld_later,
+                                   const REAL *panels, const REAL *h, ptrdiff_t ld_h, const REAL *dh, ptrdiff_t ld_dh,
+                                   REAL *grad, ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta)
+{
+    V(run)
+    (0, rows, H, H, later, ld_later, panels, dh, ld_dh, delta, ld_delta,
+     &(V(finish)){.what = V(BACKWARD), .copy = grad, .ld_copy = ld_grad, .h = h, .ld_h = ld_h});
+}

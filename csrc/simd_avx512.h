@@ -1,0 +1,53 @@
+/* The vector words on AVX-512F/DQ: 16 float32 or 8 float64 a register. Meanings: simd_base.h. */
+
+typedef __m512 SIMD(vec_f32);
+typedef __m512d SIMD(vec_f64);
+enum { SIMD(lanes_f32) = 16, SIMD(lanes_f64) = 8 };
+
+#define PYRNN_WORDS(R, T, S, M)                                                                                  \
+    static inline SIMD(vec_##T) SIMD(set_##T)(R a) { return _mm512_set1_##S(a); }                                \
+    static inline SIMD(vec_##T) SIMD(load_##T)(const R *p) { return _mm512_loadu_##S(p); }                       \
+    static inline void SIMD(store_##T)(R * p, SIMD(vec_##T) a) { _mm512_storeu_##S(p, a); }                      \
+    static inline SIMD(vec_##T) SIMD(load_part_##T)(const R *p, ptrdiff_t n)                                     \
+    {                                                                                                            \
+        return _mm512_maskz_loadu_##S((M)((1u << n) - 1), p);                                                    \
+    }                                                                                                            \
+    static inline void SIMD(store_part_##T)(R * p, ptrdiff_t n, SIMD(vec_##T) a)                                 \
+    {                                                                                                            \
+        _mm512_mask_storeu_##S(p, (M)((1u << n) - 1), a);                                                        \
+    }                                                                                                            \
+    static inline SIMD(vec_##T) SIMD(add_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b) { return _mm512_add_##S(a, b); } \
+    static inline SIMD(vec_##T) SIMD(sub_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b) { return _mm512_sub_##S(a, b); } \
+    static inline SIMD(vec_##T) SIMD(mul_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b) { return _mm512_mul_##S(a, b); } \
+    static inline SIMD(vec_##T) SIMD(div_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b) { return _mm512_div_##S(a, b); } \
+    static inline SIMD(vec_##T) SIMD(fma_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b, SIMD(vec_##T) c)                 \
+    {                                                                                                            \
+        return _mm512_fmadd_##S(a, b, c);                                                                        \
+    }                                                                                                            \
+    static inline SIMD(vec_##T) SIMD(min_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b) { return _mm512_min_##S(a, b); } \
+    static inline SIMD(vec_##T) SIMD(abs_##T)(SIMD(vec_##T) a)                                                   \
+    {                                                                                                            \
+        return _mm512_andnot_##S(_mm512_set1_##S((R)-0.0), a);                                                   \
+    }                                                                                                            \
+    static inline SIMD(vec_##T) SIMD(copysign_##T)(SIMD(vec_##T) a, SIMD(vec_##T) s)                             \
+    {                                                                                                            \
+        return _mm512_or_##S(a, _mm512_and_##S(_mm512_set1_##S((R)-0.0), s));                                    \
+    }                                                                                                            \
+    static inline SIMD(vec_##T)                                                                                  \
+        SIMD(if_less_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b, SIMD(vec_##T) yes, SIMD(vec_##T) no)                 \
+    {                                                                                                            \
+        return _mm512_mask_blend_##S(_mm512_cmp_##S##_mask(a, b, _CMP_LT_OQ), no, yes);                          \
+    }
+
+PYRNN_WORDS(float, f32, ps, __mmask16)
+PYRNN_WORDS(double, f64, pd, __mmask8)
+#undef PYRNN_WORDS
+
+static inline __m512 SIMD(scale2_f32)(__m512 a, __m512 n)
+{
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
+}
+static inline __m512d SIMD(scale2_f64)(__m512d a, __m512d n)
+{
+    return _mm512_castsi512_pd(_mm512_add_epi64(_mm512_castpd_si512(a), _mm512_slli_epi64(_mm512_castpd_si512(n), 52)));
+}

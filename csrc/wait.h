@@ -1,0 +1,43 @@
+/* What threads need to wait for each other: atomic numbers, a pause, a clock. For compilers with and without C11
+ * atomics. Every operation is sequentially consistent. */
+#ifndef PYRNN_WAIT_H
+#define PYRNN_WAIT_H
+
+#include <time.h>
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+#include <windows.h>
+typedef volatile long pyrnn_atomic;
+static inline long pyrnn_load(pyrnn_atomic *a) { return _InterlockedOr(a, 0); }
+static inline long pyrnn_exchange(pyrnn_atomic *a, long v) { return _InterlockedExchange(a, v); }
+static inline long pyrnn_add(pyrnn_atomic *a, long v) { return _InterlockedExchangeAdd(a, v) + v; }
+static inline void pyrnn_yield(void) { SwitchToThread(); }
+#else
+#include <sched.h>
+typedef volatile long pyrnn_atomic;
+static inline long pyrnn_load(pyrnn_atomic *a) { return __atomic_load_n(a, __ATOMIC_SEQ_CST); }
+static inline long pyrnn_exchange(pyrnn_atomic *a, long v) { return __atomic_exchange_n(a, v, __ATOMIC_SEQ_CST); }
+static inline long pyrnn_add(pyrnn_atomic *a, long v) { return __atomic_add_fetch(a, v, __ATOMIC_SEQ_CST); }
+static inline void pyrnn_yield(void) { sched_yield(); }
+#endif
+
+static inline void pyrnn_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#elif defined(_MSC_VER)
+    YieldProcessor();
+#endif
+}
+
+static inline double pyrnn_seconds(void)
+{
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+#endif

@@ -1,0 +1,42 @@
+"""pyrnn: exact backpropagation through time for recurrent networks, on CPUs, as NumPy function calls.
+
+h_t = tanh(U x_t + W h_{t-1} + b), its gradients and its Jacobians; see `forward` and `backward` first.
+"""
+
+import importlib.util
+
+if importlib.util.find_spec("pyrnn._bptt") is None:
+    raise ImportError(
+        f"pyrnn has no compiled modules in {__path__[0]}: this is the source folder, found before the installed "
+        "package because it lies in the current folder. Run `python -P -m ...`, or from another folder, or install "
+        "in place with `python -m pip install -e .`"
+    )
+
+from pyrnn._results import GradientErrors, Gradients, LossGradients, OutputGradients
+from pyrnn.functional import backward, forward, jacobian, state_gradients
+from pyrnn.gradient_check import check_gradients
+from pyrnn.losses import softmax_cross_entropy, squared_error
+from pyrnn.output import output, output_gradients
+from pyrnn.parameters import Parameters, initialize
+from pyrnn.training import loss_and_gradients
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GradientErrors",
+    "Gradients",
+    "LossGradients",
+    "OutputGradients",
+    "Parameters",
+    "backward",
+    "check_gradients",
+    "forward",
+    "initialize",
+    "jacobian",
+    "loss_and_gradients",
+    "output",
+    "output_gradients",
+    "softmax_cross_entropy",
+    "squared_error",
+    "state_gradients",
+]

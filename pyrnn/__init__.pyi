@@ -1,0 +1,131 @@
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+__version__: str
+__all__ = [
+    "GradientErrors",
+    "Gradients",
+    "LossGradients",
+    "OutputGradients",
+    "Parameters",
+    "backward",
+    "check_gradients",
+    "forward",
+    "initialize",
+    "jacobian",
+    "loss_and_gradients",
+    "output",
+    "output_gradients",
+    "softmax_cross_entropy",
+    "squared_error",
+    "state_gradients",
+]
+
+_Engine = Literal["auto", "blas", "fused"]
+_Loss = Literal["softmax_cross_entropy", "squared_error"]
+_Scheme = Literal["orthogonal", "gaussian", "uniform", "glorot", "identity"]
+
+class Gradients(NamedTuple):
+    x: NDArray
+    U: NDArray
+    W: NDArray
+    b: NDArray
+    h0: NDArray
+
+class OutputGradients(NamedTuple):
+    h: NDArray
+    V: NDArray
+    c: NDArray
+
+class LossGradients(NamedTuple):
+    U: NDArray
+    W: NDArray
+    b: NDArray | None
+    V: NDArray | None
+    c: NDArray | None
+    x: NDArray
+    h0: NDArray
+    @property
+    def parameters(self) -> Parameters: ...
+
+class Parameters(NamedTuple):
+    U: NDArray
+    W: NDArray
+    b: NDArray | None = None
+    V: NDArray | None = None
+    c: NDArray | None = None
+    def ravel(self) -> NDArray: ...
+    def unravel(self, vector: ArrayLike) -> Parameters: ...
+
+class GradientErrors(NamedTuple):
+    U: float
+    W: float
+    b: float | None
+    V: float | None
+    c: float | None
+    x: float
+    h0: float
+
+def forward(
+    x: ArrayLike,
+    U: ArrayLike,
+    W: ArrayLike,
+    b: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    *,
+    out: NDArray | None = None,
+    n_threads: int | None = None,
+    engine: _Engine = "auto",
+) -> NDArray: ...
+def backward(
+    dh: ArrayLike,
+    h: ArrayLike,
+    x: ArrayLike,
+    U: ArrayLike,
+    W: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    n_threads: int | None = None,
+    engine: _Engine = "auto",
+) -> Gradients: ...
+def state_gradients(dh: ArrayLike, h: ArrayLike, W: ArrayLike) -> NDArray: ...
+def jacobian(h: ArrayLike, W: ArrayLike) -> NDArray: ...
+def output(h: ArrayLike, V: ArrayLike, c: ArrayLike | None = None) -> NDArray: ...
+def output_gradients(do: ArrayLike, h: ArrayLike, V: ArrayLike) -> OutputGradients: ...
+def softmax_cross_entropy(
+    o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None
+) -> tuple[np.float64, NDArray]: ...
+def squared_error(o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> tuple[np.float64, NDArray]: ...
+def loss_and_gradients(
+    params: Parameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    *,
+    loss: _Loss = "softmax_cross_entropy",
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> tuple[np.float64, LossGradients]: ...
+def check_gradients(
+    params: Parameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    *,
+    loss: _Loss = "softmax_cross_entropy",
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    step: float = 1e-5,
+    max_entries: int | None = 200,
+    rng: int | np.random.Generator | None = 0,
+) -> GradientErrors: ...
+def initialize(
+    input_size: int,
+    hidden_size: int,
+    output_size: int | None = None,
+    *,
+    scheme: _Scheme = "orthogonal",
+    gain: float = 1.0,
+    dtype: DTypeLike = ...,
+    rng: int | np.random.Generator | None = None,
+) -> Parameters: ...

@@ -1,0 +1,57 @@
+# What the loops of both engines do with arrays before and after they give up the GIL.
+cimport numpy as cnp
+from libc.string cimport memcpy
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept  # cpython.exc declares it `except -1`, which would raise it where nobody can see
+
+cdef extern from "wait.h":
+    double pyrnn_seconds() noexcept nogil
+
+ctypedef fused real:
+    float
+    double
+
+cdef inline Py_ssize_t stride(cnp.ndarray a, int axis) noexcept:
+    """In elements."""
+    return cnp.PyArray_STRIDE(a, axis) // cnp.PyArray_ITEMSIZE(a)
+
+
+cdef inline void *data(cnp.ndarray a) noexcept:
+    return NULL if a is None else cnp.PyArray_DATA(a)
+
+
+cdef inline cnp.ndarray empty(cnp.ndarray like, tuple shape, bint zero=False):
+    """A new contiguous array of the dtype of `like`."""
+    cdef cnp.npy_intp n[4]
+    cdef int i, kind = cnp.PyArray_TYPE(like)
+    for i in range(len(shape)):
+        n[i] = shape[i]
+    return cnp.PyArray_ZEROS(len(shape), n, kind, 0) if zero else cnp.PyArray_EMPTY(len(shape), n, kind, 0)
+
+
+cdef inline int check_signals() noexcept with gil:
+    return PyErr_CheckSignals()
+
+
+cdef inline int interrupted(double *since) noexcept nogil:
+    """Look for Ctrl-C, if the last look was 50 ms ago; -1 once a signal handler has raised an exception."""
+    cdef double now = pyrnn_seconds()
+    if 0 <= now - since[0] < 0.05:
+        return 0
+    since[0] = now
+    return check_signals()
+
+
+cdef inline int pass_on(int status) except -1:
+    """Raise the exception that a signal handler has set."""
+    return status
+
+
+cdef inline void gather(Py_ssize_t T, Py_ssize_t B, Py_ssize_t N, const real *a, Py_ssize_t st, Py_ssize_t sb,
+                        real *copy) noexcept nogil:
+    """copy [T B, N] = a [T, B, N]."""
+    cdef Py_ssize_t t, i
+    for t in range(T):
+        for i in range(B):
+            memcpy(copy + (t * B + i) * N, a + t * st + i * sb, N * sizeof(real))

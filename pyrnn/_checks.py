@@ -1,0 +1,115 @@
+"""What every public function does with its arguments before anything is computed."""
+
+import numpy as np
+
+from pyrnn import _bptt
+
+
+def as_real_arrays(*optional, **arguments):
+    """The arguments as arrays of one dtype, float32 or float64, in the order given; only `optional` ones may be None.
+
+    The common dtype is NumPy's for the given ones and float32, so that half precision, booleans and small integers
+    become float32 and larger integers float64. An array that has the dtype already, is aligned and has a contiguous
+    last axis comes back as it is; every other one is copied once.
+
+    Raises TypeError for complex, object, text and long double, and for masked values; ValueError for what is no array.
+    """
+    for name, a in arguments.items():
+        if a is None and name not in optional:
+            raise TypeError(f"{name} must be an array of numbers, got None")
+    if _bptt.read_in_place(*arguments.values()):
+        return arguments.values()
+    arrays = {name: None if a is None else as_array(name, a) for name, a in arguments.items()}
+    for name, a in arrays.items():
+        if a is not None and (a.dtype.kind not in "fiub" or a.dtype.char == "g"):
+            raise TypeError(f"{name} must be real numbers that fit float32 or float64, got dtype {a.dtype}")
+    dtype = np.result_type(np.float32, *(a.dtype for a in arrays.values() if a is not None))
+    return [None if a is None else _in_place_or_copied(a, dtype) for a in arrays.values()]
+
+
+def as_array(name, a):
+    """The argument as a plain array of whatever dtype it has."""
+    if isinstance(a, np.ma.MaskedArray) and np.ma.is_masked(a):
+        raise TypeError(f"{name} must be an array without masked values, got {np.ma.count_masked(a)} masked: fill them")
+    try:
+        return np.asarray(a)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} must be an array of numbers: {error}") from None
+    except TypeError as error:
+        raise TypeError(f"{name} must be an array of numbers: {error}") from None
+
+
+def _in_place_or_copied(a, dtype):
+    return a if a.dtype == dtype and _bptt.read_in_place(a) else np.array(a, dtype=dtype, order="C")
+
+
+def matrix(a):
+    """The matrix itself if its rows lie as BLAS wants them, one after the other without overlap; else a copy."""
+    return a if a.strides[0] >= a.shape[1] * a.itemsize else np.ascontiguousarray(a)
+
+
+def shape_error(name, expected, a, *others):
+    """Raise the error for a wrong shape; others: names and arrays, in turn, that the expected shape comes from."""
+    pairs = [f"{other} {array.shape}" for other, array in zip(others[::2], others[1::2], strict=True)]
+    to = f" to match {' and '.join(pairs)}" if pairs else ""
+    raise ValueError(f"{name} must have shape {expected}{to}, got {a.shape}")
+
+
+def check_sequence(name, letter, a):
+    if a.ndim != 3 and a.ndim != 2:
+        shape_error(name, f"(T, B, {letter}) or (T, {letter})", a)
+
+
+def check_columns(name, letter, a, columns, *others):
+    """Check a 2-D array with so many columns and any number of rows."""
+    if a.ndim != 2 or a.shape[1] != columns:
+        shape_error(name, f"({letter}, {columns})", a, *others)
+
+
+def check_shape(name, a, shape, *others):
+    if a is not None and a.shape != shape:
+        shape_error(name, shape, a, *others)
+
+
+def is_finite_number(value):
+    return isinstance(value, int | float | np.integer | np.floating) and bool(np.isfinite(value))
+
+
+def check_out(out, shape, dtype, inputs, arrays):
+    """Check an array that results are written to; inputs: the arguments by name, arrays: what they became."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    if isinstance(out, np.ma.MaskedArray):
+        raise TypeError("out must be a plain NumPy array, got a MaskedArray")
+    if out.shape != shape:
+        shape_error("out", shape, out)
+    if out.dtype != dtype:
+        raise ValueError(f"out must have dtype {dtype} to match the inputs, got {out.dtype}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable, got a read-only array")
+    for name, a in (*inputs.items(), *zip(inputs, arrays, strict=True)):
+        if isinstance(a, np.ndarray) and _overlap(out, a):
+            raise ValueError(f"out must not overlap an input, but shares memory with {name}")
+
+
+def _overlap(a, b):
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=100_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def written_in_place(out):
+    """Whether the compiled loops can write to `out` [T, B, N] as it lies: contiguous rows, apart from each other."""
+    size = out.itemsize
+    T, B, N = out.shape
+    st, sb, sn = out.strides
+    return bool(
+        out.flags.aligned
+        and (sn == size or N == 1)
+        and not (st % size or sb % size)
+        and (B <= 1 or sb >= N * size)
+        and (T <= 1 or abs(st) >= N * size)
+    )

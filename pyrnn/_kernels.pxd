@@ -1,0 +1,64 @@
+cdef extern from "kernels.h":
+    ctypedef struct pyrnn_kernel_table:
+        const char *name
+        void (*tanh_f32)(Py_ssize_t n, const float *x, float *y) noexcept nogil
+        void (*tanh_f64)(Py_ssize_t n, const double *x, double *y) noexcept nogil
+        void (*step_forward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *b, float *h,
+                                 Py_ssize_t ld_h) noexcept nogil
+        void (*step_forward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *b, double *h,
+                                 Py_ssize_t ld_h) noexcept nogil
+        void (*step_backward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *h, Py_ssize_t ld_h, const float *dh,
+                                  Py_ssize_t ld_dh, const float *back, Py_ssize_t ld_back, float *grad,
+                                  Py_ssize_t ld_grad, float *delta, Py_ssize_t ld_delta) noexcept nogil
+        void (*step_backward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *h, Py_ssize_t ld_h, const double *dh,
+                                  Py_ssize_t ld_dh, const double *back, Py_ssize_t ld_back, double *grad,
+                                  Py_ssize_t ld_grad, double *delta, Py_ssize_t ld_delta) noexcept nogil
+        void (*jacobian_f32)(Py_ssize_t H, const float *h, const float *W, Py_ssize_t ld_w, float *J) noexcept nogil
+        void (*jacobian_f64)(Py_ssize_t H, const double *h, const double *W, Py_ssize_t ld_w, double *J) noexcept nogil
+        void (*column_sums_f32)(Py_ssize_t rows, Py_ssize_t n, const float *a, Py_ssize_t ld_a,
+                                float *sum) noexcept nogil
+        void (*column_sums_f64)(Py_ssize_t rows, Py_ssize_t n, const double *a, Py_ssize_t ld_a,
+                                double *sum) noexcept nogil
+        void (*transpose_f32)(Py_ssize_t rows, Py_ssize_t n, const float *a, Py_ssize_t ld_a,
+                              float *out) noexcept nogil
+        void (*transpose_f64)(Py_ssize_t rows, Py_ssize_t n, const double *a, Py_ssize_t ld_a,
+                              double *out) noexcept nogil
+        Py_ssize_t (*panels_size_f32)(Py_ssize_t K, Py_ssize_t N) noexcept nogil
+        void (*pack_f32)(Py_ssize_t K, Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t N,
+                         const float *B, Py_ssize_t ld_t, Py_ssize_t ld_r, float *panels) noexcept nogil
+        void (*pack_transposed_f32)(Py_ssize_t K, Py_ssize_t N, const float *B, Py_ssize_t ld_b,
+                                    float *panels) noexcept nogil
+        void (*product_f32)(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const float *A, Py_ssize_t ld_a,
+                            const float *panels, const float *init, Py_ssize_t ld_init, float *out,
+                            Py_ssize_t ld_out) noexcept nogil
+        void (*outer_f32)(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const float *D, Py_ssize_t ld_d,
+                          const float *panels, int accumulate, float *C, Py_ssize_t ld_c) noexcept nogil
+        void (*fused_forward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *previous, Py_ssize_t ld_previous,
+                                  const float *panels, float *h, Py_ssize_t ld_h, float *copy,
+                                  Py_ssize_t ld_copy) noexcept nogil
+        void (*fused_backward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *later, Py_ssize_t ld_later,
+                                   const float *panels, const float *h, Py_ssize_t ld_h, const float *dh,
+                                   Py_ssize_t ld_dh, float *grad, Py_ssize_t ld_grad, float *delta,
+                                   Py_ssize_t ld_delta) noexcept nogil
+        Py_ssize_t (*panels_size_f64)(Py_ssize_t K, Py_ssize_t N) noexcept nogil
+        void (*pack_f64)(Py_ssize_t K, Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t N,
+                         const double *B, Py_ssize_t ld_t, Py_ssize_t ld_r, double *panels) noexcept nogil
+        void (*pack_transposed_f64)(Py_ssize_t K, Py_ssize_t N, const double *B, Py_ssize_t ld_b,
+                                    double *panels) noexcept nogil
+        void (*product_f64)(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const double *A, Py_ssize_t ld_a,
+                            const double *panels, const double *init, Py_ssize_t ld_init, double *out,
+                            Py_ssize_t ld_out) noexcept nogil
+        void (*outer_f64)(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const double *D, Py_ssize_t ld_d,
+                          const double *panels, int accumulate, double *C, Py_ssize_t ld_c) noexcept nogil
+        void (*fused_forward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *previous, Py_ssize_t ld_previous,
+                                  const double *panels, double *h, Py_ssize_t ld_h, double *copy,
+                                  Py_ssize_t ld_copy) noexcept nogil
+        void (*fused_backward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *later, Py_ssize_t ld_later,
+                                   const double *panels, const double *h, Py_ssize_t ld_h, const double *dh,
+                                   Py_ssize_t ld_dh, double *grad, Py_ssize_t ld_grad, double *delta,
+                                   Py_ssize_t ld_delta) noexcept nogil
+    pyrnn_kernel_table pyrnn_kernels
+    int pyrnn_select(const char *name) noexcept nogil
+    const char *pyrnn_available(int i) noexcept nogil
+
+cdef const pyrnn_kernel_table *kernels() noexcept nogil

@@ -1,0 +1,58 @@
+"""The named tuples that the functions of this package return."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pyrnn.parameters import Parameters
+
+
+class Gradients(NamedTuple):
+    """Gradients of a loss with respect to the inputs of `pyrnn.forward`, each shaped like its input."""
+
+    x: np.ndarray
+    U: np.ndarray
+    W: np.ndarray
+    b: np.ndarray
+    h0: np.ndarray
+
+
+class OutputGradients(NamedTuple):
+    """Gradients of a loss with respect to the inputs of `pyrnn.output`; ``h`` is the ``dh`` of `pyrnn.backward`."""
+
+    h: np.ndarray
+    V: np.ndarray
+    c: np.ndarray
+
+
+class LossGradients(NamedTuple):
+    """Gradients of a loss with respect to the parameters, the input and the initial state.
+
+    The first five fields are those of `pyrnn.Parameters`, so ``Parameters(*grads[:5]).ravel()`` is the gradient for
+    an optimiser; `parameters` does that. ``b``, ``V`` and ``c`` are None where the parameter was.
+    """
+
+    U: np.ndarray
+    W: np.ndarray
+    b: np.ndarray | None
+    V: np.ndarray | None
+    c: np.ndarray | None
+    x: np.ndarray
+    h0: np.ndarray
+
+    @property
+    def parameters(self):
+        """The gradients of the parameters alone, as a `pyrnn.Parameters`."""
+        return Parameters(*self[:5])
+
+
+class GradientErrors(NamedTuple):
+    """Worst relative error by parameter, as `pyrnn.check_gradients` finds it; None where the parameter is None."""
+
+    U: float
+    W: float
+    b: float | None
+    V: float | None
+    c: float | None
+    x: float
+    h0: float
