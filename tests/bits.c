@@ -1,0 +1,79 @@
+/* Prints a line of hexadecimal digits for each instruction set that this build and this processor have: a hash of the
+ * bits of every kernel's results on fixed inputs. All lines, of all machines, must be the same.
+ *
+ *     cc -O3 -std=c11 -ffp-contract=off -Icsrc tests/bits.c csrc/kernels.c -lm -o bits && ./bits */
+#include "kernels.h"
+
+#include <inttypes.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+static uint64_t seed, hash;
+
+static void mix(const void *bytes, size_t n)
+{
+    for (const unsigned char *p = bytes; n--; p++) hash = (hash ^ *p) * 0x100000001b3u;
+}
+
+/* Numbers in (-1, 1), the same in every type as far as its digits go. */
+static double number(void)
+{
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (double)(int32_t)(seed >> 32) / 2147483648.0;
+}
+
+enum { MOST = 1 << 16 };
+
+#define DEFINE(R, T)                                                                                       \
+    static R T##_a[MOST], T##_b[MOST], T##_panels[MOST], T##_c[MOST], T##_d[MOST], T##_e[MOST];            \
+    static void T##_fill(R *a)                                                                             \
+    {                                                                                                      \
+        for (int i = 0; i < MOST; i++) a[i] = (R)number();                                                 \
+    }                                                                                                      \
+    static void T##_case(ptrdiff_t rows, ptrdiff_t H)                                                      \
+    {                                                                                                      \
+        const pyrnn_kernel_table *k = &pyrnn_kernels;                                                      \
+        const ptrdiff_t ld = H + 3;                                                                        \
+        T##_fill(T##_a), T##_fill(T##_b), T##_fill(T##_c), T##_fill(T##_d), T##_fill(T##_e);               \
+        k->pack_transposed_##T(H, H, T##_b, ld, T##_panels);                                               \
+        k->product_##T(rows, H, H, T##_a, ld, T##_panels, T##_d, 0, T##_c, ld);                            \
+        k->fused_forward_##T(rows, H, T##_a, ld, T##_panels, T##_c, ld, T##_d, ld);                        \
+        mix(T##_c, sizeof T##_c), mix(T##_d, sizeof T##_d);                                                \
+        k->pack_##T(H, 0, H, 1, H, T##_b, ld, 0, T##_panels);                                              \
+        k->fused_backward_##T(rows, H, T##_a, ld, T##_panels, T##_c, ld, T##_e, ld, T##_b, ld, T##_d, ld); \
+        mix(T##_b, sizeof T##_b), mix(T##_d, sizeof T##_d);                                                \
+        k->pack_##T(rows, 0, rows, 1, H, T##_a, ld, 0, T##_panels);                                        \
+        k->outer_##T(rows, H, H, T##_d, ld, T##_panels, 1, T##_e, ld);                                     \
+        k->column_sums_##T(rows, H, T##_d, ld, T##_c);                                                     \
+        k->step_forward_##T(rows, H, T##_b, T##_a, ld);                                                    \
+        mix(T##_e, sizeof T##_e), mix(T##_c, sizeof T##_c), mix(T##_a, sizeof T##_a);                      \
+        k->step_backward_##T(rows, H, T##_a, ld, T##_b, ld, T##_c, ld, T##_e, ld, T##_d, ld);              \
+        mix(T##_e, sizeof T##_e), mix(T##_d, sizeof T##_d);                                                \
+        k->jacobian_##T(H, T##_a, T##_b, ld, T##_c);                                                       \
+        mix(T##_c, sizeof T##_c);                                                                          \
+        for (int i = 0; i < MOST; i++) T##_a[i] = 25 * T##_b[i] * T##_b[i] * T##_b[i];                     \
+        k->tanh_##T(MOST, T##_a, T##_a);                                                                   \
+        mix(T##_a, sizeof T##_a);                                                                          \
+    }
+
+DEFINE(float, f32)
+DEFINE(double, f64)
+
+int main(void)
+{
+    static const ptrdiff_t rows[] = {1, 2, 3, 5, 8, 13, 31}, sizes[] = {1, 2, 3, 7, 16, 17, 33, 50, 100};
+    const char *name;
+    for (int i = 0; (name = pyrnn_available(i)); i++) {
+        pyrnn_select(name);
+        seed = 1, hash = 0xcbf29ce484222325u;
+        for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
+            for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+                f32_case(rows[r], sizes[s]);
+                f64_case(rows[r], sizes[s]);
+            }
+        fprintf(stderr, "%s ", name);
+        printf("%016" PRIx64 "\n", hash);
+    }
+    return 0;
+}

@@ -1,0 +1,167 @@
+"""The two engines: the same numbers from both; from `fused` the same bits whatever the batch, threads and processor."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyrnn
+from pyrnn import _fused, _kernels, _team, reference
+
+ROOT = Path(__file__).parent.parent
+SIZES = [(5, 3, 4, 6), (1, 1, 1, 1), (40, 20, 7, 33), (12, 8, 64, 128), (30, 1, 3, 50), (6, 13, 9, 512), (7, 64, 1, 17)]
+
+
+@pytest.fixture(params=[name for name in _kernels.available() if name != "base"])
+def instruction_set(request):
+    before = _kernels.selected()
+    _kernels.select(request.param)
+    yield request.param
+    _kernels.select(before)
+
+
+def arrays(T, B, I, H, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape, scale=1.0: (rng.standard_normal(shape) * scale).astype(dtype)
+    x, dh, h0, b = draw(T, B, I), draw(T, B, H), draw(B, H, scale=0.3), draw(H, scale=0.3)
+    return x, draw(H, I, scale=I**-0.5), draw(H, H, scale=H**-0.5), b, h0, dh
+
+
+def everything(x, U, W, b, h0, dh, **options):
+    h = pyrnn.forward(x, U, W, b, h0, **options)
+    return h, *pyrnn.backward(dh, h, x, U, W, h0, **options)
+
+
+def bits(results):
+    return [a.tobytes() for a in results]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("engine", ["blas", "fused"])
+def test_engine_against_reference(engine, dtype, size, instruction_set):
+    x, U, W, b, h0, dh = arrays(*size, dtype)
+    exact = [a.astype(np.float64) for a in (x, U, W, b, h0, dh)]
+    h, *gradients = everything(x, U, W, b, h0, dh, engine=engine)
+    expected = reference.forward(*exact[:5])
+    for have, want in zip(
+        (h, *gradients),
+        (expected, *reference.backward(exact[5], h.astype(np.float64), *exact[:3], exact[4])),
+        strict=True,
+    ):
+        assert have.dtype == dtype
+        assert np.abs(have - want).max() <= {np.float32: 2e-5, np.float64: 1e-13}[dtype] * np.abs(want).max()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_do_not_depend_on_the_batch(dtype, size, instruction_set):
+    x, U, W, b, h0, dh = arrays(*size, dtype)
+    h = pyrnn.forward(x, U, W, b, h0, engine="fused")
+    grad_h, J = _fused.state_gradients(dh, h, W), pyrnn.jacobian(h[:2], W)
+    for r in {0, size[1] // 2, size[1] - 1}:
+        alone = pyrnn.forward(x[:, r], U, W, b, h0[r], engine="fused")
+        assert bits([alone]) == bits([h[:, r]])
+        assert bits([_fused.state_gradients(dh[:, r : r + 1], h[:, r : r + 1], W)]) == bits([grad_h[:, r : r + 1]])
+        assert bits([pyrnn.jacobian(alone[:2], W)]) == bits([J[:, r]])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bits_do_not_depend_on_strides(dtype, instruction_set):
+    x, U, W, b, h0, dh = arrays(30, 20, 9, 40, dtype)
+    apart = lambda a: np.ascontiguousarray(a.transpose(1, 0, 2)).transpose(1, 0, 2)
+    assert bits(everything(x, U, W, b, h0, dh, engine="fused")) == bits(
+        everything(apart(x), U, W, b, h0, apart(dh), engine="fused")
+    )
+
+
+@pytest.mark.parametrize("size", [(50, 64, 17, 128), (40, 13, 5, 100), (5, 40, 200, 300), (200, 9, 3, 64)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("chunk", [1 << 13, 1 << 19])
+def test_bits_do_not_depend_on_threads(dtype, size, chunk, set_chunk_bytes):
+    set_chunk_bytes(chunk)
+    network = arrays(*size, dtype)
+    x, U, W, b, h0, dh = network
+    expected = bits(everything(*network, engine="fused", n_threads=1))
+    h = pyrnn.forward(x, U, W, b, h0, engine="fused", n_threads=1)
+    grad_h = bits([_fused.state_gradients(dh, h, W, 1)])
+    for n_threads in (2, 3, 7):
+        for _ in range(3):
+            assert bits(everything(*network, engine="fused", n_threads=n_threads)) == expected
+            assert bits([_fused.state_gradients(dh, h, W, n_threads)]) == grad_h
+
+
+def hashes(command):
+    return set(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout.split())
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_kernels_have_the_same_bits_on_every_instruction_set(tmp_path):
+    sources = [str(ROOT / "tests" / "bits.c"), str(ROOT / "csrc" / "kernels.c")]
+    flags = ["-O3", "-std=c11", "-ffp-contract=off", f"-I{ROOT / 'csrc'}", *sources, "-lm", "-o"]
+    subprocess.run(["gcc", *flags, str(tmp_path / "here")], check=True, timeout=300)
+    found = hashes([tmp_path / "here"])
+    arm, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
+    if arm and emulator:
+        subprocess.run([arm, "-static", *flags, str(tmp_path / "arm")], check=True, timeout=300)
+        found |= hashes([emulator, tmp_path / "arm"])
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1", 1), ("3", 3), ("", _team.processors())])
+def test_default_threads(text, expected, monkeypatch):
+    monkeypatch.setenv("PYRNN_NUM_THREADS", text)
+    assert _team.default_threads() == expected
+
+
+def test_wrong_default_threads(monkeypatch):
+    monkeypatch.setenv("PYRNN_NUM_THREADS", "many")
+    with pytest.raises(ValueError, match="PYRNN_NUM_THREADS must be a positive integer, got 'many'"):
+        _team.default_threads()
+
+
+FORK = """
+import os, sys, numpy as np, pyrnn
+rng = np.random.default_rng(0)
+x, U, W = rng.standard_normal((50, 64, 64)), rng.standard_normal((128, 64)) / 8, rng.standard_normal((128, 128)) / 11
+run = lambda: pyrnn.forward(x, U, W, n_threads=2, engine="fused").tobytes()
+expected = run()
+for _ in range(5):
+    child = os.fork()
+    if not child:
+        os._exit(0 if run() == run() == expected else 1)
+    assert os.waitpid(child, 0)[1] == 0
+assert run() == expected
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_forked_child_has_a_team_of_its_own():
+    subprocess.run([sys.executable, "-P", "-W", "ignore", "-c", FORK], check=True, timeout=120)
+
+
+NESTED = """
+import threading, numpy as np, pyrnn
+rng = np.random.default_rng(0)
+x, U, W = rng.standard_normal((50, 64, 64)), rng.standard_normal((128, 64)) / 8, rng.standard_normal((128, 128)) / 11
+def run():
+    h = pyrnn.forward(x, U, W, n_threads=2, engine="fused")
+    return [a.tobytes() for a in (h, *pyrnn.backward(h, h, x, U, W, n_threads=3, engine="fused"))]
+expected, wrong = run(), []
+def worker():
+    for _ in range(40):
+        if run() != expected:
+            wrong.append(1)
+threads = [threading.Thread(target=worker) for _ in range(4)]
+for t in threads: t.start()
+for t in threads: t.join()
+assert not wrong
+"""
+
+
+def test_teams_called_from_several_threads():
+    subprocess.run([sys.executable, "-P", "-c", NESTED], check=True, timeout=300)

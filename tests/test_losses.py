@@ -1,0 +1,250 @@
+"""The losses: values against SciPy, arbitrary precision and differences; extreme numbers; weights as masks."""
+
+import mpmath
+import numpy as np
+import pytest
+import scipy.special
+
+import pyrnn
+
+LOSSES = ["softmax_cross_entropy", "squared_error"]
+every_loss = pytest.mark.parametrize("loss", LOSSES)
+
+
+@every_loss
+@pytest.mark.parametrize("T", [0, 1, 3])
+@pytest.mark.parametrize("B", [None, 0, 1, 3])
+@pytest.mark.parametrize("O", [1, 2, 17])
+def test_sizes(network, arguments, agree, dtype, loss, T, B, O):
+    given = arguments(loss, network(T, B, O=O, dtype=dtype))
+    agree(loss, given)
+    agree(loss, given | {"weights": None})
+
+
+@pytest.mark.parametrize("steps", [(0,), (3,), (0, 2), (3, 2)])
+def test_no_outputs(steps):
+    for weights in (None, np.ones(steps)):
+        loss, do = pyrnn.squared_error(np.ones((*steps, 0)), np.ones((*steps, 0)), weights)
+        assert loss == 0
+        assert do.shape == (*steps, 0)
+
+
+@every_loss
+def test_types(network, arguments, dtype, loss):
+    given = arguments(loss, network(dtype=dtype))
+    value, do = getattr(pyrnn, loss)(**given)
+    assert type(value) is np.float64
+    assert type(do) is np.ndarray
+    assert do.dtype == dtype
+    assert not any(np.shares_memory(do, a) for a in given.values())
+
+
+@every_loss
+def test_central_differences(network, arguments, central_differences, assert_close, loss):
+    given = arguments(loss, network(3, 2, O=4))
+    o = given.pop("o")
+    differences = central_differences(lambda o: getattr(pyrnn, loss)(o, **given)[0], {"o": o})["o"]
+    assert_close(getattr(pyrnn, loss)(o, **given)[1], differences, 1e-8)
+
+
+@every_loss
+def test_weights_multiply(network, arguments, assert_close, loss):
+    given = arguments(loss, network())
+    function = getattr(pyrnn, loss)
+    value, do = function(**given)
+    parts = [function(given["o"][t : t + 1, r], given["targets"][t : t + 1, r]) for t, r in np.ndindex(*do.shape[:-1])]
+    weights = given["weights"].ravel()
+    np.testing.assert_allclose(value, weights @ [part for part, _ in parts], rtol=1e-14)
+    assert_close(do.reshape(len(parts), -1), weights[:, np.newaxis] * np.concatenate([d for _, d in parts]), 1e-14)
+
+
+@every_loss
+def test_weights_that_make_a_mean(network, arguments, loss):
+    given = arguments(loss, network(T=6, B=4)) | {"weights": None}
+    mean, do = getattr(pyrnn, loss)(**given | {"weights": np.full((6, 4), 1 / 24)})
+    total, do_total = getattr(pyrnn, loss)(**given)
+    np.testing.assert_allclose(mean, total / 24, rtol=1e-14)
+    np.testing.assert_allclose(do, do_total / 24, rtol=1e-14)
+
+
+@every_loss
+def test_many_float32_steps_are_summed_in_float64(network, arguments, loss):
+    given = arguments(loss, network(200_000, None, O=2, dtype=np.float32))
+    exact = {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in given.items()}
+    value, expected = getattr(pyrnn, loss)(**given)[0], getattr(pyrnn, loss)(**exact)[0]
+    np.testing.assert_allclose(value, expected, rtol=1e-7)
+
+
+# ---- Weights as masks -----------------------------------------------------------------------------------------------
+MASKED = np.array([[True, False], [False, False], [False, True], [True, True]])
+
+
+@every_loss
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e308])
+@pytest.mark.parametrize("where", ["one output", "all outputs"])
+def test_masked_step_does_not_exist(network, arguments, dtype, loss, bad, where):
+    given = arguments(loss, network(4, 2, O=3, dtype=dtype))
+    given["weights"][MASKED] = 0
+    value, do = getattr(pyrnn, loss)(**given)
+    with np.errstate(over="ignore"):
+        given["o"][(MASKED, 1) if where == "one output" else MASKED] = bad
+    if loss == "squared_error":
+        given["targets"][MASKED] = given["o"][MASKED][::-1]
+    else:
+        given["targets"][MASKED] = [-1, 3, 10**6, -(10**6)]
+    masked_value, masked_do = getattr(pyrnn, loss)(**given)
+    assert masked_value == value
+    np.testing.assert_array_equal(masked_do, do)
+    np.testing.assert_array_equal(masked_do[MASKED], 0)
+
+
+@every_loss
+def test_masked_steps_could_be_left_out(network, arguments, loss):
+    given = arguments(loss, network(4, 2, O=3))
+    given["weights"][MASKED] = 0
+    value, do = getattr(pyrnn, loss)(**given)
+    kept_value, kept_do = getattr(pyrnn, loss)(**{name: a[~MASKED] for name, a in given.items()})
+    np.testing.assert_allclose(value, kept_value, rtol=1e-14)
+    np.testing.assert_allclose(do[~MASKED], kept_do, rtol=1e-14)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [bool, np.int8])
+def test_weights_of_other_types_mask(network, arguments, loss, dtype):
+    given = arguments(loss, network(4, 2, O=3))
+    expected = getattr(pyrnn, loss)(**given | {"weights": 1.0 - MASKED})
+    actual = getattr(pyrnn, loss)(**given | {"weights": (~MASKED).astype(dtype)})
+    assert actual[0] == expected[0]
+    np.testing.assert_array_equal(actual[1], expected[1])
+
+
+# ---- Softmax cross-entropy ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("scale", [0, 1e-8, 1, 30, 1e4, 1e300])
+def test_softmax_against_scipy(network, scale):
+    n = network(7, 5, O=6)
+    o, targets, weights = scale * n["o"], n["targets"], n["weights"]
+    loss, do = pyrnn.softmax_cross_entropy(o, targets, weights)
+    log_p = scipy.special.log_softmax(o, axis=-1)
+    one_hot = np.eye(6)[targets]
+    np.testing.assert_allclose(loss, -(weights * (log_p * one_hot).sum(axis=-1)).sum(), rtol=1e-14)
+    np.testing.assert_allclose(do, weights[..., np.newaxis] * (np.exp(log_p) - one_hot), rtol=0, atol=2e-15)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1, 100, 1e6])
+@pytest.mark.parametrize("target", range(4))
+def test_softmax_against_arbitrary_precision(scale, target):
+    o = scale * np.array([0.3, -1.7, 0.25, 2.0])
+    loss, do = pyrnn.softmax_cross_entropy(o[np.newaxis], [target])
+    with mpmath.workdps(60):
+        total = mpmath.fsum(mpmath.exp(v) for v in o.tolist())
+        np.testing.assert_allclose(loss, float(mpmath.log(total) - mpmath.mpf(o[target])), rtol=1e-14, atol=1e-15)
+        p = [float(mpmath.exp(v) / total - (i == target)) for i, v in enumerate(o.tolist())]
+    np.testing.assert_allclose(do[0], p, rtol=0, atol=4e-16)
+
+
+@pytest.mark.parametrize("shift", [-1e4, -1.0, 1e4])
+def test_softmax_does_not_see_a_shift(network, shift):
+    n = network(O=6)
+    shifted, do_shifted = pyrnn.softmax_cross_entropy(n["o"] + shift, n["targets"])
+    loss, do = pyrnn.softmax_cross_entropy(n["o"], n["targets"])
+    np.testing.assert_allclose(shifted, loss, rtol=1e-11)
+    np.testing.assert_allclose(do_shifted, do, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(do.sum(axis=-1), 0, atol=1e-15)
+
+
+INF = np.inf
+
+
+@pytest.mark.parametrize(
+    ("o", "target", "loss", "do"),
+    [
+        ([1e4, -1e4], 0, 0, [0, 0]),
+        ([1e4, -1e4], 1, 2e4, [1, -1]),
+        ([1e308, 0], 1, 1e308, [1, -1]),
+        ([1e308, 1e308], 1, np.log(2), [0.5, -0.5]),
+        ([1e308, -1e308], 0, 0, [0, 0]),
+        ([1e308, -1e308], 1, INF, [1, -1]),
+        ([-1e308, -1e308], 0, np.log(2), [-0.5, 0.5]),
+        ([0, -INF], 0, 0, [0, 0]),
+        ([0, -INF], 1, INF, [1, -1]),
+        ([0, 0, -INF], 1, np.log(2), [0.5, -0.5, 0]),
+        ([-INF, -INF], 0, np.nan, [np.nan, np.nan]),
+        ([INF, 0], 1, np.nan, [np.nan, np.nan]),
+        ([np.nan, 0], 1, np.nan, [np.nan, np.nan]),
+    ],
+)
+def test_softmax_of_extreme_numbers(dtype, o, target, loss, do):
+    """Without a warning, since every warning is an error here."""
+    o = np.array(o, np.float64)
+    if dtype == np.float32:
+        o[np.abs(o) == 1e308] *= 3e-270
+        loss = loss * 3e-270 if loss == 1e308 else loss
+    value, gradient = pyrnn.softmax_cross_entropy(o[np.newaxis].astype(dtype), [target])
+    np.testing.assert_allclose(value, loss, rtol=1e-6, atol=0)
+    if not np.isfinite(o).all() and np.isnan(loss):
+        assert np.isnan(gradient).any()
+    else:
+        np.testing.assert_allclose(gradient[0], do, rtol=1e-6, atol=0)
+
+
+def test_softmax_of_one_class_is_certain():
+    loss, do = pyrnn.softmax_cross_entropy(np.array([[3.0], [-1e308]]), [0, 0])
+    assert loss == 0
+    np.testing.assert_array_equal(do, 0)
+
+
+@pytest.mark.parametrize(("target", "position"), [(3, (1, 0)), (-1, (0, 1)), (2**40, (1, 1))])
+def test_softmax_target_is_no_class(target, position):
+    targets = np.zeros((2, 2), np.int64)
+    targets[position] = target
+    message = rf"^targets must be classes from 0 to 2, got {target} at \({position[0]}, {position[1]}\)$"
+    with pytest.raises(ValueError, match=message):
+        pyrnn.softmax_cross_entropy(np.zeros((2, 2, 3)), targets)
+
+
+def test_softmax_of_no_classes():
+    with pytest.raises(ValueError, match="targets must be"):
+        pyrnn.softmax_cross_entropy(np.zeros((2, 0)), [0, 0])
+    loss, do = pyrnn.softmax_cross_entropy(np.zeros((2, 0)), [0, 0], weights=[0, 0])
+    assert loss == 0
+    assert do.shape == (2, 0)
+
+
+def test_softmax_of_no_steps_takes_an_empty_list():
+    loss, do = pyrnn.softmax_cross_entropy(np.zeros((0, 3)), [])
+    assert loss == 0
+    assert do.shape == (0, 3)
+
+
+# ---- Squared error --------------------------------------------------------------------------------------------------
+def test_squared_error_by_hand():
+    o, targets = np.array([[[1.0, 2.0], [0.5, -1.0]]]), np.array([[[0.0, 4.0], [0.5, 1.0]]])
+    loss, do = pyrnn.squared_error(o, targets, weights=np.array([[3.0, 0.5]]))
+    assert loss == 3 * (1 + 4) + 0.5 * 4
+    np.testing.assert_array_equal(do, [[[6, -12], [0, -2]]])
+
+
+def test_squared_error_of_large_float32():
+    """The squares are taken in float64, so that they do not overflow where the gradient does not."""
+    loss, do = pyrnn.squared_error(np.array([[1e30]], np.float32), np.array([[-1e30]], np.float32))
+    np.testing.assert_allclose(loss, 4e60, rtol=1e-6)
+    np.testing.assert_allclose(do, [[4e30]], rtol=1e-6)
+    assert do.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("o", "target", "loss", "do"),
+    [
+        (1e200, 0, INF, 2e200),
+        (1e308, -1e308, INF, INF),
+        (INF, 0, INF, INF),
+        (INF, INF, np.nan, np.nan),
+        (-INF, INF, INF, -INF),
+        (np.nan, 0, np.nan, np.nan),
+    ],
+)
+def test_squared_error_of_extreme_numbers(o, target, loss, do):
+    """Without a warning, since every warning is an error here."""
+    value, gradient = pyrnn.squared_error([[o]], [[float(target)]])
+    np.testing.assert_array_equal(value, loss)
+    np.testing.assert_array_equal(gradient, [[do]])

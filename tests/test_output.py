@@ -1,0 +1,97 @@
+"""`pyrnn.output` and `pyrnn.output_gradients`: values, derivatives, chunks."""
+
+import numpy as np
+import pytest
+
+import pyrnn
+from pyrnn import reference
+
+FUNCTIONS = ("output", "output_gradients")
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("T", [0, 1, 3])
+@pytest.mark.parametrize("B", [None, 0, 1, 3])
+@pytest.mark.parametrize("H", [0, 1, 3])
+@pytest.mark.parametrize("O", [0, 1, 3])
+def test_edge_sizes(network, arguments, agree, dtype, function, T, B, H, O):
+    agree(function, arguments(function, network(T, B, 1, H, O, dtype=dtype)))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("O", [2, 17])
+def test_thresholds(network, arguments, agree, dtype, threshold_size, function, O):
+    B, H = threshold_size
+    agree(function, arguments(function, network(3, B, 1, H, O, dtype=dtype)))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 8, 9, 1000])
+@pytest.mark.parametrize("B", [None, 1, 3])
+@pytest.mark.parametrize("O", [2, 9])
+def test_chunks(network, arguments, agree, layout, set_chunk_bytes, function, steps, B, O):
+    n = network(8, B, 1, 6, O)
+    set_chunk_bytes(steps * (B or 1) * max(6, O) * 8)
+    for name in ("h", "do"):
+        n[name] = layout(n[name])
+    agree(function, arguments(function, n))
+
+
+@pytest.mark.parametrize("B", [None, 3])
+def test_missing_c_is_zero(network, B, dtype):
+    n = network(B=B, dtype=dtype)
+    np.testing.assert_array_equal(pyrnn.output(n["h"], n["V"]), pyrnn.output(n["h"], n["V"], 0 * n["c"]))
+
+
+def test_unbatched_is_a_batch_of_one(network, dtype):
+    n = network(B=1, dtype=dtype)
+    h, do = n["h"][:, 0], n["do"][:, 0]
+    np.testing.assert_array_equal(pyrnn.output(h, n["V"], n["c"]), pyrnn.output(n["h"], n["V"], n["c"])[:, 0])
+    batched, alone = pyrnn.output_gradients(n["do"], n["h"], n["V"]), pyrnn.output_gradients(do, h, n["V"])
+    np.testing.assert_array_equal(alone.h, batched.h[:, 0])
+    np.testing.assert_array_equal(alone.V, batched.V)
+    np.testing.assert_array_equal(alone.c, batched.c)
+
+
+def test_returns_named_new_arrays(network, arguments):
+    given = arguments("output_gradients", network())
+    gradients = pyrnn.output_gradients(**given)
+    assert isinstance(gradients, pyrnn.OutputGradients)
+    assert gradients._fields == ("h", "V", "c")
+    assert not any(np.shares_memory(a, b) for a in gradients for b in given.values())
+
+
+@pytest.mark.parametrize("module", [pyrnn, reference])
+@pytest.mark.parametrize("B", [None, 2])
+def test_complex_step(network, arguments, complex_step, assert_close, module, B):
+    n = network(4, B, 1, 3, 5)
+    layer = lambda h, V, c: (n["do"] * (np.einsum("oh,...h->...o", V, h) + c)).sum()
+    exact = complex_step(layer, arguments("output", n))
+    for name, gradient in module.output_gradients(**arguments("output_gradients", n))._asdict().items():
+        assert_close(gradient, exact[name], 1e-14)
+
+
+def test_central_differences(network, arguments, central_differences, assert_close):
+    n = network(4, 2, 1, 3, 5)
+    differences = central_differences(lambda **given: (n["do"] * pyrnn.output(**given)).sum(), arguments("output", n))
+    for name, gradient in pyrnn.output_gradients(**arguments("output_gradients", n))._asdict().items():
+        assert_close(gradient, differences[name], 1e-8)
+
+
+def test_adjoint_identity(network):
+    """⟨V h, do⟩ = ⟨h, Vᵀ do⟩ = ⟨V, Σ do hᵀ⟩."""
+    n = network(6, 5, 1, 9, 7)
+    gradients = pyrnn.output_gradients(n["do"], n["h"], n["V"])
+    product = (pyrnn.output(n["h"], n["V"]) * n["do"]).sum()
+    np.testing.assert_allclose((n["h"] * gradients.h).sum(), product, rtol=1e-12)
+    np.testing.assert_allclose((n["V"] * gradients.V).sum(), product, rtol=1e-12)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_new_arrays_owe_nothing_to_old_memory(network, arguments, agree, function):
+    """Whatever lies in memory that NumPy hands out again, NaN too, must not reach the result."""
+    n = network(4, 3, 1, 50, 20)
+    for _ in range(20):
+        used = [np.full_like(a, np.nan) for a in n.values() if a.dtype.kind == "f" for _ in range(3)]
+        del used
+        agree(function, arguments(function, n))

@@ -1,0 +1,72 @@
+"""`pyrnn.state_gradients`: values against the reference, and what equation 10.21 means."""
+
+import numpy as np
+import pytest
+
+import pyrnn
+from pyrnn import reference
+
+
+def test_edge_sizes(network, arguments, agree, dtype, edge_size):
+    agree("state_gradients", arguments("state_gradients", network(*edge_size, dtype=dtype)))
+
+
+def test_thresholds(network, arguments, agree, dtype, threshold_size):
+    B, H = threshold_size
+    agree("state_gradients", arguments("state_gradients", network(4, B, 2, H, dtype=dtype)))
+
+
+def test_unbatched_is_a_batch_of_one(network, arguments, dtype):
+    given = arguments("state_gradients", network(B=1, dtype=dtype))
+    alone = {name: a[:, 0] if a.ndim == 3 else a for name, a in given.items()}
+    np.testing.assert_array_equal(pyrnn.state_gradients(**alone), pyrnn.state_gradients(**given)[:, 0])
+
+
+@pytest.mark.parametrize("module", [pyrnn, reference])
+@pytest.mark.parametrize("B", [None, 2])
+def test_complex_step(network, arguments, states, complex_step, assert_close, module, B):
+    """grad_h_t is what the loss changes by when h_t is moved, and all later steps with it."""
+    n = network(5, B, 3, 4)
+    grad_h = module.state_gradients(**arguments("state_gradients", n))
+    for t in range(5):
+
+        def loss(h_t, t=t):
+            later = states(n["x"][t + 1 :], n["U"], n["W"], n["b"], h_t)
+            return (n["dh"][t] * h_t).sum() + (n["dh"][t + 1 :] * later).sum()
+
+        assert_close(grad_h[t], complex_step(loss, {"h_t": n["h"][t]})["h_t"], 1e-13)
+
+
+def test_is_dh_where_nothing_follows(network, arguments):
+    given = arguments("state_gradients", network())
+    np.testing.assert_array_equal(pyrnn.state_gradients(**given)[-1], given["dh"][-1])
+    np.testing.assert_array_equal(pyrnn.state_gradients(**given | {"W": 0 * given["W"]}), given["dh"])
+
+
+def test_powers_of_W_at_the_origin(network, assert_close):
+    """At h = 0 every Jacobian is W: the gradient of the last state's sum is a power of Wᵀ."""
+    W, dh = network(H=6)["W"], np.zeros((9, 1, 6))
+    dh[-1] = 1
+    grad_h = pyrnn.state_gradients(dh, np.zeros_like(dh), W)
+    for t in range(9):
+        assert_close(grad_h[t, 0], np.linalg.matrix_power(W.T, 8 - t) @ np.ones(6), 1e-14)
+
+
+def test_gives_the_deltas_of_backward(network, arguments, assert_close):
+    """delta = (1 - h²) grad_h is all that backward needs."""
+    n = network()
+    grad_h = pyrnn.state_gradients(**arguments("state_gradients", n))
+    delta = (1 - n["h"] ** 2) * grad_h
+    gradients = pyrnn.backward(**arguments("backward", n))
+    assert_close(gradients.x, delta @ n["U"], 1e-13)
+    assert_close(gradients.b, delta.sum(axis=(0, 1)), 1e-13)
+    assert_close(gradients.h0, delta[0] @ n["W"], 1e-13)
+
+
+def test_new_array_owes_nothing_to_old_memory(network, arguments, agree):
+    """Whatever lies in memory that NumPy hands out again, NaN too, must not reach the result."""
+    n = network(4, 3, 5, 50)
+    for _ in range(20):
+        used = [np.full_like(n["h"], np.nan) for _ in range(8)]
+        del used
+        agree("state_gradients", arguments("state_gradients", n))

@@ -1,0 +1,87 @@
+"""forward and backward against PyTorch's nn.RNN and its autograd."""
+
+import numpy as np
+import pytest
+
+import pyrnn
+
+torch = pytest.importorskip("torch")
+
+CASES = 320
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5}  # of the largest entry of each array
+NAMES = {"U": "weight_ih_l0", "W": "weight_hh_l0", "b": "bias_ih_l0"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def draw(seed, dtype):
+    """A network and its inputs, weights distributed as PyTorch initialises them."""
+    rng = np.random.default_rng(seed)
+    T, B, I, H = (int(n) for n in rng.integers(1, [61, 21, 41, 81]))
+    batch = () if seed % 8 == 7 else (B,)
+
+    def uniform(*shape):
+        return rng.uniform(-1, 1, shape).astype(dtype) / np.sqrt(H).astype(dtype)
+
+    return {
+        "x": rng.normal(size=(T, *batch, I)).astype(dtype),
+        "U": uniform(H, I),
+        "W": uniform(H, H),
+        "b": None if seed % 2 else uniform(H),
+        "h0": None if seed % 4 >= 2 else rng.uniform(-1, 1, (*batch, H)).astype(dtype),
+    }, rng.normal(size=(T, *batch, H)).astype(dtype)
+
+
+def by_autograd(network, dh, batch_first):
+    """h and the gradients of the sum of dh * h; PyTorch has none for a bias that is not there."""
+    x, h0 = torch.tensor(network["x"], requires_grad=True), network["h0"]
+    H, I = network["U"].shape
+    model = torch.nn.RNN(I, H, bias=network["b"] is not None, batch_first=batch_first, dtype=x.dtype)
+    with torch.no_grad():
+        for name, theirs in NAMES.items():
+            if network[name] is not None:
+                getattr(model, theirs).copy_(torch.tensor(network[name]))
+        if network["b"] is not None:
+            model.bias_hh_l0.zero_()
+    # None means zeros to both; given as zeros, they have a gradient.
+    h0 = torch.zeros(*x.shape[1:-1], H, dtype=x.dtype) if h0 is None else torch.tensor(h0)
+    h0 = h0.unsqueeze(0).requires_grad_()
+    h = model(x.transpose(0, 1) if batch_first else x, h0)[0]
+    h = h.transpose(0, 1) if batch_first else h
+    h.backward(torch.tensor(dh))
+    gradients = {"x": x.grad, "h0": h0.grad[0]}
+    gradients |= {name: getattr(model, theirs).grad for name, theirs in NAMES.items() if network[name] is not None}
+    return h.detach().numpy(), {name: gradient.numpy() for name, gradient in gradients.items()}
+
+
+def relative_error(ours, theirs):
+    assert ours.shape == theirs.shape
+    assert ours.dtype == theirs.dtype
+    return np.abs(ours - theirs).max() / (np.abs(theirs).max() or 1)  # dW is zero for one step from h0 = 0
+
+
+@pytest.mark.parametrize("engine", ["blas", "fused"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("seed", range(CASES))
+def test_like_torch(seed, dtype, engine):
+    network, dh = draw(seed, dtype)
+    h_torch, gradients_torch = by_autograd(network, dh, batch_first=seed % 8 == 4)
+    h = pyrnn.forward(**network, engine=engine)
+    del network["b"]
+    gradients = pyrnn.backward(dh, h, **network, engine=engine)
+    errors = {name: relative_error(getattr(gradients, name), theirs) for name, theirs in gradients_torch.items()}
+    errors["h"] = relative_error(h, h_torch)
+    assert all(error <= TOLERANCE[dtype] for error in errors.values()), errors
+
+
+def test_every_kind_of_case_is_drawn():
+    networks = [draw(seed, "float32")[0] for seed in range(CASES)]
+    kinds = {(n["b"] is None, n["h0"] is None, n["x"].ndim) for n in networks}
+    assert kinds >= {(b, h0, 3) for b in (True, False) for h0 in (True, False)} | {(True, True, 2)}
+    assert any(len(n["x"]) == 1 for n in networks)
