@@ -14,51 +14,17 @@ cimport numpy as cnp
 from libc.string cimport memcpy
 
 from pyrnn._arrays cimport data, empty, gather, interrupted, pass_on, pyrnn_seconds, real, stride
-from pyrnn._blas cimport by_rows, gemm_f32, gemm_f64
-from pyrnn._kernels cimport kernels
+from pyrnn._blas cimport by_rows
+from pyrnn._typed cimport column_sums, gemm, jacobian_step, step_backward, step_forward, transpose
 
 cnp.import_array()
 
 cdef Py_ssize_t CHUNK_BYTES = 1 << 19
 
 
-# ---- One name for both types ----------------------------------------------------------------------------------------
-cdef inline void gemm(bint ta, bint tb, Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, const real *A, Py_ssize_t lda,
-                      const real *B, Py_ssize_t ldb, bint accumulate, real *C, Py_ssize_t ldc) noexcept nogil:
-    if real is float:
-        gemm_f32(ta, tb, M, N, K, A, lda, B, ldb, accumulate, C, ldc)
-    else:
-        gemm_f64(ta, tb, M, N, K, A, lda, B, ldb, accumulate, C, ldc)
-
-
-cdef inline void step_forward(Py_ssize_t rows, Py_ssize_t H, const real *b, real *h, Py_ssize_t ld_h) noexcept nogil:
-    if real is float:
-        kernels().step_forward_f32(rows, H, b, h, ld_h)
-    else:
-        kernels().step_forward_f64(rows, H, b, h, ld_h)
-
-
-cdef inline void step_backward(Py_ssize_t rows, Py_ssize_t H, const real *h, Py_ssize_t ld_h, const real *dh,
-                               Py_ssize_t ld_dh, const real *back, real *grad, real *delta,
-                               Py_ssize_t ld) noexcept nogil:
-    if real is float:
-        kernels().step_backward_f32(rows, H, h, ld_h, dh, ld_dh, back, ld, grad, ld, delta, ld)
-    else:
-        kernels().step_backward_f64(rows, H, h, ld_h, dh, ld_dh, back, ld, grad, ld, delta, ld)
-
-
-cdef inline void column_sums(Py_ssize_t rows, Py_ssize_t n, const real *a, Py_ssize_t ld, real *total) noexcept nogil:
-    if real is float:
-        kernels().column_sums_f32(rows, n, a, ld, total)
-    else:
-        kernels().column_sums_f64(rows, n, a, ld, total)
-
-
 # ---- Time and chunks ------------------------------------------------------------------------------------------------
 cdef Py_ssize_t chunk_steps(Py_ssize_t T, Py_ssize_t B, Py_ssize_t N, Py_ssize_t itemsize) noexcept nogil:
-    """How many steps of B rows of N numbers make a chunk: at least one, at most T."""
-    cdef Py_ssize_t step = max(B * N * itemsize, 1)
-    return max(1, min(T, CHUNK_BYTES // step))
+    return max(1, min(T, CHUNK_BYTES // max(B * N * itemsize, 1)))
 
 
 cdef inline bint one_stride(Py_ssize_t T, Py_ssize_t B, Py_ssize_t N, Py_ssize_t st, Py_ssize_t sb) noexcept nogil:
@@ -149,7 +115,7 @@ cdef int backward_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t I, Py_ssize_t H, c
                 gemm(False, False, B, H, H, delta_t + step if t < stop - 1 else delta + chunk * step, H, W, ld_w,
                      False, delta_t, H)
                 back = delta_t
-            step_backward(B, H, h + t * ht, hb, dh + t * dt, db_, back, <real *>NULL, delta_t, H)
+            step_backward(B, H, h + t * ht, hb, dh + t * dt, db_, back, H, <real *>NULL, 0, delta_t, H)
         # dx_t = Uᵀ delta_t
         gemm(False, False, n * B, I, H, delta, H, U, ld_u, False, dx + start * B * I, I)
         # dU = Σ delta_t x_tᵀ                                                (10.28)
@@ -179,13 +145,15 @@ cdef int state_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, const re
                               real *grad_h, real *delta) noexcept nogil:
     cdef Py_ssize_t t
     cdef real *grad_t
+    cdef real *back = NULL
     cdef double since = pyrnn_seconds()
     for t in range(T - 1, -1, -1):
         # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t    (10.20, 10.21)
         grad_t = grad_h + t * B * H
         if t < T - 1:
             gemm(False, False, B, H, H, delta, H, W, ld_w, False, grad_t, H)
-        step_backward(B, H, h + t * ht, hb, dh + t * dt, db_, grad_t if t < T - 1 else <real *>NULL, grad_t, delta, H)
+            back = grad_t
+        step_backward(B, H, h + t * ht, hb, dh + t * dt, db_, back, H, grad_t, H, delta, H)
         if interrupted(&since):
             return -1
     return 0
@@ -197,10 +165,7 @@ cdef int jacobian_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, const real *h, 
     cdef double written = 0, since = pyrnn_seconds()
     for t in range(T):
         for i in range(B):
-            if real is float:
-                kernels().jacobian_f32(H, h + t * ht + i * hb, W, ld_w, J + (t * B + i) * H * H)
-            else:
-                kernels().jacobian_f64(H, h + t * ht + i * hb, W, ld_w, J + (t * B + i) * H * H)
+            jacobian_step(H, h + t * ht + i * hb, W, ld_w, J + (t * B + i) * H * H)
             written += H * H
             if written > 1e6:
                 written = 0
@@ -253,13 +218,10 @@ cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssiz
 
 
 # ---- For floor 3: checked arrays in, memory allocated here, and the GIL given up ------------------------------------
-cdef cnp.ndarray transposed_copy(cnp.ndarray W):
-    cdef Py_ssize_t rows = W.shape[0], n = W.shape[1], ld = stride(W, 0)
+cdef cnp.ndarray transposed_copy(real tag, cnp.ndarray W):
+    cdef Py_ssize_t rows = W.shape[0], n = W.shape[1]
     cdef cnp.ndarray out = empty(W, (n, rows))
-    if cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT32:
-        kernels().transpose_f32(rows, n, <const float *>data(W), ld, <float *>data(out))
-    else:
-        kernels().transpose_f64(rows, n, <const double *>data(W), ld, <double *>data(out))
+    transpose(rows, n, <const real *>data(W), stride(W, 0), <real *>data(out))
     return out
 
 
@@ -277,7 +239,7 @@ cdef cnp.ndarray run_forward(real tag, cnp.ndarray x, cnp.ndarray U, cnp.ndarray
     cdef Py_ssize_t T = x.shape[0], B = x.shape[1], I = x.shape[2], H = W.shape[0]
     cdef Py_ssize_t xt = stride(x, 0), xb = stride(x, 1), ht = stride(h, 0), hb = stride(h, 1)
     cdef bint transposed = worth_transposing(T, B, H)
-    cdef cnp.ndarray M = transposed_copy(W) if transposed else W
+    cdef cnp.ndarray M = transposed_copy(tag, W) if transposed else W
     cdef Py_ssize_t ld_u = stride(U, 0), ld_w = stride(M, 0), ld_h0 = stride(h0, 0)
     cdef Py_ssize_t chunk = chunk_steps(T, B, max(H, I), sizeof(real))
     cdef cnp.ndarray copy = None if one_stride(T, B, I, xt, xb) else empty(x, (chunk * B * I,))

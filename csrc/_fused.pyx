@@ -17,8 +17,11 @@ cimport numpy as cnp
 from libc.string cimport memcpy
 
 from pyrnn._arrays cimport data, empty, gather, interrupted, pass_on, pyrnn_seconds, real, stride
-from pyrnn._kernels cimport kernels
+from pyrnn._bptt cimport chunk_steps
 from pyrnn._team cimport barrier, run, team_size, work_function
+from pyrnn._typed cimport (
+    column_sums, fused_backward, fused_forward, outer, pack, pack_transposed, panels_size, product, step_backward,
+)
 
 cdef extern from "wait.h":
     ctypedef long pyrnn_atomic
@@ -27,81 +30,10 @@ cdef extern from "wait.h":
 
 cnp.import_array()
 
-cdef Py_ssize_t CHUNK_BYTES = 1 << 19
 cdef Py_ssize_t FEW = 6  # below so many sequences, several steps of one make better tiles than one step of all
 
 
-# ---- One name for both types ----------------------------------------------------------------------------------------
-cdef inline void product(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real *A, Py_ssize_t ld_a,
-                         const real *panels, const real *init, Py_ssize_t ld_init, real *out,
-                         Py_ssize_t ld_out) noexcept nogil:
-    if real is float:
-        kernels().product_f32(rows, K, N, A, ld_a, panels, init, ld_init, out, ld_out)
-    else:
-        kernels().product_f64(rows, K, N, A, ld_a, panels, init, ld_init, out, ld_out)
-
-
-cdef inline void outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real *D, Py_ssize_t ld_d, const real *panels,
-                       bint accumulate, real *C) noexcept nogil:
-    if real is float:
-        kernels().outer_f32(K, M, N, D, ld_d, panels, accumulate, C, N)
-    else:
-        kernels().outer_f64(K, M, N, D, ld_d, panels, accumulate, C, N)
-
-
-cdef inline void pack(Py_ssize_t K, Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t N, const real *B,
-                      Py_ssize_t ld_t, Py_ssize_t ld_r, real *panels) noexcept nogil:
-    if real is float:
-        kernels().pack_f32(K, first, steps, rows, N, B, ld_t, ld_r, panels)
-    else:
-        kernels().pack_f64(K, first, steps, rows, N, B, ld_t, ld_r, panels)
-
-
-cdef inline void pack_transposed(Py_ssize_t K, Py_ssize_t N, const real *B, Py_ssize_t ld, real *panels) noexcept nogil:
-    if real is float:
-        kernels().pack_transposed_f32(K, N, B, ld, panels)
-    else:
-        kernels().pack_transposed_f64(K, N, B, ld, panels)
-
-
-cdef inline void step(Py_ssize_t rows, Py_ssize_t H, const real *h, Py_ssize_t ld_h, const real *dh, Py_ssize_t ld_dh,
-                      real *grad, Py_ssize_t ld_grad, real *delta, Py_ssize_t ld) noexcept nogil:
-    """The last step, which has no later one."""
-    if real is float:
-        kernels().step_backward_f32(rows, H, h, ld_h, dh, ld_dh, NULL, 0, grad, ld_grad, delta, ld)
-    else:
-        kernels().step_backward_f64(rows, H, h, ld_h, dh, ld_dh, NULL, 0, grad, ld_grad, delta, ld)
-
-
-cdef inline void step_back(Py_ssize_t rows, Py_ssize_t H, const real *later, Py_ssize_t ld_later, const real *panels,
-                           const real *h, Py_ssize_t ld_h, const real *dh, Py_ssize_t ld_dh, real *grad,
-                           Py_ssize_t ld_grad, real *delta, Py_ssize_t ld) noexcept nogil:
-    if real is float:
-        kernels().fused_backward_f32(rows, H, later, ld_later, panels, h, ld_h, dh, ld_dh, grad, ld_grad, delta, ld)
-    else:
-        kernels().fused_backward_f64(rows, H, later, ld_later, panels, h, ld_h, dh, ld_dh, grad, ld_grad, delta, ld)
-
-
-cdef inline void step_ahead(Py_ssize_t rows, Py_ssize_t H, const real *previous, Py_ssize_t ld, const real *panels,
-                            real *h, Py_ssize_t ld_h, real *copy, Py_ssize_t ld_copy) noexcept nogil:
-    if real is float:
-        kernels().fused_forward_f32(rows, H, previous, ld, panels, h, ld_h, copy, ld_copy)
-    else:
-        kernels().fused_forward_f64(rows, H, previous, ld, panels, h, ld_h, copy, ld_copy)
-
-
-cdef inline void column_sums(Py_ssize_t rows, Py_ssize_t n, const real *a, Py_ssize_t ld, real *total) noexcept nogil:
-    if real is float:
-        kernels().column_sums_f32(rows, n, a, ld, total)
-    else:
-        kernels().column_sums_f64(rows, n, a, ld, total)
-
-
 # ---- Memory ---------------------------------------------------------------------------------------------------------
-cdef inline Py_ssize_t panels_size(Py_ssize_t K, Py_ssize_t N, Py_ssize_t itemsize) noexcept nogil:
-    return kernels().panels_size_f32(K, N) if itemsize == 4 else kernels().panels_size_f64(K, N)
-
-
 cdef inline bint crowded(Py_ssize_t ld, Py_ssize_t itemsize) noexcept nogil:
     """Whether rows at this distance share the sets of a first-level cache of 64 sets of 64 bytes."""
     return ld * itemsize % 2048 == 0
@@ -122,11 +54,6 @@ cdef cnp.ndarray lines(cnp.ndarray like, Py_ssize_t n):
 cdef inline void *line(cnp.ndarray a) noexcept:
     """The first address of a cache line in it: registers are loaded from panels, and one load must not take two."""
     return NULL if a is None else <void *>((<size_t>cnp.PyArray_DATA(a) + 63) & ~<size_t>63)
-
-
-cdef inline Py_ssize_t chunk_steps(Py_ssize_t T, Py_ssize_t B, Py_ssize_t N, Py_ssize_t itemsize) noexcept nogil:
-    """How many steps of B rows of N numbers make a chunk: at least one, at most T."""
-    return max(1, min(T, CHUNK_BYTES // max(B * N * itemsize, 1)))
 
 
 # ---- Forward --------------------------------------------------------------------------------------------------------
@@ -196,7 +123,7 @@ cdef void forward_work(real tag, Job *job, int index, int size) noexcept nogil:
             # h_t = tanh(b + U x_t + W h_{t-1})                              (10.8, 10.9)
             if state != NULL:
                 copy = state + t % 2 * B * ld
-            step_ahead(B, H, previous, ld_previous, <const real *>job.panels_W, h + t * ht, hb, copy, ld)
+            fused_forward(B, H, previous, ld_previous, <const real *>job.panels_W, h + t * ht, hb, copy, ld)
             previous, ld_previous = (h + t * ht, hb) if copy == NULL else (copy, ld)
         if stopped(job, index, &since):
             return
@@ -238,12 +165,12 @@ cdef void backward_work(real tag, Job *job, int index, int size) noexcept nogil:
             # delta_t = (1 - h_t²) ∘ (dh_t + Wᵀ delta_{t+1})                 (10.21)
             delta_t = delta + ((t - start) * B + row) * ld
             if t == T - 1:
-                step(rows, H, h + t * ht + row * hb, hb, dh + t * job.dt + row * job.db, job.db, <real *>NULL, 0,
-                     delta_t, ld)
+                step_backward(rows, H, h + t * ht + row * hb, hb, dh + t * job.dt + row * job.db, job.db,
+                              <real *>NULL, 0, <real *>NULL, 0, delta_t, ld)
             else:
-                step_back(rows, H, delta_t + B * ld if t < stop - 1 else later + row * ld, ld, panels_W,
-                          h + t * ht + row * hb, hb, dh + t * job.dt + row * job.db, job.db, <real *>NULL, 0,
-                          delta_t, ld)
+                fused_backward(rows, H, delta_t + B * ld if t < stop - 1 else later + row * ld, ld, panels_W,
+                               h + t * ht + row * hb, hb, dh + t * job.dt + row * job.db, job.db, <real *>NULL, 0,
+                               delta_t, ld)
         memcpy(later + row * ld, delta + row * ld, rows * ld * sizeof(real))
         pack_share(n * B, 0, n, B, I, x + start * xt, xt, xb, panels_x, index, size)
         if start == 0:
@@ -287,10 +214,10 @@ cdef void state_gradients_work(real tag, Job *job, int index, int size) noexcept
         # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t    (10.20, 10.21)
         grad_t = grad_h + t * job.B * H
         if t == T - 1:
-            step(B, H, h + t * ht, hb, dh + t * dt, db, grad_t, H, delta + t % 2 * B * ld, ld)
+            step_backward(B, H, h + t * ht, hb, dh + t * dt, db, <real *>NULL, 0, grad_t, H, delta + t % 2 * B * ld, ld)
         else:
-            step_back(B, H, delta + (t + 1) % 2 * B * ld, ld, <const real *>job.panels_W, h + t * ht, hb,
-                      dh + t * dt, db, grad_t, H, delta + t % 2 * B * ld, ld)
+            fused_backward(B, H, delta + (t + 1) % 2 * B * ld, ld, <const real *>job.panels_W, h + t * ht, hb,
+                           dh + t * dt, db, grad_t, H, delta + t % 2 * B * ld, ld)
         if stopped(job, index, &since):
             return
 
@@ -356,18 +283,22 @@ cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssiz
 
 
 # ---- For floor 3: checked arrays in, memory allocated here, and the GIL given up ------------------------------------
+cdef void pack_matrix(cnp.ndarray M, bint transposed, real *panels) noexcept:
+    cdef Py_ssize_t rows = M.shape[0], n = M.shape[1], ld = stride(M, 0)
+    if transposed:
+        pack_transposed(n, rows, <const real *>data(M), ld, panels)
+    else:
+        pack(rows, 0, rows, 1, n, <const real *>data(M), ld, 0, panels)
+
+
 cdef cnp.ndarray packed(cnp.ndarray M, bint transposed):
     """Panels of M, or of its transpose."""
-    cdef Py_ssize_t rows = M.shape[0], n = M.shape[1], ld = stride(M, 0), size = cnp.PyArray_ITEMSIZE(M)
+    cdef Py_ssize_t rows = M.shape[0], n = M.shape[1], size = cnp.PyArray_ITEMSIZE(M)
     cdef cnp.ndarray out = lines(M, panels_size(n, rows, size) if transposed else panels_size(rows, n, size))
-    if size == 4 and transposed:
-        kernels().pack_transposed_f32(n, rows, <const float *>data(M), ld, <float *>line(out))
-    elif size == 4:
-        kernels().pack_f32(rows, 0, rows, 1, n, <const float *>data(M), ld, 0, <float *>line(out))
-    elif transposed:
-        kernels().pack_transposed_f64(n, rows, <const double *>data(M), ld, <double *>line(out))
+    if size == 4:
+        pack_matrix(M, transposed, <float *>line(out))
     else:
-        kernels().pack_f64(rows, 0, rows, 1, n, <const double *>data(M), ld, 0, <double *>line(out))
+        pack_matrix(M, transposed, <double *>line(out))
     return out
 
 
@@ -485,10 +416,3 @@ def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V):
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
         return run_output_gradients(<float>0, do, h, V)
     return run_output_gradients(<double>0, do, h, V)
-
-
-def set_chunk_bytes(Py_ssize_t size):
-    """Change how many bytes of a sequence make a chunk and return the old number; for tests and measurements."""
-    global CHUNK_BYTES
-    old, CHUNK_BYTES = CHUNK_BYTES, max(size, 1)
-    return old

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import _bptt, _fused, reference
+from pyrnn import _bptt, reference
 
 
 def pytest_collection_modifyitems(config, items):
@@ -107,13 +107,11 @@ def threshold_size(request):
 
 @pytest.fixture
 def set_chunk_bytes():
-    """Sets the size of a chunk in both engines for one test."""
-    engines = (_bptt, _fused)
-    old = [engine.set_chunk_bytes(1) for engine in engines]
-    restore = lambda: [engine.set_chunk_bytes(size) for engine, size in zip(engines, old, strict=True)]
-    restore()
-    yield lambda size: [engine.set_chunk_bytes(size) for engine in engines]
-    restore()
+    """Sets the size of a chunk for one test."""
+    old = _bptt.set_chunk_bytes(1)
+    _bptt.set_chunk_bytes(old)
+    yield _bptt.set_chunk_bytes
+    _bptt.set_chunk_bytes(old)
 
 
 # ---- Layouts --------------------------------------------------------------------------------------------------------

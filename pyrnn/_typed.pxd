@@ -1,0 +1,107 @@
+# One name for both types: the kernels of floor 1 and the products of BLAS over the fused type `real`. What each does
+# stands in csrc/kernels.h and in _blas.pxd; C and the outputs of a step without a stride of their own share one.
+from pyrnn._arrays cimport real
+from pyrnn._blas cimport gemm_f32, gemm_f64
+from pyrnn._kernels cimport kernels
+
+
+cdef inline void gemm(bint ta, bint tb, Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, const real *A, Py_ssize_t lda,
+                      const real *B, Py_ssize_t ldb, bint accumulate, real *C, Py_ssize_t ldc) noexcept nogil:
+    if real is float:
+        gemm_f32(ta, tb, M, N, K, A, lda, B, ldb, accumulate, C, ldc)
+    else:
+        gemm_f64(ta, tb, M, N, K, A, lda, B, ldb, accumulate, C, ldc)
+
+
+cdef inline void step_forward(Py_ssize_t rows, Py_ssize_t H, const real *b, real *h, Py_ssize_t ld_h) noexcept nogil:
+    if real is float:
+        kernels().step_forward_f32(rows, H, b, h, ld_h)
+    else:
+        kernels().step_forward_f64(rows, H, b, h, ld_h)
+
+
+cdef inline void step_backward(Py_ssize_t rows, Py_ssize_t H, const real *h, Py_ssize_t ld_h, const real *dh,
+                               Py_ssize_t ld_dh, const real *back, Py_ssize_t ld_back, real *grad, Py_ssize_t ld_grad,
+                               real *delta, Py_ssize_t ld_delta) noexcept nogil:
+    if real is float:
+        kernels().step_backward_f32(rows, H, h, ld_h, dh, ld_dh, back, ld_back, grad, ld_grad, delta, ld_delta)
+    else:
+        kernels().step_backward_f64(rows, H, h, ld_h, dh, ld_dh, back, ld_back, grad, ld_grad, delta, ld_delta)
+
+
+cdef inline void jacobian_step(Py_ssize_t H, const real *h, const real *W, Py_ssize_t ld_w, real *J) noexcept nogil:
+    if real is float:
+        kernels().jacobian_f32(H, h, W, ld_w, J)
+    else:
+        kernels().jacobian_f64(H, h, W, ld_w, J)
+
+
+cdef inline void column_sums(Py_ssize_t rows, Py_ssize_t n, const real *a, Py_ssize_t ld, real *total) noexcept nogil:
+    if real is float:
+        kernels().column_sums_f32(rows, n, a, ld, total)
+    else:
+        kernels().column_sums_f64(rows, n, a, ld, total)
+
+
+cdef inline void transpose(Py_ssize_t rows, Py_ssize_t n, const real *a, Py_ssize_t ld, real *out) noexcept nogil:
+    if real is float:
+        kernels().transpose_f32(rows, n, a, ld, out)
+    else:
+        kernels().transpose_f64(rows, n, a, ld, out)
+
+
+# ---- Packed panels --------------------------------------------------------------------------------------------------
+cdef inline Py_ssize_t panels_size(Py_ssize_t K, Py_ssize_t N, Py_ssize_t itemsize) noexcept nogil:
+    return kernels().panels_size_f32(K, N) if itemsize == 4 else kernels().panels_size_f64(K, N)
+
+
+cdef inline void pack(Py_ssize_t K, Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t N, const real *B,
+                      Py_ssize_t ld_t, Py_ssize_t ld_r, real *panels) noexcept nogil:
+    if real is float:
+        kernels().pack_f32(K, first, steps, rows, N, B, ld_t, ld_r, panels)
+    else:
+        kernels().pack_f64(K, first, steps, rows, N, B, ld_t, ld_r, panels)
+
+
+cdef inline void pack_transposed(Py_ssize_t K, Py_ssize_t N, const real *B, Py_ssize_t ld, real *panels) noexcept nogil:
+    if real is float:
+        kernels().pack_transposed_f32(K, N, B, ld, panels)
+    else:
+        kernels().pack_transposed_f64(K, N, B, ld, panels)
+
+
+cdef inline void product(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real *A, Py_ssize_t ld_a,
+                         const real *panels, const real *init, Py_ssize_t ld_init, real *out,
+                         Py_ssize_t ld_out) noexcept nogil:
+    if real is float:
+        kernels().product_f32(rows, K, N, A, ld_a, panels, init, ld_init, out, ld_out)
+    else:
+        kernels().product_f64(rows, K, N, A, ld_a, panels, init, ld_init, out, ld_out)
+
+
+cdef inline void outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real *D, Py_ssize_t ld_d, const real *panels,
+                       bint accumulate, real *C) noexcept nogil:
+    if real is float:
+        kernels().outer_f32(K, M, N, D, ld_d, panels, accumulate, C, N)
+    else:
+        kernels().outer_f64(K, M, N, D, ld_d, panels, accumulate, C, N)
+
+
+cdef inline void fused_forward(Py_ssize_t rows, Py_ssize_t H, const real *previous, Py_ssize_t ld_previous,
+                               const real *panels, real *h, Py_ssize_t ld_h, real *copy,
+                               Py_ssize_t ld_copy) noexcept nogil:
+    if real is float:
+        kernels().fused_forward_f32(rows, H, previous, ld_previous, panels, h, ld_h, copy, ld_copy)
+    else:
+        kernels().fused_forward_f64(rows, H, previous, ld_previous, panels, h, ld_h, copy, ld_copy)
+
+
+cdef inline void fused_backward(Py_ssize_t rows, Py_ssize_t H, const real *later, Py_ssize_t ld_later,
+                                const real *panels, const real *h, Py_ssize_t ld_h, const real *dh, Py_ssize_t ld_dh,
+                                real *grad, Py_ssize_t ld_grad, real *delta, Py_ssize_t ld_delta) noexcept nogil:
+    if real is float:
+        kernels().fused_backward_f32(rows, H, later, ld_later, panels, h, ld_h, dh, ld_dh, grad, ld_grad, delta,
+                                     ld_delta)
+    else:
+        kernels().fused_backward_f64(rows, H, later, ld_later, panels, h, ld_h, dh, ld_dh, grad, ld_grad, delta,
+                                     ld_delta)
