@@ -15,6 +15,10 @@ from libc.string cimport memcpy
 
 from pyrnn._arrays cimport data, empty, gather, interrupted, pass_on, pyrnn_seconds, real, stride
 from pyrnn._blas cimport by_rows
+from pyrnn._profile cimport (
+    BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, JACOBIAN, OUTPUT, OUTPUT_GRADIENTS, PACK,
+    WEIGHT_GRADIENTS, begin, lap,
+)
 from pyrnn._typed cimport column_sums, gemm, jacobian_step, step_backward, step_forward, transpose
 
 cnp.import_array()
@@ -75,9 +79,12 @@ cdef int forward_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t I, Py_ssize_t H, co
     cdef const real *previous = h0
     cdef real *h_t
     cdef double since = pyrnn_seconds()
+    cdef long long clock = begin()
     while start < T:
         stop = min(start + chunk, T)
         merged_product(stop - start, B, I, H, x + start * xt, xt, xb, U, ld_u, h + start * ht, ht, hb, copy)
+        clock = lap(clock, INPUT_PRODUCT, 0, sizeof(real), 2.0 * (stop - start) * B * H * I,
+                    <double>(stop - start) * B * (I + H) + (H * I if start == 0 else 0))
         for t in range(start, stop):
             h_t = h + t * ht
             # a_t = b + U x_t + W h_{t-1}                                    (10.8)
@@ -85,6 +92,8 @@ cdef int forward_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t I, Py_ssize_t H, co
             # h_t = tanh(a_t)                                                (10.9)
             step_forward(B, H, b, h_t, hb)
             previous, ld_previous = h_t, hb
+        clock = lap(clock, FORWARD_RECURRENCE, 0, sizeof(real), 2.0 * (stop - start) * B * H * H,
+                    2.0 * (stop - start) * B * H + (H * H + B * H if start == 0 else 0))
         start = stop
         if interrupted(&since):
             return -1
@@ -103,6 +112,7 @@ cdef int backward_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t I, Py_ssize_t H, c
     cdef real *delta_t
     cdef double since = pyrnn_seconds()
     cdef bint later = False  # the sums over time hold something
+    cdef long long clock = begin()
     stop = T
     while stop > 0:
         start = max(0, stop - chunk)
@@ -116,8 +126,12 @@ cdef int backward_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t I, Py_ssize_t H, c
                      False, delta_t, H)
                 back = delta_t
             step_backward(B, H, h + t * ht, hb, dh + t * dt, db_, back, H, <real *>NULL, 0, delta_t, H)
+        clock = lap(clock, BACKWARD_RECURRENCE, 0, sizeof(real), 2.0 * (min(stop, T - 1) - start) * B * H * H,
+                    3.0 * n * B * H + (H * H if start == 0 else 0))
         # dx_t = Uᵀ delta_t
         gemm(False, False, n * B, I, H, delta, H, U, ld_u, False, dx + start * B * I, I)
+        clock = lap(clock, INPUT_GRADIENTS, 0, sizeof(real), 2.0 * n * B * H * I,
+                    <double>n * B * (H + I) + (H * I if start == 0 else 0))
         # dU = Σ delta_t x_tᵀ                                                (10.28)
         merged_gradient(n, B, H, I, delta, H, x + start * xt, xt, xb, later, dU, copy)
         # dW = Σ delta_t h_{t-1}ᵀ                                            (10.26)
@@ -129,6 +143,8 @@ cdef int backward_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t I, Py_ssize_t H, c
                             later or first == 1, dW, copy)
         # db = Σ delta_t                                                     (10.23)
         column_sums(n * B, H, delta, H, db)
+        clock = lap(clock, WEIGHT_GRADIENTS, 0, sizeof(real), 2.0 * n * B * H * (I + H),
+                    <double>n * B * (2 * H + I) + (H * (I + H + 1) if start == 0 else 0))
         memcpy(delta + chunk * step, delta, step * sizeof(real))
         later = True
         stop = start
@@ -137,6 +153,7 @@ cdef int backward_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t I, Py_ssize_t H, c
     # dh0 = Wᵀ delta_1
     if T > 0:
         gemm(False, False, B, H, H, delta, H, W, ld_w, False, dh0, H)
+        lap(clock, INPUT_GRADIENTS, 0, sizeof(real), 2.0 * B * H * H, 2.0 * B * H + H * H)
     return 0
 
 
@@ -147,6 +164,7 @@ cdef int state_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, const re
     cdef real *grad_t
     cdef real *back = NULL
     cdef double since = pyrnn_seconds()
+    cdef long long clock = begin()
     for t in range(T - 1, -1, -1):
         # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t    (10.20, 10.21)
         grad_t = grad_h + t * B * H
@@ -156,6 +174,7 @@ cdef int state_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, const re
         step_backward(B, H, h + t * ht, hb, dh + t * dt, db_, back, H, grad_t, H, delta, H)
         if interrupted(&since):
             return -1
+    lap(clock, BACKWARD_RECURRENCE, 0, sizeof(real), 2.0 * max(T - 1, 0) * B * H * H, 3.0 * T * B * H + H * H)
     return 0
 
 
@@ -163,6 +182,7 @@ cdef int jacobian_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, const real *h, 
                        const real *W, Py_ssize_t ld_w, real *J) noexcept nogil:
     cdef Py_ssize_t t, i
     cdef double written = 0, since = pyrnn_seconds()
+    cdef long long clock = begin()
     for t in range(T):
         for i in range(B):
             jacobian_step(H, h + t * ht + i * hb, W, ld_w, J + (t * B + i) * H * H)
@@ -171,6 +191,7 @@ cdef int jacobian_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, const real *h, 
                 written = 0
                 if interrupted(&since):
                     return -1
+    lap(clock, JACOBIAN, 0, sizeof(real), <double>T * B * H * H, <double>T * B * H * (H + 1) + H * H)
     return 0
 
 
@@ -181,6 +202,7 @@ cdef int output_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t O, con
     cdef Py_ssize_t start = 0, n, i, j
     cdef real *row
     cdef double since = pyrnn_seconds()
+    cdef long long clock = begin()
     while start < T:
         n = min(chunk, T - start)
         # o_t = c + V h_t                                                    (10.10)
@@ -190,6 +212,8 @@ cdef int output_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t O, con
                 row = o + (start * B + i) * O
                 for j in range(O):
                     row[j] += c[j]
+        clock = lap(clock, OUTPUT, 0, sizeof(real), 2.0 * n * B * O * H,
+                    <double>n * B * (H + O) + (O * H if start == 0 else 0))
         start += n
         if interrupted(&since):
             return -1
@@ -203,6 +227,7 @@ cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssiz
     cdef Py_ssize_t start = 0, n, ld
     cdef const real *rows
     cdef double since = pyrnn_seconds()
+    cdef long long clock = begin()
     while start < T:
         n = min(chunk, T - start)
         rows = rows_of(n, B, O, do_ + start * dt, dt, db_, copy_o, &ld)
@@ -211,6 +236,8 @@ cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssiz
         # dV = Σ do_t h_tᵀ    dc = Σ do_t                                    (10.24, 10.22)
         merged_gradient(n, B, O, H, rows, ld, h + start * ht, ht, hb, start > 0, dV, copy_h)
         column_sums(n * B, O, rows, ld, dc)
+        clock = lap(clock, OUTPUT_GRADIENTS, 0, sizeof(real), 4.0 * n * B * O * H,
+                    <double>n * B * (O + 2 * H) + (O * (2 * H + 1) if start == 0 else 0))
         start += n
         if interrupted(&since):
             return -1
@@ -221,7 +248,9 @@ cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssiz
 cdef cnp.ndarray transposed_copy(real tag, cnp.ndarray W):
     cdef Py_ssize_t rows = W.shape[0], n = W.shape[1]
     cdef cnp.ndarray out = empty(W, (n, rows))
+    cdef long long clock = begin()
     transpose(rows, n, <const real *>data(W), stride(W, 0), <real *>data(out))
+    lap(clock, PACK, 0, sizeof(real), 0, 2.0 * rows * n)
     return out
 
 

@@ -18,6 +18,10 @@ from libc.string cimport memcpy
 
 from pyrnn._arrays cimport data, empty, gather, interrupted, pass_on, pyrnn_seconds, real, stride
 from pyrnn._bptt cimport chunk_steps
+from pyrnn._profile cimport (
+    BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, OUTPUT, OUTPUT_GRADIENTS, PACK, WAIT,
+    WEIGHT_GRADIENTS, begin, lap,
+)
 from pyrnn._team cimport barrier, run, team_size, work_function
 from pyrnn._typed cimport (
     column_sums, fused_backward, fused_forward, outer, pack, pack_transposed, panels_size, product, step_backward,
@@ -91,11 +95,18 @@ cdef struct Job:
     void *panels_x
     void *panels_h
     pyrnn_atomic stop              # 1 once a signal handler has raised an exception
+    long long clock                # when the first member was through, if a profile wants to know
 
 
 cdef inline Py_ssize_t share(Py_ssize_t n, int index, int size) noexcept nogil:
     """Where the share of a member begins, and that of the one before ends."""
     return n * index // size
+
+
+cdef inline long long meet(long long clock, int index, int size, Py_ssize_t itemsize) noexcept nogil:
+    """The barrier, and how long it took."""
+    barrier(size)
+    return lap(clock, WAIT, index, itemsize, 0, 0) if size > 1 else clock
 
 
 cdef bint stopped(Job *job, int index, double *since) noexcept nogil:
@@ -115,16 +126,23 @@ cdef void forward_work(real tag, Job *job, int index, int size) noexcept nogil:
     cdef real *state = NULL if job.state == NULL else <real *>job.state + 2 * row * ld
     cdef real *copy = NULL
     cdef double since = pyrnn_seconds()
+    cdef long long clock = begin()
     while start < T:
         stop = min(start + job.chunk, T)
         rows_product(stop - start, B, I, H, x + start * xt, xt, xb, <const real *>job.panels_U, <const real *>job.b,
                      h + start * ht, ht, hb)
+        clock = lap(clock, INPUT_PRODUCT, index, sizeof(real), 2.0 * (stop - start) * B * H * I,
+                    <double>(stop - start) * B * (I + H) + (H * I if index == start == 0 else 0))
         for t in range(start, stop):
             # h_t = tanh(b + U x_t + W h_{t-1})                              (10.8, 10.9)
             if state != NULL:
                 copy = state + t % 2 * B * ld
             fused_forward(B, H, previous, ld_previous, <const real *>job.panels_W, h + t * ht, hb, copy, ld)
             previous, ld_previous = (h + t * ht, hb) if copy == NULL else (copy, ld)
+        clock = lap(clock, FORWARD_RECURRENCE, index, sizeof(real), 2.0 * (stop - start) * B * H * H,
+                    2.0 * (stop - start) * B * H + (B * H if start == 0 else 0) + (H * H if index == start == 0 else 0))
+        if index == 0:
+            job.clock = clock
         if stopped(job, index, &since):
             return
         start = stop
@@ -157,6 +175,7 @@ cdef void backward_work(real tag, Job *job, int index, int size) noexcept nogil:
     cdef real *later = delta + job.chunk * B * ld
     cdef bint accumulate = False
     cdef double since = pyrnn_seconds()
+    cdef long long clock = begin()
     while stop > 0:
         start = max(0, stop - job.chunk)
         n = stop - start
@@ -172,32 +191,44 @@ cdef void backward_work(real tag, Job *job, int index, int size) noexcept nogil:
                                h + t * ht + row * hb, hb, dh + t * job.dt + row * job.db, job.db, <real *>NULL, 0,
                                delta_t, ld)
         memcpy(later + row * ld, delta + row * ld, rows * ld * sizeof(real))
+        clock = lap(clock, BACKWARD_RECURRENCE, index, sizeof(real), 2.0 * (min(stop, T - 1) - start) * rows * H * H,
+                    3.0 * n * rows * H + (H * H if index == start == 0 else 0))
         pack_share(n * B, 0, n, B, I, x + start * xt, xt, xb, panels_x, index, size)
         if start == 0:
             pack_share(n * B, 0, 1, B, H, <const real *>job.h0, 0, job.ld_h0, panels_h, index, size)
             pack_share(n * B, B, n - 1, B, H, h, ht, hb, panels_h, index, size)
         else:
             pack_share(n * B, 0, n, B, H, h + (start - 1) * ht, ht, hb, panels_h, index, size)
-        barrier(size)
+        clock = lap(clock, PACK, index, sizeof(real), 0, 2.0 * n * B * (I + H) / size)
+        clock = meet(clock, index, size, sizeof(real))
         # Each member its units:
         # dU = Σ delta_t x_tᵀ    dW = Σ delta_t h_{t-1}ᵀ    db = Σ delta_t   (10.28, 10.26, 10.23)
         outer(n * B, units, I, delta + unit, ld, panels_x, accumulate, <real *>job.dU + unit * I)
         outer(n * B, units, H, delta + unit, ld, panels_h, accumulate, <real *>job.dW + unit * H)
         column_sums(n * B, units, delta + unit, ld, <real *>job.sum_b + unit)
+        clock = lap(clock, WEIGHT_GRADIENTS, index, sizeof(real), 2.0 * n * B * units * (I + H),
+                    <double>n * B * units + (<double>n * B * (I + H) if index == 0 else 0) +
+                    (units * (I + H + 1) if start == 0 else 0))
         # Each member its rows: dx_t = Uᵀ delta_t
         line_ = share(n * B, index, size)
         lines_ = share(n * B, index + 1, size) - line_
         product(lines_, H, I, delta + line_ * ld, ld, <const real *>job.panels_U, <real *>NULL, 0,
                 <real *>job.dx + (start * B + line_) * I, I)
+        clock = lap(clock, INPUT_GRADIENTS, index, sizeof(real), 2.0 * lines_ * H * I,
+                    <double>lines_ * (H + I) + (H * I if index == start == 0 else 0))
         accumulate = True
         stop = start
         stopped(job, index, &since)
-        barrier(size)
+        clock = meet(clock, index, size, sizeof(real))
         if pyrnn_load(&job.stop):
             return
     # dh0 = Wᵀ delta_1
     if T > 0:
         product(rows, H, H, later + row * ld, ld, panels_W, <real *>NULL, 0, <real *>job.dh0 + row * H, H)
+        clock = lap(clock, INPUT_GRADIENTS, index, sizeof(real), 2.0 * rows * H * H,
+                    2.0 * rows * H + (H * H if index == 0 else 0))
+        if index == 0:
+            job.clock = clock
 
 
 cdef void state_gradients_work(real tag, Job *job, int index, int size) noexcept nogil:
@@ -210,6 +241,7 @@ cdef void state_gradients_work(real tag, Job *job, int index, int size) noexcept
     cdef real *delta = <real *>job.delta + 2 * row * ld
     cdef real *grad_t
     cdef double since = pyrnn_seconds()
+    cdef long long clock = begin()
     for t in range(T - 1, -1, -1):
         # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t    (10.20, 10.21)
         grad_t = grad_h + t * job.B * H
@@ -220,6 +252,10 @@ cdef void state_gradients_work(real tag, Job *job, int index, int size) noexcept
                            dh + t * dt, db, grad_t, H, delta + t % 2 * B * ld, ld)
         if stopped(job, index, &since):
             return
+    clock = lap(clock, BACKWARD_RECURRENCE, index, sizeof(real), 2.0 * max(T - 1, 0) * B * H * H,
+                3.0 * T * B * H + (H * H if index == 0 else 0))
+    if index == 0:
+        job.clock = clock
 
 
 # Function pointers have no fused types.
@@ -252,10 +288,13 @@ cdef int output_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t O, con
                      Py_ssize_t hb, const real *panels_V, const real *c, real *o, Py_ssize_t chunk) noexcept nogil:
     cdef Py_ssize_t start = 0, n
     cdef double since = pyrnn_seconds()
+    cdef long long clock = begin()
     while start < T:
         n = min(chunk, T - start)
         # o_t = c + V h_t                                                    (10.10)
         rows_product(n, B, H, O, h + start * ht, ht, hb, panels_V, c, o + start * B * O, B * O, O)
+        clock = lap(clock, OUTPUT, 0, sizeof(real), 2.0 * n * B * O * H,
+                    <double>n * B * (H + O) + (O * H if start == 0 else 0))
         start += n
         if interrupted(&since):
             return -1
@@ -267,15 +306,19 @@ cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssiz
                                real *dh, real *dV, real *dc, Py_ssize_t chunk, real *rows, real *panels) noexcept nogil:
     cdef Py_ssize_t start = 0, n
     cdef double since = pyrnn_seconds()
+    cdef long long clock = begin()
     while start < T:
         n = min(chunk, T - start)
         gather(n, B, O, do_ + start * dt, dt, db_, rows)
+        pack(n * B, 0, n, B, H, h + start * ht, ht, hb, panels)
+        clock = lap(clock, PACK, 0, sizeof(real), 0, 2.0 * n * B * (O + H))
         # dh_t = Vᵀ do_t                                                     (10.19)
         product(n * B, O, H, rows, O, panels_V, <real *>NULL, 0, dh + start * B * H, H)
         # dV = Σ do_t h_tᵀ    dc = Σ do_t                                    (10.24, 10.22)
-        pack(n * B, 0, n, B, H, h + start * ht, ht, hb, panels)
         outer(n * B, O, H, rows, O, panels, start > 0, dV)
         column_sums(n * B, O, rows, O, dc)
+        clock = lap(clock, OUTPUT_GRADIENTS, 0, sizeof(real), 4.0 * n * B * O * H,
+                    <double>n * B * (O + 2 * H) + (O * (2 * H + 1) if start == 0 else 0))
         start += n
         if interrupted(&since):
             return -1
@@ -295,18 +338,22 @@ cdef cnp.ndarray packed(cnp.ndarray M, bint transposed):
     """Panels of M, or of its transpose."""
     cdef Py_ssize_t rows = M.shape[0], n = M.shape[1], size = cnp.PyArray_ITEMSIZE(M)
     cdef cnp.ndarray out = lines(M, panels_size(n, rows, size) if transposed else panels_size(rows, n, size))
+    cdef long long clock = begin()
     if size == 4:
         pack_matrix(M, transposed, <float *>line(out))
     else:
         pack_matrix(M, transposed, <double *>line(out))
+    lap(clock, PACK, 0, size, 0, 2.0 * rows * n)
     return out
 
 
-cdef int finish(work_function work, Job *job, int size) except -1:
+cdef int finish(work_function work, Job *job, Py_ssize_t itemsize, int size) except -1:
     """Let a team do the job without the GIL; raise what a signal handler has raised."""
-    job.stop = 0
+    job.stop, job.clock = 0, 0
     with nogil:
         run(work, job, size)
+        if size > 1:
+            lap(job.clock, WAIT, 0, itemsize, 0, 0)
     return pass_on(-1 if job.stop else 0)
 
 
@@ -324,7 +371,7 @@ def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndar
         state = lines(x, 2 * job.B * job.ld)
     job.x, job.b, job.h0, job.h, job.state = data(x), data(b), data(h0), data(h), line(state)
     job.panels_U, job.panels_W = line(U_packed), line(W_packed)
-    finish(forward_f32 if size == 4 else forward_f64, &job,
+    finish(forward_f32 if size == 4 else forward_f64, &job, size,
            team_size(n_threads, 2.0 * job.T * job.B * job.H * (job.H + job.inputs), job.B))
     return h
 
@@ -348,7 +395,8 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     job.panels_U, job.panels_W = line(U_packed), line(W_packed)
     job.dx, job.dU, job.dW, job.sum_b, job.dh0 = data(dx), data(dU), data(dW), data(db), data(dh0)
     job.delta, job.panels_x, job.panels_h = line(delta), line(panels_x), line(panels_h)
-    finish(backward_f32 if size == 4 else backward_f64, &job, team_size(n_threads, 4.0 * T * B * H * (H + I), B))
+    finish(backward_f32 if size == 4 else backward_f64, &job, size,
+           team_size(n_threads, 4.0 * T * B * H * (H + I), B))
     return dx, dU, dW, db, dh0
 
 
@@ -361,7 +409,7 @@ def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, n_threads=None
     job.ht, job.hb, job.dt, job.db = stride(h, 0), stride(h, 1), stride(dh, 0), stride(dh, 1)
     delta = lines(h, 2 * B * job.ld)
     job.dh, job.h, job.panels_W, job.grad_h, job.delta = data(dh), data(h), line(W_packed), data(grad_h), line(delta)
-    finish(state_gradients_f32 if size == 4 else state_gradients_f64, &job,
+    finish(state_gradients_f32 if size == 4 else state_gradients_f64, &job, size,
            team_size(n_threads, 2.0 * T * B * H * H, B))
     return grad_h
 

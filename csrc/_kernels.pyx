@@ -4,6 +4,11 @@ import os
 
 cimport numpy as cnp
 
+import numpy as np
+
+cdef extern from "wait.h":
+    long long pyrnn_nanoseconds() noexcept nogil
+
 cnp.import_array()
 
 
@@ -46,6 +51,38 @@ def tanh(cnp.ndarray x):
     else:
         raise TypeError(f"x must be float32 or float64, got {x.dtype}")
     return y
+
+
+def multiply_add_peak(dtype):
+    """The most flop/s of one thread in float32 or float64: independent multiply-adds of the instruction set in use.
+
+    The best of runs of half a millisecond, some 6 ms in all: what lies below is other work or a slower clock.
+    """
+    cdef float single[2]
+    cdef double double_[2]
+    cdef bint is_single = np.dtype(dtype) == np.float32
+    cdef long long since, took = 0
+    cdef Py_ssize_t n = 64, flops
+    cdef double best = 0
+    cdef int run = 0
+    if not is_single and np.dtype(dtype) != np.float64:
+        raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
+    with nogil:
+        while run < 10:
+            single[0] = double_[0] = 0.5  # s approaches 0.5
+            single[1] = double_[1] = 0.25
+            since = pyrnn_nanoseconds()
+            if is_single:
+                flops = pyrnn_kernels.multiply_adds_f32(n, single)
+            else:
+                flops = pyrnn_kernels.multiply_adds_f64(n, double_)
+            took = pyrnn_nanoseconds() - since
+            if took < 500000:
+                n *= 2
+            else:
+                run += 1
+                best = max(best, 1e9 * flops / took)
+    return best
 
 
 try:

@@ -81,7 +81,11 @@
      *   delta    [rows, H]  written */                                                                               \
     void (*fused_backward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *later, ptrdiff_t ld_later, const R *panels,      \
                                const R *h, ptrdiff_t ld_h, const R *dh, ptrdiff_t ld_dh, R *grad, ptrdiff_t ld_grad,  \
-                               R *delta, ptrdiff_t ld_delta);
+                               R *delta, ptrdiff_t ld_delta);                                                         \
+                                                                                                                      \
+    /* For measuring a processor: n times s = a[0] s + a[1] on as many registers as the sums of the widest tile take, \
+     * without memory and without one waiting for another. a[0] becomes the least s. Returns the flops. */            \
+    ptrdiff_t (*multiply_adds_##T)(ptrdiff_t n, R * a);
 
 typedef struct {
     const char *name; /* of the instruction set */

@@ -22,7 +22,7 @@
     .panels_size_##t = SIMD(pyrnn_panels_size_##t), .pack_##t = SIMD(pyrnn_pack_##t),               \
     .pack_transposed_##t = SIMD(pyrnn_pack_transposed_##t), .product_##t = SIMD(pyrnn_product_##t), \
     .outer_##t = SIMD(pyrnn_outer_##t), .fused_forward_##t = SIMD(pyrnn_fused_forward_##t),         \
-    .fused_backward_##t = SIMD(pyrnn_fused_backward_##t)
+    .fused_backward_##t = SIMD(pyrnn_fused_backward_##t), .multiply_adds_##t = SIMD(pyrnn_multiply_adds_##t)
 static const pyrnn_kernel_table SIMD(table) = {.name = PYRNN_STRING(ISA), PYRNN_ROW(f32), PYRNN_ROW(f64)};
 #undef PYRNN_ROW
 #undef PYRNN_STRING
@@ -130,6 +130,21 @@ static void KERNEL(transpose)(ptrdiff_t rows, ptrdiff_t n, const REAL *restrict 
 }
 
 #include "product.inl"
+
+static ptrdiff_t KERNEL(multiply_adds)(ptrdiff_t n, REAL *a)
+{
+    const VEC factor = V(set)(a[0]), addend = V(set)(a[1]);
+    VEC sum[SUMS / 2][2]; /* they differ at the beginning, else the compiler would keep one */
+    UNROLL for (int i = 0; i < SUMS / 2; i++) UNROLL for (int j = 0; j < 2; j++) sum[i][j] = V(set)((REAL)(2 * i + j));
+    for (ptrdiff_t k = 0; k < n; k++)
+        UNROLL for (int i = 0; i < SUMS / 2; i++) UNROLL for (int j = 0; j < 2; j++) sum[i][j] =
+            V(fma)(factor, sum[i][j], addend);
+    VEC least = sum[0][0];
+    UNROLL for (int i = 0; i < SUMS / 2; i++) UNROLL for (int j = 0; j < 2; j++) least = V(min)(least, sum[i][j]);
+    V(store_part)(a, 1 % LANES, least);
+    if (LANES == 1) V(store)(a, least);
+    return 2 * n * SUMS * LANES;
+}
 
 #undef V
 #undef KERNEL

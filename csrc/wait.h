@@ -1,5 +1,5 @@
-/* What threads need to wait for each other: atomic numbers, a pause, a clock. For compilers with and without C11
- * atomics. Every operation is sequentially consistent. */
+/* What threads need to wait for each other and to measure themselves: atomic numbers, a pause, clocks, variables of
+ * one thread. For compilers with and without C11 atomics. Every operation is sequentially consistent. */
 #ifndef PYRNN_WAIT_H
 #define PYRNN_WAIT_H
 
@@ -8,6 +8,7 @@
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
 #include <windows.h>
+#define PYRNN_THREAD_LOCAL __declspec(thread)
 typedef volatile long pyrnn_atomic;
 static inline long pyrnn_load(pyrnn_atomic *a) { return _InterlockedOr(a, 0); }
 static inline long pyrnn_exchange(pyrnn_atomic *a, long v) { return _InterlockedExchange(a, v); }
@@ -15,6 +16,7 @@ static inline long pyrnn_add(pyrnn_atomic *a, long v) { return _InterlockedExcha
 static inline void pyrnn_yield(void) { SwitchToThread(); }
 #else
 #include <sched.h>
+#define PYRNN_THREAD_LOCAL __thread
 typedef volatile long pyrnn_atomic;
 static inline long pyrnn_load(pyrnn_atomic *a) { return __atomic_load_n(a, __ATOMIC_SEQ_CST); }
 static inline long pyrnn_exchange(pyrnn_atomic *a, long v) { return __atomic_exchange_n(a, v, __ATOMIC_SEQ_CST); }
@@ -38,6 +40,21 @@ static inline double pyrnn_seconds(void)
     struct timespec now;
     timespec_get(&now, TIME_UTC);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* A clock that is never set back; where it begins means nothing. */
+static inline long long pyrnn_nanoseconds(void)
+{
+#if defined(_WIN32)
+    LARGE_INTEGER now, rate;
+    QueryPerformanceCounter(&now);
+    QueryPerformanceFrequency(&rate);
+    return now.QuadPart / rate.QuadPart * 1000000000 + now.QuadPart % rate.QuadPart * 1000000000 / rate.QuadPart;
+#else
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+#endif
 }
 
 #endif

@@ -18,6 +18,7 @@ from pyrnn.gradient_check import check_gradients
 from pyrnn.losses import softmax_cross_entropy, squared_error
 from pyrnn.output import output, output_gradients
 from pyrnn.parameters import Parameters, initialize
+from pyrnn.profiling import profile
 from pyrnn.training import loss_and_gradients
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "loss_and_gradients",
     "output",
     "output_gradients",
+    "profile",
     "softmax_cross_entropy",
     "squared_error",
     "state_gradients",

@@ -1,7 +1,11 @@
-from typing import Literal, NamedTuple
+from os import PathLike
+from types import TracebackType
+from typing import Literal, NamedTuple, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from pyrnn.profiling import FunctionTotals, PhaseRecord, PhaseTotals
 
 __version__: str
 __all__ = [
@@ -18,6 +22,7 @@ __all__ = [
     "loss_and_gradients",
     "output",
     "output_gradients",
+    "profile",
     "softmax_cross_entropy",
     "squared_error",
     "state_gradients",
@@ -67,6 +72,24 @@ class GradientErrors(NamedTuple):
     c: float | None
     x: float
     h0: float
+
+class profile:
+    seconds: float
+    instruction_set: str
+    peak: dict[str, float]
+    records: tuple[PhaseRecord, ...]
+    functions: dict[str, FunctionTotals]
+    def __init__(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exception: type[BaseException] | BaseException | TracebackType | None) -> None: ...
+    @property
+    def phases(self) -> dict[str, PhaseTotals]: ...
+    @property
+    def threads(self) -> dict[int, PhaseTotals]: ...
+    @overload
+    def to_json(self, path: None = None) -> str: ...
+    @overload
+    def to_json(self, path: str | PathLike[str]) -> None: ...
 
 def forward(
     x: ArrayLike,

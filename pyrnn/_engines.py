@@ -2,13 +2,15 @@
 
 import operator
 
-from pyrnn import _bptt, _fused, _kernels
+from pyrnn import _bptt, _fused, _kernels, profiling
 
 ENGINES = {"blas": _bptt, "fused": _fused}
 
 
 def choose(engine="auto", n_threads=None):
     """The compiled module that computes a call, after a check of the two arguments that say how.
+
+    The first thing that a public function does: a profile measures it from here on.
 
     ``auto`` is ``fused`` wherever there are vector kernels: it was faster at every size measured, H 32 to 512 and B 1
     to 128 (CHANGELOG.md has the figures). In plain C every multiply-add is a library call, and ``blas`` wins.
@@ -19,7 +21,7 @@ def choose(engine="auto", n_threads=None):
         raise ValueError(f"engine must be one of 'auto', 'blas', 'fused', got {engine!r}")
     if engine == "auto":
         engine = "blas" if _kernels.selected() == "base" else "fused"
-    return ENGINES[engine]
+    return ENGINES[engine] if profiling.running is None else profiling.Measured(ENGINES[engine])
 
 
 def _check_threads(n_threads):

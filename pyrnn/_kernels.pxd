@@ -57,6 +57,8 @@ cdef extern from "kernels.h":
                                    const double *panels, const double *h, Py_ssize_t ld_h, const double *dh,
                                    Py_ssize_t ld_dh, double *grad, Py_ssize_t ld_grad, double *delta,
                                    Py_ssize_t ld_delta) noexcept nogil
+        Py_ssize_t (*multiply_adds_f32)(Py_ssize_t n, float *a) noexcept nogil
+        Py_ssize_t (*multiply_adds_f64)(Py_ssize_t n, double *a) noexcept nogil
     pyrnn_kernel_table pyrnn_kernels
     int pyrnn_select(const char *name) noexcept nogil
     const char *pyrnn_available(int i) noexcept nogil

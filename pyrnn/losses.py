@@ -3,12 +3,14 @@
 import numpy as np
 
 from pyrnn import _checks
+from pyrnn.profiling import timed
 
 # NaN and inf pass through without a warning, as they do in the compiled functions.
 QUIET = np.errstate(over="ignore", divide="ignore", invalid="ignore")
 
 
 @QUIET
+@timed
 def softmax_cross_entropy(o, targets, weights=None):
     """Negative log-likelihood of the target classes under softmax(o), summed over time and batch.
 
@@ -69,6 +71,7 @@ def softmax_cross_entropy(o, targets, weights=None):
 
 
 @QUIET
+@timed
 def squared_error(o, targets, weights=None):
     """Squared distance between outputs and targets, summed over time, batch and outputs: no mean, no half.
 

@@ -37,11 +37,11 @@ def output(h, V, c=None):
     >>> pyrnn.output(np.array([[1.0, 2.0]]), V=np.array([[1.0, 1.0]]), c=np.array([0.5]))
     array([[3.5]])
     """
+    compiled = _engines.choose()
     h, V, c = _checks.as_real_arrays("c", h=h, V=V, c=c)
     _check_layer(h, V)
     _checks.check_shape("c", c, V.shape[:1], "V", V)
     V = _checks.matrix(V)
-    compiled = _engines.choose()
     return compiled.output(h, V, c) if h.ndim == 3 else compiled.output(h[:, np.newaxis], V, c)[:, 0]
 
 
@@ -75,11 +75,11 @@ def output_gradients(do, h, V):
     >>> pyrnn.output_gradients(np.array([[2.0]]), h=np.array([[1.0, 3.0]]), V=np.array([[1.0, 1.0]])).V
     array([[2., 6.]])
     """
+    compiled = _engines.choose()
     do, h, V = _checks.as_real_arrays(do=do, h=h, V=V)
     _check_layer(h, V)
     _checks.check_shape("do", do, (*h.shape[:-1], V.shape[0]), "h", h, "V", V)
     V = _checks.matrix(V)
-    compiled = _engines.choose()
     if h.ndim == 3:
         return OutputGradients(*compiled.output_gradients(do, h, V))
     dh, dV, dc = compiled.output_gradients(do[:, np.newaxis], h[:, np.newaxis], V)

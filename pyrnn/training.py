@@ -6,10 +6,12 @@ from pyrnn.functional import backward, forward
 from pyrnn.losses import softmax_cross_entropy, squared_error
 from pyrnn.output import output, output_gradients
 from pyrnn.parameters import Parameters
+from pyrnn.profiling import timed
 
 LOSSES = {"softmax_cross_entropy": softmax_cross_entropy, "squared_error": squared_error}
 
 
+@timed
 def loss_and_gradients(params, x, targets, *, loss="softmax_cross_entropy", h0=None, weights=None):
     """Loss of a network on sequences, and its gradients with respect to parameters, input and initial state.
 

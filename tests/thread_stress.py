@@ -1,4 +1,5 @@
-"""Several Python threads, each calling the fused engine with teams of several sizes: for ThreadSanitizer.
+"""Several Python threads, each calling the fused engine with teams of several sizes, under a profile now and then: for
+ThreadSanitizer.
 
     PYRNN_SANITIZE=thread python -m pip install .
     LD_PRELOAD=$(gcc -print-file-name=libtsan.so) OPENBLAS_NUM_THREADS=1 python -P tests/thread_stress.py
@@ -47,8 +48,9 @@ def main():
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    while any(thread.is_alive() for thread in threads):
+        with pyrnn.profile():
+            time.sleep(0.01)
     print(f"{len(wrong)} of {3 * ROUNDS} wrong")
     return bool(wrong)
 

@@ -1,0 +1,294 @@
+"""pyrnn.profile: what it counts against the formulas, from all threads, and that it leaves everything else alone."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import pyrnn
+from pyrnn import _engines, _kernels, profiling
+
+T, B, I, H, O = 40, 16, 64, 96, 8  # worth three threads
+
+
+@pytest.fixture
+def net(network, dtype):
+    return network(T, B, I, H, O, dtype=dtype)
+
+
+def run_all(net, **options):
+    """One call of each compiled function; forward and backward with the options."""
+    h = pyrnn.forward(net["x"], net["U"], net["W"], net["b"], net["h0"], **options)
+    grads = pyrnn.backward(net["dh"], h, net["x"], net["U"], net["W"], net["h0"], **options)
+    return h, *grads
+
+
+def bits(results):
+    return [a.tobytes() for a in results]
+
+
+def total(phases, name):
+    return phases[name].flops, phases[name].bytes
+
+
+@pytest.mark.parametrize("steps", [1, 7, T])
+@pytest.mark.parametrize(("engine", "n_threads"), [("blas", 1), ("fused", 1), ("fused", 3)])
+def test_flops_and_bytes_are_those_of_the_formulas(net, dtype, engine, n_threads, steps, set_chunk_bytes):
+    size = np.dtype(dtype).itemsize
+    set_chunk_bytes(steps * B * H * size)
+    with pyrnn.profile() as p:
+        run_all(net, engine=engine, n_threads=n_threads)
+    N = T * B
+    expected = {
+        "input product": (2 * N * H * I, N * I + N * H + H * I),
+        "forward recurrence": (2 * N * H * H, 2 * N * H + H * H + B * H),
+        "backward recurrence": (2 * (T - 1) * B * H * H, 3 * N * H + H * H),
+        "weight gradients": (2 * N * H * (I + H), N * (2 * H + I) + H * (I + H + 1)),
+        "input gradients": (2 * N * H * I + 2 * B * H * H, N * (H + I) + H * I + 2 * B * H + H * H),
+    }
+    for phase, (flops, numbers) in expected.items():
+        assert total(p.phases, phase) == (flops, numbers * size), phase
+    assert set(p.phases) - set(expected) <= {"pack", "wait"}
+    chunks = -(-T // steps)
+    assert p.phases["input product"].calls == chunks * n_threads
+    assert p.phases["weight gradients"].calls == chunks * n_threads
+    assert {r.dtype for r in p.records} == {np.dtype(dtype).name}
+    if engine == "fused":
+        weights, inputs = 4 * (H * I + H * H), 2 * N * (I + H)
+        assert p.phases["pack"].bytes == pytest.approx((weights + inputs) * size, rel=1e-12)
+
+
+@pytest.mark.parametrize("engine", ["blas", "fused"])
+def test_the_other_functions(net, dtype, engine, monkeypatch):
+    monkeypatch.setattr(_kernels, "selected", lambda: {"blas": "base", "fused": "avx2"}[engine])
+    with pyrnn.profile() as p:
+        pyrnn.state_gradients(net["dh"], net["h"], net["W"])
+        pyrnn.jacobian(net["h"], net["W"])
+        pyrnn.output(net["h"], net["V"], net["c"])
+        pyrnn.output_gradients(net["do"], net["h"], net["V"])
+    size, N = np.dtype(dtype).itemsize, T * B
+    expected = {
+        "backward recurrence": (2 * (T - 1) * B * H * H, 3 * N * H + H * H),
+        "jacobian": (N * H * H, N * H + H * H + N * H * H),
+        "output layer": (2 * N * O * H, N * (H + O) + O * H),
+        "output gradients": (4 * N * O * H, N * (O + 2 * H) + 2 * O * H + O),
+    }
+    for phase, (flops, numbers) in expected.items():
+        assert total(p.phases, phase) == (flops, numbers * size), phase
+    assert {name: totals.calls for name, totals in p.functions.items()} == dict.fromkeys(
+        ["state_gradients", "jacobian", "output", "output_gradients"], 1
+    )
+
+
+def test_functions_are_counted_with_what_they_call(network):
+    n = network(T, B, I, H, O)
+    params = pyrnn.Parameters(*(n[name] for name in pyrnn.Parameters._fields))
+    with pyrnn.profile() as p:
+        for _ in range(3):
+            pyrnn.loss_and_gradients(params, n["x"], n["targets"])
+        pyrnn.loss_and_gradients(params, n["x"], n["numbers"], loss="squared_error")
+        with pytest.raises(ValueError, match="W must have shape"):
+            pyrnn.forward(n["x"], n["U"], n["U"])
+    calls = {name: totals.calls for name, totals in p.functions.items()}
+    assert calls == {
+        "forward": 4,
+        "output": 4,
+        "softmax_cross_entropy": 3,
+        "squared_error": 1,
+        "output_gradients": 4,
+        "backward": 4,
+        "loss_and_gradients": 4,
+    }
+    parts = [p.functions[name] for name in calls if name != "loss_and_gradients"]
+    whole = p.functions["loss_and_gradients"]
+    assert sum(part.seconds for part in parts) < whole.seconds < p.seconds
+    assert whole.phase_seconds == pytest.approx(sum(part.phase_seconds for part in parts), rel=1e-9)
+    assert p.functions["squared_error"].phase_seconds == 0
+    for totals in p.functions.values():
+        assert 0 <= totals.phase_seconds < totals.seconds
+
+
+def test_threads_and_phases_are_two_sums_of_the_same(net):
+    with pyrnn.profile() as p:
+        run_all(net, engine="fused", n_threads=3)
+    assert sorted(r.member for r in p.records if r.phase == "weight gradients") == [0, 1, 2]
+    assert len({(r.thread, r.member) for r in p.records}) == len(p.threads) == 3
+    for i in range(4):
+        by_thread, by_phase = (sum(totals[i] for totals in table.values()) for table in (p.threads, p.phases))
+        assert by_thread == pytest.approx(by_phase, rel=1e-12)
+        assert by_phase == pytest.approx(sum(r[i + 4] for r in p.records), rel=1e-12)
+    for totals in p.threads.values():
+        assert 0 < totals.seconds <= p.seconds
+
+
+def test_bits_do_not_depend_on_it(net):
+    for options in ({"engine": "blas"}, {"engine": "fused", "n_threads": 1}, {"engine": "fused", "n_threads": 3}):
+        expected = bits(run_all(net, **options))
+        with pyrnn.profile():
+            inside = bits(run_all(net, **options))
+        assert inside == expected
+
+
+def test_nothing_is_recorded_outside(net):
+    run_all(net)
+    with pyrnn.profile() as p:
+        pass
+    run_all(net)
+    assert (p.records, p.phases, p.threads, p.functions, p.peak) == ((), {}, {}, {}, {})
+    assert str(p) == "pyrnn.profile: nothing recorded"
+    assert _engines.choose("fused") is _engines.ENGINES["fused"]
+    with p:
+        pyrnn.jacobian(net["h"], net["W"])
+    assert set(p.phases) == {"jacobian"}
+    before = p.to_json()
+    run_all(net)
+    assert p.to_json() == before
+
+
+def test_exception_ends_the_profile(net):
+    p = pyrnn.profile()
+    with pytest.raises(ZeroDivisionError), p:
+        run_all(net) and 1 / 0
+    assert profiling.running is None
+    assert p.functions["backward"].calls == 1
+    assert p.phases["weight gradients"].flops > 0
+    with pyrnn.profile() as after:
+        pass
+    assert after.records == ()
+
+
+def test_two_at_a_time_are_refused(net):
+    with pyrnn.profile() as p:
+        run_all(net)
+        with pytest.raises(RuntimeError, match="already recording: a process has one at a time"), pyrnn.profile():
+            pytest.fail("the second one began")
+        run_all(net)
+    assert p.functions["forward"].calls == 2
+
+
+def test_json(net, tmp_path):
+    with pyrnn.profile() as p:
+        run_all(net, n_threads=2)
+    read = json.loads(p.to_json())
+    assert set(read) == {"seconds", "instruction_set", "peak", "functions", "records"}
+    assert (read["seconds"], read["instruction_set"], read["peak"]) == (p.seconds, p.instruction_set, p.peak)
+    assert tuple(profiling.PhaseRecord(**record) for record in read["records"]) == p.records
+    assert {name: profiling.FunctionTotals(**f) for name, f in read["functions"].items()} == p.functions
+    assert p.to_json(tmp_path / "profile.json") is None
+    assert json.loads((tmp_path / "profile.json").read_text()) == read
+
+
+def test_table(net):
+    with pyrnn.profile() as p:
+        run_all(net, engine="fused", n_threads=2)
+    lines = str(p).splitlines()
+    assert max(map(len, lines)) <= 120
+    for name, totals in (*p.functions.items(), *p.phases.items()):
+        (line,) = (line for line in lines if line.startswith(name.ljust(24)))
+        assert int(line[24:32]) == totals.calls
+        assert float(line[32:43]) == pytest.approx(totals.seconds, abs=6e-6)
+    (line,) = (line for line in lines if line.startswith("backward recurrence"))
+    recurrence = p.phases["backward recurrence"]
+    assert float(line[54:65]) == pytest.approx(1e-9 * recurrence.flops / recurrence.seconds, abs=0.06)
+    assert sum("(caller)" in line for line in lines) == sum("(member 1)" in line for line in lines) == 1
+
+
+@pytest.mark.skipif(_kernels.selected() == "base", reason="plain C has no peak to compare with")
+@pytest.mark.parametrize("B", [1, 16])
+def test_fraction_of_peak(network, dtype, B):
+    n = network(20, B, 128, 128, dtype=dtype)
+    with pyrnn.profile() as p:
+        for _ in range(10):
+            run_all(n, engine="fused", n_threads=1)
+    assert p.peak[np.dtype(dtype).name] > 1e8
+    fractions = {phase: totals.fraction_of_peak for phase, totals in p.phases.items()}
+    assert fractions.pop("pack") is None
+    assert all(0 < fraction <= 1.05 for fraction in fractions.values()), fractions
+
+
+@pytest.mark.parametrize("instruction_set", _kernels.available())
+def test_peak(instruction_set, dtype):
+    before = _kernels.selected()
+    _kernels.select(instruction_set)
+    try:
+        assert _kernels.multiply_add_peak(dtype) > 1e6
+        with pytest.raises(TypeError, match="dtype must be float32 or float64, got int64"):
+            _kernels.multiply_add_peak(np.int64)
+    finally:
+        _kernels.select(before)
+
+
+def in_threads(count, function):
+    threads = [threading.Thread(target=function) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_python_threads_at_once(network):
+    n = network(T, B, I, H)
+    with pyrnn.profile() as p:
+        in_threads(5, lambda: [run_all(n, engine="fused", n_threads=2) for _ in range(20)])
+    assert p.functions["forward"].calls == p.functions["backward"].calls == 100
+    assert p.phases["input product"].flops == 100 * 2 * T * B * I * H
+    assert p.phases["weight gradients"].flops == 100 * 2 * T * B * H * (I + H)
+    assert len({r.thread for r in p.records if r.member == 0}) == 5
+
+
+def test_more_threads_than_rows(network):
+    n = network(5, 2, 3, 4)
+    with pyrnn.profile() as p:
+        for _ in range(50):
+            in_threads(6, lambda: pyrnn.jacobian(n["h"], n["W"]))
+    assert p.functions["jacobian"].calls == p.phases["jacobian"].calls == 300
+    assert p.phases["jacobian"].flops == 300 * 5 * 2 * 4 * 4
+    assert len(p.threads) == 128
+
+
+def test_beginning_and_end_while_others_compute(network):
+    n = network(5, 2, 3, 4)
+    done = threading.Event()
+
+    def work():
+        while not done.is_set():
+            pyrnn.jacobian(n["h"], n["W"])
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    try:
+        for _ in range(100):
+            with pyrnn.profile() as p:
+                pyrnn.jacobian(n["h"], n["W"])
+            counted = p.phases["jacobian"]
+            assert counted.calls >= 1
+            assert counted.flops == counted.calls * 5 * 2 * 4 * 4
+            assert all(totals.seconds <= p.seconds for totals in p.threads.values())
+    finally:
+        done.set()
+        for worker in workers:
+            worker.join()
+
+
+FORK = """
+import os, numpy as np, pyrnn
+h, W = np.zeros((5, 2, 3)), np.eye(3)
+with pyrnn.profile() as p:
+    pyrnn.jacobian(h, W)
+    child = os.fork()
+    pyrnn.jacobian(h, W)
+assert p.functions["jacobian"].calls == p.phases["jacobian"].calls == 2
+if not child:
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_fork_within():
+    subprocess.run([sys.executable, "-P", "-W", "ignore", "-c", FORK], check=True, timeout=120)
