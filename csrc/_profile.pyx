@@ -8,6 +8,8 @@ nanoseconds, once per chunk of time.
 
 import os
 
+from libc.string cimport memcpy
+
 cdef extern from "wait.h":
     long pyrnn_exchange(pyrnn_atomic *a, long v) noexcept nogil
     long pyrnn_add(pyrnn_atomic *a, long v) noexcept nogil
@@ -88,20 +90,21 @@ def start():
 
 def stop():
     """Record no more; [(row, member, phase, dtype, calls, seconds, flops, bytes)] of what there was."""
-    cdef int i, phase, kind
-    cdef Row row
+    cdef int i, phase, kind, member
+    cdef Count counts[COUNT_OF_PHASES][2]
     cdef Count count
     pyrnn_exchange(&running, 0)
     found = []
     for i in range(ROWS):
         take(&rows[i])
-        row = rows[i]
+        member = rows[i].member
+        memcpy(counts, rows[i].counts, sizeof(counts))
         pyrnn_exchange(&rows[i].locked, 0)
         for phase in range(COUNT_OF_PHASES):
             for kind in range(2):
-                count = row.counts[phase][kind]
+                count = counts[phase][kind]
                 if count.calls:
-                    found.append((i, row.member, PHASES[phase], "float64" if kind else "float32", count.calls,
+                    found.append((i, member, PHASES[phase], "float64" if kind else "float32", count.calls,
                                   1e-9 * count.nanoseconds, count.flops, count.numbers * (8 if kind else 4)))
     return found
 

@@ -17,7 +17,7 @@ def choose(engine="auto", n_threads=None):
     """
     if n_threads is not None:
         _check_threads(n_threads)
-    if not isinstance(engine, str) or engine not in ("auto", *ENGINES):
+    if not isinstance(engine, str) or (engine not in ENGINES and engine != "auto"):
         raise ValueError(f"engine must be one of 'auto', 'blas', 'fused', got {engine!r}")
     if engine == "auto":
         engine = "blas" if _kernels.selected() == "base" else "fused"

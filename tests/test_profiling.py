@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -273,6 +274,20 @@ def test_beginning_and_end_while_others_compute(network):
         done.set()
         for worker in workers:
             worker.join()
+
+
+def test_what_began_in_an_earlier_profile_counts_in_none(network):
+    h = np.zeros((100_000, 1, 256), np.float32)
+    W = np.zeros((256, 256), np.float32)
+    worker = threading.Thread(target=lambda: pyrnn.state_gradients(h, h, W))
+    with pyrnn.profile() as first:
+        worker.start()
+        time.sleep(0.1)
+    with pyrnn.profile() as second:
+        assert worker.is_alive()
+        worker.join()
+    assert {r.phase for r in first.records} <= {"pack"}
+    assert (second.records, second.functions) == ((), {})
 
 
 FORK = """
