@@ -11,6 +11,9 @@ cdef extern from "wait.h":
 
 cnp.import_array()
 
+ctypedef void (*kernel_f32)(Py_ssize_t n, const float *x, float *y) noexcept nogil
+ctypedef void (*kernel_f64)(Py_ssize_t n, const double *x, double *y) noexcept nogil
+
 
 cdef const pyrnn_kernel_table *kernels() noexcept nogil:
     """The table of kernels in use."""
@@ -41,13 +44,25 @@ def selected():
 
 
 def tanh(cnp.ndarray x):
-    """tanh of a float32 or float64 array by the kernel in use: what the recurrence computes, for tests."""
+    """tanh of a float32 or float64 array, a new array: what the recurrence computes."""
+    return elementwise(x, pyrnn_kernels.tanh_f32, pyrnn_kernels.tanh_f64)
+
+
+def sech2(cnp.ndarray x):
+    """1 - tanh² of a float32 or float64 array, a new array."""
+    return elementwise(x, pyrnn_kernels.sech2_f32, pyrnn_kernels.sech2_f64)
+
+
+cdef cnp.ndarray elementwise(cnp.ndarray x, kernel_f32 f32, kernel_f64 f64):
     x = cnp.PyArray_GETCONTIGUOUS(x)
-    y = cnp.PyArray_EMPTY(x.ndim, x.shape, x.descr.type_num, 0)
+    cdef cnp.ndarray y = cnp.PyArray_EMPTY(x.ndim, x.shape, x.descr.type_num, 0)
+    cdef Py_ssize_t n = x.size
     if x.descr.type_num == cnp.NPY_FLOAT32:
-        pyrnn_kernels.tanh_f32(x.size, <const float *>x.data, <float *>cnp.PyArray_DATA(y))
+        with nogil:
+            f32(n, <const float *>x.data, <float *>cnp.PyArray_DATA(y))
     elif x.descr.type_num == cnp.NPY_FLOAT64:
-        pyrnn_kernels.tanh_f64(x.size, <const double *>x.data, <double *>cnp.PyArray_DATA(y))
+        with nogil:
+            f64(n, <const double *>x.data, <double *>cnp.PyArray_DATA(y))
     else:
         raise TypeError(f"x must be float32 or float64, got {x.dtype}")
     return y

@@ -4,8 +4,8 @@
 
 Two functions are approximated, both in relative error:
 
-    exp(r)  = 1 + r + r² P(r)      |r| <= log(2) / 2         (the reduced argument)
-    tanh(x) = x + x³ R(x²)         |x| <= 0.625
+    exp(2r) = 1 + 2 (r + r² P(r))      |r| <= log(2) / 4         (the reduced argument)
+    tanh(x) = x + x³ R(x²)             |x| <= 0.975 (float32), 0.625 (float64)
 
 Rounding a coefficient of R or P costs under 0.1 units in the last place of the result, since x² and r² stand before
 them; the error printed is that of the rounded polynomial.
@@ -60,15 +60,14 @@ def fit(name, f, weight, lo, hi, degree, bits):
         print(f"    {text},  /* {k}: {mp.nstr(a, 12)} */")
 
 
-half = mp.log(2) / 2  # the interval is made a little longer on the left, so that no node falls on 0
-series = lambda r: (mp.expm1(r) - r) / r**2 if abs(r) > mp.mpf("1e-20") else mp.mpf(1) / 2
+quarter = mp.log(2) / 4  # the interval is made a little longer on the left, so that no node falls on 0
+series = lambda r: (mp.expm1(2 * r) / 2 - r) / r**2 if abs(r) > mp.mpf("1e-20") else mp.mpf(1)
 ratio = lambda z: (mp.tanh(mp.sqrt(z)) - mp.sqrt(z)) / (z * mp.sqrt(z)) if z > mp.mpf("1e-30") else -mp.mpf(1) / 3
-for bits, exp_degree, tanh_degree in ((24, 4, 5), (53, 9, 11)):
+for bits, exp_degree, tanh_degree, split in ((24, 4, 6, "0.975"), (53, 9, 11, "0.625")):
     print(f"/* float{32 if bits == 24 else 64} */")
-    fit("P", series, lambda r: r**2 / mp.exp(r), -half * mp.mpf("1.01"), half, exp_degree, bits)
+    fit("P", series, lambda r: 2 * r**2 / mp.exp(2 * r), -quarter * mp.mpf("1.01"), quarter, exp_degree, bits)
     weight = lambda z: z * mp.sqrt(z) / mp.tanh(mp.sqrt(z))
-    fit("R", ratio, weight, mp.mpf("1e-12"), mp.mpf("0.625") ** 2, tanh_degree, bits)
-for bits, split in ((24, 16), (53, 42)):
-    high = rounded(mp.log(2), split)
-    print(f"/* log(2) in two parts: {float(high).hex()} {float(rounded(mp.log(2) - high, bits)).hex()} */")
+    fit("R", ratio, weight, mp.mpf("1e-12"), mp.mpf(split) ** 2, tanh_degree, bits)
+    high = rounded(mp.log(2) / 2, bits)
+    print(f"/* log(2)/2 in two parts: {float(high).hex()} {float(rounded(mp.log(2) / 2 - high, bits)).hex()} */")
     print(f"/* 2/log(2): {float(rounded(2 / mp.log(2), bits)).hex()} */")

@@ -18,23 +18,27 @@
 #endif
 
 /* Coefficients of tanh.h, printed by coefficients.py. */
-enum { TANH_R_DEGREE_f32 = 5, TANH_P_DEGREE_f32 = 4, TANH_R_DEGREE_f64 = 11, TANH_P_DEGREE_f64 = 9 };
-static const float TANH_R_f32[] = {-0x1.555554p-2f, 0x1.111066p-3f,  -0x1.b9ee9p-5f,
-                                   0x1.638b58p-6f,  -0x1.0bf4f8p-7f, 0x1.18e1dp-9f};
-static const float TANH_P_f32[] = {0x1.fffffcp-2f, 0x1.55548ep-3f, 0x1.55599cp-5f, 0x1.123bcap-7f, 0x1.6988eap-10f};
+enum { TANH_R_DEGREE_f32 = 6, TANH_P_DEGREE_f32 = 4, TANH_R_DEGREE_f64 = 11, TANH_P_DEGREE_f64 = 9 };
+static const float TANH_R_f32[] = {-0x1.555542p-2f, 0x1.110dp-3f,   -0x1.b982c6p-5f, 0x1.60e32ap-6f,
+                                   -0x1.073932p-7f, 0x1.36f5eep-9f, -0x1.8f98c8p-12f};
+static const float TANH_P_f32[] = {0x1.fffffcp-1f, 0x1.55548ep-1f, 0x1.55599cp-2f, 0x1.123bcap-3f, 0x1.6988eap-5f};
 static const double TANH_R_f64[] = {-0x1.5555555555552p-2,  0x1.1111111110c03p-3,   -0x1.ba1ba1b9ce663p-5,
                                     0x1.664f4870375f3p-6,   -0x1.226e32c13007ap-7,  0x1.d6d3584e2d19ap-9,
                                     -0x1.7d9c1d596bf7cp-10, 0x1.350ae18c91b2cp-11,  -0x1.f10cb3c644b2ap-13,
                                     0x1.80061794d163fp-14,  -0x1.fa751cfc25d90p-16, 0x1.9580cd20776c5p-18};
 static const double TANH_P_f64[] = {
-    0x1.000000000000ap-1,  0x1.55555555554dfp-3,  0x1.55555555507b0p-5,  0x1.111111112f148p-7,  0x1.6c16c18468d36p-10,
-    0x1.a01a00feec35dp-13, 0x1.a019994006e18p-16, 0x1.71df8df9171e5p-19, 0x1.28ae47880150ap-22, 0x1.acce4f9b509dcp-26};
-static const float TANH_SPLIT_f32 = 0.625f, TANH_ONE_f32 = 10.0f, TANH_SHIFT_f32 = 0x1.8p23f,
-                   TANH_TWO_LOG2E_f32 = 0x1.715476p+1f, TANH_LN2_HIGH_f32 = 0x1.62e4p-1f,
-                   TANH_LN2_LOW_f32 = 0x1.7f7d1cp-20f;
-static const double TANH_SPLIT_f64 = 0.625, TANH_ONE_f64 = 20.0, TANH_SHIFT_f64 = 0x1.8p52,
-                    TANH_TWO_LOG2E_f64 = 0x1.71547652b82fep+1, TANH_LN2_HIGH_f64 = 0x1.62e42fefa3800p-1,
-                    TANH_LN2_LOW_f64 = 0x1.ef35793c76730p-45;
+    0x1.000000000000ap+0, 0x1.55555555554dfp-1, 0x1.55555555507b0p-2,  0x1.111111112f148p-3,  0x1.6c16c18468d36p-5,
+    0x1.a01a00feec35dp-7, 0x1.a019994006e18p-9, 0x1.71df8df9171e5p-11, 0x1.28ae47880150ap-13, 0x1.acce4f9b509dcp-16};
+/* tanh is 1 from ONE on, sech² 0 from ZERO on. Whether tanh needs the second part of log(2)/2; sech² does. */
+enum { TANH_TANH_PRECISE_f32 = 0, TANH_TANH_PRECISE_f64 = 1 };
+static const float TANH_SPLIT_f32 = 0.975f, TANH_ONE_f32 = 10.0f, TANH_ZERO_f32 = 60.0f,
+                   TANH_SHIFT_f32 = 0x1.8p23f + 127, TANH_RAISED_f32 = 64, TANH_LOWER_f32 = 0x1p-64f,
+                   TANH_TWO_LOG2E_f32 = 0x1.715476p+1f, TANH_HALF_LN2_f32 = 0x1.62e43p-2f,
+                   TANH_HALF_LN2_LOW_f32 = -0x1.05c61p-30f;
+static const double TANH_SPLIT_f64 = 0.625, TANH_ONE_f64 = 20.0, TANH_ZERO_f64 = 400.0,
+                    TANH_SHIFT_f64 = 0x1.8p52 + 1023, TANH_RAISED_f64 = 512, TANH_LOWER_f64 = 0x1p-512,
+                    TANH_TWO_LOG2E_f64 = 0x1.71547652b82fep+1, TANH_HALF_LN2_f64 = 0x1.62e42fefa39efp-2,
+                    TANH_HALF_LN2_LOW_f64 = 0x1.abc9e3b39803fp-57;
 
 /* The instruction sets, best first. GCC and Clang compile a function for a set that the build's flags do not allow
  * when a pragma says so; other compilers get plain C. */

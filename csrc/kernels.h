@@ -15,6 +15,9 @@
     /* y[i] = tanh(x[i]), i < n. x, y [n], contiguous; y may be x. Error: tanh.h. */                                  \
     void (*tanh_##T)(ptrdiff_t n, const R *x, R *y);                                                                  \
                                                                                                                       \
+    /* y[i] = 1 - tanh²(x[i]), i < n, without cancellation. x, y [n], contiguous; y may be x. Error: tanh.h. */      \
+    void (*sech2_##T)(ptrdiff_t n, const R *x, R *y);                                                                 \
+                                                                                                                      \
     /* The end of a forward step (10.8, 10.9): h = tanh(a + b), where a holds U x_t + W h_{t-1}.                      \
      *   h  [rows, H]  stride ld_h   read as a, written as h                                                          \
      *   b  [H]                      read; NULL for no bias */                                                        \

@@ -15,16 +15,28 @@
 
 #define PYRNN_STRING_(a) #a
 #define PYRNN_STRING(a) PYRNN_STRING_(a)
-#define PYRNN_ROW(t)                                                                                \
-    .tanh_##t = SIMD(pyrnn_tanh_##t), .step_forward_##t = SIMD(pyrnn_step_forward_##t),             \
-    .step_backward_##t = SIMD(pyrnn_step_backward_##t), .jacobian_##t = SIMD(pyrnn_jacobian_##t),   \
-    .column_sums_##t = SIMD(pyrnn_column_sums_##t), .transpose_##t = SIMD(pyrnn_transpose_##t),     \
-    .panels_size_##t = SIMD(pyrnn_panels_size_##t), .pack_##t = SIMD(pyrnn_pack_##t),               \
-    .pack_transposed_##t = SIMD(pyrnn_pack_transposed_##t), .product_##t = SIMD(pyrnn_product_##t), \
-    .outer_##t = SIMD(pyrnn_outer_##t), .fused_forward_##t = SIMD(pyrnn_fused_forward_##t),         \
-    .fused_backward_##t = SIMD(pyrnn_fused_backward_##t), .multiply_adds_##t = SIMD(pyrnn_multiply_adds_##t)
+/* clang-format off */
+#define PYRNN_KERNEL(kernel, t) .kernel##_##t = SIMD(pyrnn_##kernel##_##t)
+#define PYRNN_ROW(t)                  \
+    PYRNN_KERNEL(tanh, t),            \
+    PYRNN_KERNEL(sech2, t),           \
+    PYRNN_KERNEL(step_forward, t),    \
+    PYRNN_KERNEL(step_backward, t),   \
+    PYRNN_KERNEL(jacobian, t),        \
+    PYRNN_KERNEL(column_sums, t),     \
+    PYRNN_KERNEL(transpose, t),       \
+    PYRNN_KERNEL(panels_size, t),     \
+    PYRNN_KERNEL(pack, t),            \
+    PYRNN_KERNEL(pack_transposed, t), \
+    PYRNN_KERNEL(product, t),         \
+    PYRNN_KERNEL(outer, t),           \
+    PYRNN_KERNEL(fused_forward, t),   \
+    PYRNN_KERNEL(fused_backward, t),  \
+    PYRNN_KERNEL(multiply_adds, t)
+/* clang-format on */
 static const pyrnn_kernel_table SIMD(table) = {.name = PYRNN_STRING(ISA), PYRNN_ROW(f32), PYRNN_ROW(f64)};
 #undef PYRNN_ROW
+#undef PYRNN_KERNEL
 #undef PYRNN_STRING
 #undef PYRNN_STRING_
 
@@ -43,6 +55,13 @@ static void KERNEL(tanh)(ptrdiff_t n, const REAL *x, REAL *y)
     ptrdiff_t i = 0;
     for (; i + LANES <= n; i += LANES) V(store)(y + i, V(tanh)(V(load)(x + i)));
     if (i < n) V(store_part)(y + i, n - i, V(tanh)(V(load_part)(x + i, n - i)));
+}
+
+static void KERNEL(sech2)(ptrdiff_t n, const REAL *x, REAL *y)
+{
+    ptrdiff_t i = 0;
+    for (; i + LANES <= n; i += LANES) V(store)(y + i, V(sech2)(V(load)(x + i)));
+    if (i < n) V(store_part)(y + i, n - i, V(sech2)(V(load_part)(x + i, n - i)));
 }
 
 static void KERNEL(step_forward)(ptrdiff_t rows, ptrdiff_t H, const REAL *restrict b, REAL *restrict h, ptrdiff_t ld_h)

@@ -56,11 +56,11 @@ PYRNN_WORDS(float, f32, ps)
 PYRNN_WORDS(double, f64, pd)
 #undef PYRNN_WORDS
 
-static inline __m256 SIMD(scale2_f32)(__m256 a, __m256 n)
+static inline __m256 SIMD(pow2_f32)(__m256 n)
 {
-    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(_mm256_castps_si256(n), 23)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(n), 23));
 }
-static inline __m256d SIMD(scale2_f64)(__m256d a, __m256d n)
+static inline __m256d SIMD(pow2_f64)(__m256d n)
 {
-    return _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(a), _mm256_slli_epi64(_mm256_castpd_si256(n), 52)));
+    return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(n), 52));
 }

@@ -43,11 +43,11 @@ PYRNN_WORDS(float, f32, ps, __mmask16)
 PYRNN_WORDS(double, f64, pd, __mmask8)
 #undef PYRNN_WORDS
 
-static inline __m512 SIMD(scale2_f32)(__m512 a, __m512 n)
+static inline __m512 SIMD(pow2_f32)(__m512 n)
 {
-    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(n), 23));
 }
-static inline __m512d SIMD(scale2_f64)(__m512d a, __m512d n)
+static inline __m512d SIMD(pow2_f64)(__m512d n)
 {
-    return _mm512_castsi512_pd(_mm512_add_epi64(_mm512_castpd_si512(a), _mm512_slli_epi64(_mm512_castpd_si512(n), 52)));
+    return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(n), 52));
 }

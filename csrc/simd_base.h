@@ -9,7 +9,7 @@
  *   min(a, b)                a < b ? a : b, hence b where either is NaN
  *   abs, copysign(a, s)      by bits; copysign expects a >= 0 or NaN
  *   if_less(a, b, yes, no)   a < b ? yes : no; no where either is NaN
- *   scale2(a, n)             a 2^k, where k is the integer in the low bits of n (see tanh.h) and nothing overflows */
+ *   pow2(n)                  the number whose exponent field is in the low bits of n (see tanh.h), a power of two */
 
 typedef float SIMD(vec_f32);
 typedef double SIMD(vec_f64);
@@ -33,14 +33,13 @@ enum { SIMD(lanes_f32) = 1, SIMD(lanes_f64) = 1 };
     static inline R SIMD(abs_##T)(R a) { return fabs##S(a); }                             \
     static inline R SIMD(copysign_##T)(R a, R s) { return copysign##S(a, s); }            \
     static inline R SIMD(if_less_##T)(R a, R b, R yes, R no) { return a < b ? yes : no; } \
-    static inline R SIMD(scale2_##T)(R a, R n)                                            \
+    static inline R SIMD(pow2_##T)(R n)                                                   \
     {                                                                                     \
-        INT i, k;                                                                         \
-        memcpy(&i, &a, sizeof i);                                                         \
+        INT k;                                                                            \
         memcpy(&k, &n, sizeof k);                                                         \
-        i += k << MANTISSA;                                                               \
-        memcpy(&a, &i, sizeof i);                                                         \
-        return a;                                                                         \
+        k <<= MANTISSA;                                                                   \
+        memcpy(&n, &k, sizeof n);                                                         \
+        return n;                                                                         \
     }
 
 PYRNN_WORDS(float, f32, f, uint32_t, 23)

@@ -47,11 +47,11 @@ PYRNN_WORDS(float, f32, u32)
 PYRNN_WORDS(double, f64, u64)
 #undef PYRNN_WORDS
 
-static inline float32x4_t SIMD(scale2_f32)(float32x4_t a, float32x4_t n)
+static inline float32x4_t SIMD(pow2_f32)(float32x4_t n)
 {
-    return vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(a), vshlq_n_u32(vreinterpretq_u32_f32(n), 23)));
+    return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(n), 23));
 }
-static inline float64x2_t SIMD(scale2_f64)(float64x2_t a, float64x2_t n)
+static inline float64x2_t SIMD(pow2_f64)(float64x2_t n)
 {
-    return vreinterpretq_f64_u64(vaddq_u64(vreinterpretq_u64_f64(a), vshlq_n_u64(vreinterpretq_u64_f64(n), 52)));
+    return vreinterpretq_f64_u64(vshlq_n_u64(vreinterpretq_u64_f64(n), 52));
 }

@@ -1,38 +1,59 @@
-/* tanh on the vector words of one instruction set and one type; included by kernels.inl.
+/* tanh and sech² on the vector words of one instruction set and one type; included by kernels.inl.
  *
- *   |x| <= 0.625   |x| + |x|³ R(x²)                 R of degree 5 (float32), 11 (float64)
- *   otherwise      1 - 2 / (exp(2|x|) + 1)
+ *   |x| <= SPLIT   |x| + |x|³ R(x²)
+ *   otherwise      1 - 1 / d,  d = (exp(2|x|) + 1) / 2
  *
- * with the sign of x. exp(2|x|) = 2^k exp(r), |r| <= log(2)/2, and exp(r) = 1 + r + r² P(r), P of degree 4 and 9.
- * The coefficients are minimax in relative error: `python csrc/coefficients.py` makes and prints them.
+ * with the sign of x; R of degree 6 (float32), 11 (float64). exp(2y) = s (1 + 2g), s = 2^k, g = r + r² P(r), P of
+ * degree 4 and 9, y = k log(2)/2 + r, |r| <= log(2)/4. So d = s g + (s + 1)/2 is one fused multiply-add: it is rounded
+ * once, and 1 / d once. The coefficients are minimax in relative error: `python csrc/coefficients.py` prints them.
  *
  * Exactly odd; ±0 and NaN are kept; monotone over all float32; never above 1, and exactly 1 above 0x1.205966p+3 = 9.01
  * (float32) and 0x1.30fc1931f09c9p+4 = 19.06 (float64). The bits are the same on every instruction set, since every
- * word rounds once. Greatest error: float32, all numbers, 1.3320 units in the last place at 0x1.43183ap-1; float64, 5e8
- * random points, 1.3447 at 0x1.40e2153ef0fc4p-1 (just above the split the roundings of e, e + 1, the quotient and the
- * difference add up to 0.198 + 0.396 + 0.25 + 0.5). tests/test_tanh.py holds it to that. */
+ * word rounds once. Greatest error in units in the last place: float32, all numbers, 0.9370 at 0x1.ce9242p-1; float64,
+ * 1e9 random points and all around the breakpoints, 1.2085 at 0x1.4000000001db8p-1. The float32 split is where 1 - tanh
+ * falls under 1/4, so that its rounding counts half; in float64 that would cost five more terms of R.
+ * tests/test_tanh.py holds it to that. */
+
+/* g for y >= 0 or y <= 0, and s = 2^k times the power of two in `shift` (see C(SHIFT)). */
+static inline VEC V(reduced_exp)(VEC y, VEC shift, int precise, VEC *s)
+{
+    /* Adding 1.5 2^23 (2^52) rounds 2y/log(2) to an integer; with the exponent's bias added too, the low bits are the
+     * exponent of s. */
+    const VEC shifted = V(fma)(y, V(set)(C(TWO_LOG2E)), shift);
+    const VEC k = V(sub)(shifted, shift);
+    VEC r = V(fma)(k, V(set)(-C(HALF_LN2)), y);
+    if (precise) r = V(fma)(k, V(set)(-C(HALF_LN2_LOW)), r);
+    VEC P = V(set)(C(P)[C(P_DEGREE)]);
+    for (int i = C(P_DEGREE) - 1; i >= 0; i--) P = V(fma)(P, r, V(set)(C(P)[i]));
+    *s = V(pow2)(shifted);
+    return V(fma)(V(mul)(r, r), P, r);
+}
 
 static inline VEC V(tanh)(VEC x)
 {
-    const VEC size = V(abs)(x);
+    const VEC size = V(abs)(x), half = V(set)((REAL)0.5), one = V(set)(1);
 
     const VEC z = V(mul)(size, size);
     VEC R = V(set)(C(R)[C(R_DEGREE)]);
     for (int i = C(R_DEGREE) - 1; i >= 0; i--) R = V(fma)(R, z, V(set)(C(R)[i]));
     const VEC small = V(fma)(V(mul)(size, z), R, size);
 
-    /* Adding 1.5 2^23 (2^52) rounds 2|x|/log(2) to an integer k and leaves k in the low bits. */
-    const VEC y = V(min)(V(set)(C(ONE)), size);
-    const VEC shifted = V(fma)(y, V(set)(C(TWO_LOG2E)), V(set)(C(SHIFT)));
-    const VEC k = V(sub)(shifted, V(set)(C(SHIFT)));
-    VEC r = V(fma)(k, V(set)(-C(LN2_HIGH)), V(add)(y, y));
-    r = V(fma)(k, V(set)(-C(LN2_LOW)), r);
-    VEC P = V(set)(C(P)[C(P_DEGREE)]);
-    for (int i = C(P_DEGREE) - 1; i >= 0; i--) P = V(fma)(P, r, V(set)(C(P)[i]));
-    const VEC one = V(set)(1), two = V(set)(2);
-    const VEC e = V(scale2)(V(add)(one, V(fma)(V(mul)(r, r), P, r)), shifted);
-    const VEC large = V(sub)(one, V(div)(two, V(add)(e, one)));
+    VEC s;
+    const VEC g = V(reduced_exp)(V(min)(V(set)(C(ONE)), size), V(set)(C(SHIFT)), C(TANH_PRECISE), &s);
+    const VEC d = V(fma)(s, g, V(fma)(s, half, half));
+    const VEC large = V(sub)(one, V(div)(one, d));
 
     /* A NaN is not above the split and takes the branch that passes it on. */
     return V(copysign)(V(if_less)(V(set)(C(SPLIT)), size, large, small), x);
+}
+
+/* 1 - tanh² from x: 4e / (1 + e)², e = exp(-2|x|), which loses no digit where tanh is near 1. Numbers that are too
+ * small for an exponent are kept 2^RAISED times as large until the end. */
+static inline VEC V(sech2)(VEC x)
+{
+    const VEC y = V(min)(V(set)(C(ZERO)), V(abs)(x)), lower = V(set)(C(LOWER)), one = V(set)(1);
+    VEC s;
+    const VEC g = V(reduced_exp)(V(sub)(V(set)(0), y), V(set)(C(SHIFT) + C(RAISED)), 1, &s);
+    const VEC e = V(fma)(V(add)(s, s), g, s), d = V(fma)(e, lower, one);
+    return V(mul)(V(div)(V(mul)(e, V(set)(4)), V(mul)(d, d)), lower);
 }

@@ -3,6 +3,8 @@ cdef extern from "kernels.h":
         const char *name
         void (*tanh_f32)(Py_ssize_t n, const float *x, float *y) noexcept nogil
         void (*tanh_f64)(Py_ssize_t n, const double *x, double *y) noexcept nogil
+        void (*sech2_f32)(Py_ssize_t n, const float *x, float *y) noexcept nogil
+        void (*sech2_f64)(Py_ssize_t n, const double *x, double *y) noexcept nogil
         void (*step_forward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *b, float *h,
                                  Py_ssize_t ld_h) noexcept nogil
         void (*step_forward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *b, double *h,

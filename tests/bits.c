@@ -53,6 +53,8 @@ enum { MOST = 1 << 16 };
         k->jacobian_##T(H, T##_a, T##_b, ld, T##_c);                                                       \
         mix(T##_c, sizeof T##_c);                                                                          \
         for (int i = 0; i < MOST; i++) T##_a[i] = 25 * T##_b[i] * T##_b[i] * T##_b[i];                     \
+        k->sech2_##T(MOST, T##_a, T##_b);                                                                  \
+        mix(T##_b, sizeof T##_b);                                                                          \
         k->tanh_##T(MOST, T##_a, T##_a);                                                                   \
         mix(T##_a, sizeof T##_a);                                                                          \
         R half[2] = {0.5, 0.25};                                                                           \

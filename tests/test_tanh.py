@@ -1,16 +1,17 @@
-"""tanh of the kernels, on every instruction set of this machine.
+"""tanh and sech² of the kernels, on every instruction set of this machine.
 
 Errors are in units in the last place of the exact value. Greatest seen, and where:
-    float32  1.3320  at 0x1.43183ap-1        of all float32, against float64
-    float64  1.3447  at 0x1.40e2153ef0fc4p-1 of 5e8 random points, against long double, then 50 digits
-Both lie just above the split at 0.625, where tanh = 1 - 2 / (e + 1), e = exp(2|x|) = 3.49. In units of the result, the
-roundings of e, e + 1, the quotient and the difference are at most 0.198 + 0.396 + 0.25 + 0.5 = 1.344; the polynomial
-in front adds a few hundredths. Below the split the last addition has nearly all of the error.
+    float32  0.9370  at 0x1.ce9242p-1        of all float32, against float64
+    float64  1.2085  at 0x1.4000000001db8p-1 of 1e9 random points and all breakpoints, against long double
+The float32 split at 0.975 is where 1 - tanh falls under 1/4, so that its rounding counts half. The float64 one is
+lower, for fewer terms in front of it. tanh_error.c makes these figures; long double adds up to 0.001 units to them.
 """
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -22,7 +23,11 @@ from pyrnn import _kernels
 DTYPES = [np.float32, np.float64]
 LAST_BELOW_ONE = {np.float32: "0x1.2059660000000p+3", np.float64: "0x1.30fc1931f09c9p+4"}  # 9.011 and 19.06
 ALWAYS_ONE_FROM = {np.float32: 9.02, np.float64: 19.1}
-SPLIT = 0.625
+SPLIT = {np.float32: 0.975, np.float64: 0.625}
+WORST = {  # on both sides of the split
+    np.float32: [("0x1.ce9242p-1", 0.9370), ("0x1.f3605ap-1", 0.8993)],
+    np.float64: [("0x1.162676ed1a6ddp-1", 0.7637), ("0x1.4000000001db8p-1", 1.2085)],
+}
 
 
 @pytest.fixture(params=_kernels.available())
@@ -64,7 +69,7 @@ def samples(dtype, n, seed=0):
 
 def exponent_boundaries(dtype, count):
     """Numbers around (k + 1/2) log(2) / 2, where the exponential changes from k to k + 1, and around the split."""
-    places = [SPLIT, *(np.arange(1, 56) + 0.5) * np.log(2) / 2]
+    places = [SPLIT[dtype], *(np.arange(1, 56) + 0.5) * np.log(2) / 2]
     return np.concatenate([around(place, dtype, count) for place in places])
 
 
@@ -148,7 +153,7 @@ def test_odd_bounded_and_signed(instructions, dtype):
 
 
 def test_monotone_where_branches_meet(instructions, dtype):
-    for place in [SPLIT, *(np.arange(1, 56) + 0.5) * np.log(2) / 2]:
+    for place in [SPLIT[dtype], *(np.arange(1, 56) + 0.5) * np.log(2) / 2]:
         assert (np.diff(_kernels.tanh(around(place, dtype, 2_000))) >= 0).all(), place
 
 
@@ -227,8 +232,8 @@ def float32_errors(x):
 
 def test_float32_error(instructions):
     x = np.arange(1, bits(np.float32([9.1]))[0], 509, dtype=np.uint32).view(np.float32)
-    assert float32_errors(x).max() <= 1.34
-    assert float32_errors(exponent_boundaries(np.float32, 2_000)).max() <= 1.34
+    assert float32_errors(x).max() <= 0.938
+    assert float32_errors(exponent_boundaries(np.float32, 2_000)).max() <= 0.938
 
 
 def test_float64_error_against_50_digits(instructions):
@@ -237,12 +242,12 @@ def test_float64_error_against_50_digits(instructions):
         [
             rng.uniform(0, 20, 500),
             rng.uniform(0, 2, 1_000),
-            rng.uniform(SPLIT, 0.66, 1_000),
+            rng.uniform(SPLIT[np.float64], 0.66, 1_000),
             np.exp(rng.uniform(np.log(1e-310), 0, 500)),
             exponent_boundaries(np.float64, 5),
         ]
     )
-    assert max(map(exact_error, x)) <= 1.36
+    assert max(map(exact_error, x)) <= 1.21
 
 
 @pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="long double is not wider than float64 here")
@@ -251,41 +256,93 @@ def test_float64_error_against_long_double(instructions):
     x = np.concatenate(
         [
             rng.uniform(0, 20, 100_000),
-            rng.uniform(SPLIT, 0.66, 200_000),
-            rng.uniform(0.3, SPLIT, 100_000),
+            rng.uniform(SPLIT[np.float64], 0.66, 200_000),
+            rng.uniform(0.3, SPLIT[np.float64], 100_000),
             exponent_boundaries(np.float64, 1_000),
         ]
     )
     exact = np.tanh(x.astype(np.longdouble))
     errors = np.abs(_kernels.tanh(x) - exact) / units_in_the_last_place(exact, np.float64)
-    assert errors.max() <= 1.36
+    assert errors.max() <= 1.21
 
 
-@pytest.mark.parametrize(("x", "error"), [("0x1.40e2153ef0fc4p-1", 1.3447), ("0x1.148a15a13ab6ep-1", 0.7723)])
+@pytest.mark.parametrize(("x", "error"), WORST[np.float64])
 def test_the_worst_float64_arguments(instructions, x, error):
-    assert exact_error(float.fromhex(x)) == pytest.approx(error, abs=1e-4)
+    assert exact_error(float.fromhex(x)) == pytest.approx(error, abs=1e-3)
 
 
-def test_the_worst_float32_argument(instructions):
-    x = np.float32([float.fromhex("0x1.43183ap-1")])
-    assert float32_errors(x)[0] == pytest.approx(1.3320, abs=1e-4)
+@pytest.mark.parametrize(("x", "error"), WORST[np.float32])
+def test_the_worst_float32_arguments(instructions, x, error):
+    assert float32_errors(np.float32([float.fromhex(x)]))[0] == pytest.approx(error, abs=1e-4)
 
 
 @pytest.mark.slow
-def test_every_positive_float32(instructions):
+def test_every_positive_float32_is_monotone(instructions):
     step, end = 1 << 22, int(bits(np.float32([np.inf]))[0]) + 1
-    previous, worst = np.float32(0), 0.0
+    previous = np.float32(0)
     for start in range(0, end, step):
         x = np.arange(start, min(start + step, end), dtype=np.uint32).view(np.float32)
         y = _kernels.tanh(x)
         assert y[0] >= previous
         assert (np.diff(y) >= 0).all()
-        if x[0] < 10:
-            worst = max(worst, float32_errors(x).max())
-        else:
-            assert (y == 1).all()
+        assert x[0] < 10 or (y == 1).all()
         previous = y[-1]
-    assert worst == pytest.approx(1.3320, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux") or not shutil.which("gcc"), reason="needs gcc")
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="long double is not wider than float64 here")
+def test_the_worst_of_every_float32_and_of_many_float64(tmp_path):
+    here = Path(__file__).parent
+    sources = [here / "tanh_error.c", here.parent / "csrc" / "kernels.c"]
+    flags = ["-O3", "-std=c11", "-ffp-contract=off", f"-I{here.parent / 'csrc'}"]
+    subprocess.run(["gcc", *flags, *sources, "-lm", "-o", tmp_path / "tanh_error"], check=True)
+    lines = subprocess.check_output([tmp_path / "tanh_error", "20000000"], text=True).splitlines()
+    seen = {(name, kind): rest for name, kind, *rest in map(str.split, lines)}
+    assert set(seen) == {(name, kind) for name in _kernels.available() for kind in ("f32", "f64")}
+    for (_, kind), (below, place_below, above, place_above) in seen.items():
+        worst = WORST[np.float32 if kind == "f32" else np.float64]
+        if kind == "f32":
+            assert [(place_below, float(below)), (place_above, float(above))] == worst
+        else:
+            assert float(below) <= worst[0][1] + 1e-3
+            assert float(above) <= worst[1][1] + 1e-3
+
+
+# ----------------------------------------------------------------------------------------------------------- sech²
+def exact_sech2(x):
+    with mpmath.workdps(50):
+        return mpmath.sech(mpmath.mpf(float(x))) ** 2
+
+
+def test_sech2_against_50_digits(instructions, dtype):
+    rng = np.random.default_rng(3)
+    digits, least, zero = (24, -149, 52) if dtype == np.float32 else (53, -1074, 373)
+    x = np.concatenate([rng.uniform(0, top, 300) for top in (0.1, 1, 4, 20, zero)]).astype(dtype)
+    for v, y in zip(x, _kernels.sech2(x), strict=True):
+        exact = exact_sech2(v)
+        unit = mpmath.ldexp(1, max(mpmath.frexp(exact)[1] - digits, least))
+        assert abs(mpmath.mpf(float(y)) - exact) <= 4.2 * unit, v
+
+
+def test_sech2_of_special_values(instructions, dtype):
+    x = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1e30, -1e30], dtype)
+    np.testing.assert_array_equal(_kernels.sech2(x), np.array([1, 1, 0, 0, np.nan, 0, 0], dtype))
+
+
+def test_sech2_is_even_and_has_the_same_bits_everywhere(instructions, dtype):
+    x = samples(dtype, 40_000)
+    y = _kernels.sech2(x)
+    np.testing.assert_array_equal(bits(y), bits(_kernels.sech2(-x)))
+    _kernels.select("base")
+    np.testing.assert_array_equal(bits(y), bits(_kernels.sech2(x)))
+
+
+def test_sech2_keeps_digits_where_the_difference_has_none(instructions):
+    x = np.float64([9.0, 18.0])  # 1 - tanh² has 9 digits left, then one
+    exact = np.array([float(exact_sech2(v)) for v in x])
+    np.testing.assert_allclose(_kernels.sech2(x), exact, rtol=1e-15)
+    assert abs(1 - np.tanh(18.0) ** 2 - exact[1]) > 0.01 * exact[1]
 
 
 # -------------------------------------------------------------------------------------------- choosing the instructions
