@@ -176,15 +176,44 @@ static void KERNEL(pack)(ptrdiff_t K, ptrdiff_t first, ptrdiff_t steps, ptrdiff_
     }
 }
 
+/* The transpose of a square of LANES registers: the first half zipped with the second, as often as that takes. */
+static inline ALWAYS_INLINE void V(transpose_square)(VEC *a)
+{
+    VEC b[LANES];
+    for (int round = 1; round < LANES; round *= 2) {
+        for (int i = 0; i < LANES / 2; i++) {
+            b[2 * i] = V(zip_low)(a[i], a[LANES / 2 + i]);
+            b[2 * i + 1] = V(zip_high)(a[i], a[LANES / 2 + i]);
+        }
+        memcpy(a, b, sizeof b);
+    }
+}
+
+/* `out` [K, LANES], rows `width` apart: the transpose of n <= LANES rows of B, and zeros. */
+static void V(transpose_rows)(ptrdiff_t K, ptrdiff_t n, const REAL *B, ptrdiff_t ld_b, REAL *out, ptrdiff_t width)
+{
+    for (ptrdiff_t k = 0; k < K; k += LANES) {
+        const ptrdiff_t m = K - k < LANES ? K - k : LANES;
+        VEC a[LANES];
+        if (m == LANES && n == LANES) {
+            for (int i = 0; i < LANES; i++) a[i] = V(load)(B + i * ld_b + k);
+            V(transpose_square)(a);
+            for (int i = 0; i < LANES; i++) V(store)(out + (k + i) * width, a[i]);
+        } else {
+            for (int i = 0; i < LANES; i++) a[i] = i < n ? V(load_part)(B + i * ld_b + k, m) : V(set)(0);
+            V(transpose_square)(a);
+            for (int i = 0; i < m; i++) V(store)(out + (k + i) * width, a[i]);
+        }
+    }
+}
+
 static void KERNEL(pack_transposed)(ptrdiff_t K, ptrdiff_t N, const REAL *B, ptrdiff_t ld_b, REAL *panels)
 {
-    enum { BLOCK = 16 }; /* so many numbers of a row of B are used while its cache line is near */
     for (ptrdiff_t j = 0; j < N; j += 2 * LANES) {
-        const ptrdiff_t width = N - j > LANES ? 2 * LANES : LANES, n = N - j < width ? N - j : width;
-        for (ptrdiff_t k = 0; k < K; k += BLOCK) {
-            const ptrdiff_t end = k + BLOCK < K ? k + BLOCK : K;
-            for (ptrdiff_t c = 0; c < width; c++)
-                for (ptrdiff_t q = k; q < end; q++) panels[q * width + c] = c < n ? B[(j + c) * ld_b + q] : 0;
+        const ptrdiff_t width = N - j > LANES ? 2 * LANES : LANES;
+        for (ptrdiff_t c = 0; c < width; c += LANES) {
+            const ptrdiff_t n = N - j - c < LANES ? N - j - c : LANES;
+            V(transpose_rows)(K, n, B + (j + c) * ld_b, ld_b, panels + c, width);
         }
         panels += K * width;
     }

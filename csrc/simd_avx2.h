@@ -64,3 +64,14 @@ static inline __m256d SIMD(pow2_f64)(__m256d n)
 {
     return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(n), 52));
 }
+
+#define PYRNN_ZIP(word, T, S, halves)                                                                 \
+    static inline SIMD(vec_##T) SIMD(word##_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b)                    \
+    {                                                                                                 \
+        return _mm256_permute2f128_##S(_mm256_unpacklo_##S(a, b), _mm256_unpackhi_##S(a, b), halves); \
+    }
+PYRNN_ZIP(zip_low, f32, ps, 0x20)
+PYRNN_ZIP(zip_high, f32, ps, 0x31)
+PYRNN_ZIP(zip_low, f64, pd, 0x20)
+PYRNN_ZIP(zip_high, f64, pd, 0x31)
+#undef PYRNN_ZIP

@@ -51,3 +51,21 @@ static inline __m512d SIMD(pow2_f64)(__m512d n)
 {
     return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(n), 52));
 }
+
+static inline __m512 SIMD(zip_low_f32)(__m512 a, __m512 b)
+{
+    return _mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), b);
+}
+static inline __m512 SIMD(zip_high_f32)(__m512 a, __m512 b)
+{
+    return _mm512_permutex2var_ps(a, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31),
+                                  b);
+}
+static inline __m512d SIMD(zip_low_f64)(__m512d a, __m512d b)
+{
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b);
+}
+static inline __m512d SIMD(zip_high_f64)(__m512d a, __m512d b)
+{
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b);
+}

@@ -3,13 +3,14 @@
  *
  *   vec_T, lanes_T           a register of T = f32 or f64, and how many numbers it holds
  *   set, load, store         all lanes equal; from and to memory of any alignment
- *   load_part, store_part    the first n lanes, 0 <= n < lanes: the others load as 0 and are not stored
+ *   load_part, store_part    the first n lanes, 0 <= n <= lanes: the others load as 0 and are not stored
  *   add, sub, mul, div       rounded once
  *   fma(a, b, c)             a b + c, rounded once: never a product and a sum
  *   min(a, b)                a < b ? a : b, hence b where either is NaN
  *   abs, copysign(a, s)      by bits; copysign expects a >= 0 or NaN
  *   if_less(a, b, yes, no)   a < b ? yes : no; no where either is NaN
- *   pow2(n)                  the number whose exponent field is in the low bits of n (see tanh.h), a power of two */
+ *   pow2(n)                  the number whose exponent field is in the low bits of n (see tanh.h), a power of two
+ *   zip_low, zip_high(a, b)  a0 b0 a1 b1 ... of the lower, of the upper halves of a and b */
 
 typedef float SIMD(vec_f32);
 typedef double SIMD(vec_f64);
@@ -40,7 +41,9 @@ enum { SIMD(lanes_f32) = 1, SIMD(lanes_f64) = 1 };
         k <<= MANTISSA;                                                                   \
         memcpy(&n, &k, sizeof n);                                                         \
         return n;                                                                         \
-    }
+    }                                                                                     \
+    static inline R SIMD(zip_low_##T)(R a, R b) { return (void)b, a; }                    \
+    static inline R SIMD(zip_high_##T)(R a, R b) { return (void)b, a; }
 
 PYRNN_WORDS(float, f32, f, uint32_t, 23)
 PYRNN_WORDS(double, f64, , uint64_t, 52)
