@@ -43,6 +43,11 @@ def selected():
     return pyrnn_kernels.name.decode()
 
 
+def compiler():
+    """The compiler of the kernels and its version."""
+    return pyrnn_compiler.decode()
+
+
 def tanh(cnp.ndarray x):
     """tanh of a float32 or float64 array, a new array: what the recurrence computes."""
     return elementwise(x, pyrnn_kernels.tanh_f32, pyrnn_kernels.tanh_f64)

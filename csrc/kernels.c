@@ -121,6 +121,14 @@ static const pyrnn_kernel_table *const tables[] = {
 
 pyrnn_kernel_table pyrnn_kernels;
 
+#if defined(__clang__)
+const char *const pyrnn_compiler = __VERSION__;
+#elif defined(__GNUC__)
+const char *const pyrnn_compiler = "GCC " __VERSION__;
+#else
+const char *const pyrnn_compiler = "unknown";
+#endif
+
 int pyrnn_select(const char *name)
 {
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)

@@ -107,4 +107,7 @@ int pyrnn_select(const char *name);
 /* The i-th instruction set of this build and this processor, best first; NULL after the last. */
 const char *pyrnn_available(int i);
 
+/* The compiler that these kernels were compiled with, and its version. */
+extern const char *const pyrnn_compiler;
+
 #endif

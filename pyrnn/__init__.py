@@ -12,7 +12,11 @@ if importlib.util.find_spec("pyrnn._bptt") is None:
         "in place with `python -m pip install -e .`"
     )
 
+__version__ = "0.1.0"
+
 from pyrnn._results import GradientErrors, Gradients, LossGradients, OutputGradients
+from pyrnn.config import show_config
+from pyrnn.elementwise import sech2, tanh
 from pyrnn.functional import backward, forward, jacobian, state_gradients
 from pyrnn.gradient_check import check_gradients
 from pyrnn.losses import softmax_cross_entropy, squared_error
@@ -20,8 +24,6 @@ from pyrnn.output import output, output_gradients
 from pyrnn.parameters import Parameters, initialize
 from pyrnn.profiling import profile
 from pyrnn.training import loss_and_gradients
-
-__version__ = "0.1.0"
 
 __all__ = [
     "GradientErrors",
@@ -38,7 +40,10 @@ __all__ = [
     "output",
     "output_gradients",
     "profile",
+    "sech2",
+    "show_config",
     "softmax_cross_entropy",
     "squared_error",
     "state_gradients",
+    "tanh",
 ]

@@ -1,6 +1,6 @@
 from os import PathLike
 from types import TracebackType
-from typing import Literal, NamedTuple, Self, overload
+from typing import Any, Literal, NamedTuple, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -23,9 +23,12 @@ __all__ = [
     "output",
     "output_gradients",
     "profile",
+    "sech2",
+    "show_config",
     "softmax_cross_entropy",
     "squared_error",
     "state_gradients",
+    "tanh",
 ]
 
 _Engine = Literal["auto", "blas", "fused"]
@@ -115,6 +118,12 @@ def backward(
 ) -> Gradients: ...
 def state_gradients(dh: ArrayLike, h: ArrayLike, W: ArrayLike) -> NDArray: ...
 def jacobian(h: ArrayLike, W: ArrayLike) -> NDArray: ...
+def tanh(a: ArrayLike) -> Any: ...
+def sech2(a: ArrayLike) -> Any: ...
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, dict[str, Any]]: ...
 def output(h: ArrayLike, V: ArrayLike, c: ArrayLike | None = None) -> NDArray: ...
 def output_gradients(do: ArrayLike, h: ArrayLike, V: ArrayLike) -> OutputGradients: ...
 def softmax_cross_entropy(

@@ -5,23 +5,29 @@ import operator
 from pyrnn import _bptt, _fused, _kernels, profiling
 
 ENGINES = {"blas": _bptt, "fused": _fused}
+RULE = "fused on avx512, avx2 and neon; blas on base"
+
+
+def automatic():
+    """The engine that ``auto`` stands for: see RULE.
+
+    ``fused`` was faster at every size measured wherever there are vector kernels, H 32 to 512 and B 1 to 128
+    (CHANGELOG.md has the figures). In plain C every multiply-add is a library call, and ``blas`` wins.
+    """
+    return "blas" if _kernels.selected() == "base" else "fused"
 
 
 def choose(engine="auto", n_threads=None):
     """The compiled module that computes a call, after a check of the two arguments that say how.
 
     The first thing that a public function does: a profile measures it from here on.
-
-    ``auto`` is ``fused`` wherever there are vector kernels: it was faster at every size measured, H 32 to 512 and B 1
-    to 128 (CHANGELOG.md has the figures). In plain C every multiply-add is a library call, and ``blas`` wins.
     """
     if n_threads is not None:
         _check_threads(n_threads)
     if not isinstance(engine, str) or (engine not in ENGINES and engine != "auto"):
         raise ValueError(f"engine must be one of 'auto', 'blas', 'fused', got {engine!r}")
-    if engine == "auto":
-        engine = "blas" if _kernels.selected() == "base" else "fused"
-    return ENGINES[engine] if profiling.running is None else profiling.Measured(ENGINES[engine])
+    compiled = ENGINES[automatic() if engine == "auto" else engine]
+    return compiled if profiling.running is None else profiling.Measured(compiled)
 
 
 def _check_threads(n_threads):

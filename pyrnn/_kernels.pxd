@@ -64,5 +64,6 @@ cdef extern from "kernels.h":
     pyrnn_kernel_table pyrnn_kernels
     int pyrnn_select(const char *name) noexcept nogil
     const char *pyrnn_available(int i) noexcept nogil
+    const char *pyrnn_compiler
 
 cdef const pyrnn_kernel_table *kernels() noexcept nogil

@@ -60,6 +60,15 @@ def _slope(h):
     return (1 - h) * (1 + h)                                    # 1 - h², without cancellation near |h| = 1
 
 
+def tanh(a):
+    return np.tanh(a)
+
+
+def sech2(a):
+    e = np.exp(-2 * np.abs(a))
+    return 4 * e / (1 + e) ** 2                                 # 1 - tanh², without cancellation
+
+
 def output(h, V, c=None):
     return h @ V.T + (0 if c is None else c)                    # 10.10
 

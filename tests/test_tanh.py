@@ -2,7 +2,7 @@
 
 Errors are in units in the last place of the exact value. Greatest seen, and where:
     float32  0.9370  at 0x1.ce9242p-1        of all float32, against float64
-    float64  1.2085  at 0x1.4000000001db8p-1 of 1e9 random points and all breakpoints, against long double
+    float64  1.2202  at 0x1.409c8408a026cp-1 of 1e9 random points and all breakpoints, against long double
 The float32 split at 0.975 is where 1 - tanh falls under 1/4, so that its rounding counts half. The float64 one is
 lower, for fewer terms in front of it. tanh_error.c makes these figures; long double adds up to 0.001 units to them.
 """
@@ -26,7 +26,7 @@ ALWAYS_ONE_FROM = {np.float32: 9.02, np.float64: 19.1}
 SPLIT = {np.float32: 0.975, np.float64: 0.625}
 WORST = {  # on both sides of the split
     np.float32: [("0x1.ce9242p-1", 0.9370), ("0x1.f3605ap-1", 0.8993)],
-    np.float64: [("0x1.162676ed1a6ddp-1", 0.7637), ("0x1.4000000001db8p-1", 1.2085)],
+    np.float64: [("0x1.1813335030565p-1", 0.7900), ("0x1.409c8408a026cp-1", 1.2202)],
 }
 
 
@@ -247,7 +247,7 @@ def test_float64_error_against_50_digits(instructions):
             exponent_boundaries(np.float64, 5),
         ]
     )
-    assert max(map(exact_error, x)) <= 1.21
+    assert max(map(exact_error, x)) <= 1.2203
 
 
 @pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="long double is not wider than float64 here")
@@ -263,7 +263,7 @@ def test_float64_error_against_long_double(instructions):
     )
     exact = np.tanh(x.astype(np.longdouble))
     errors = np.abs(_kernels.tanh(x) - exact) / units_in_the_last_place(exact, np.float64)
-    assert errors.max() <= 1.21
+    assert errors.max() <= 1.2203
 
 
 @pytest.mark.parametrize(("x", "error"), WORST[np.float64])

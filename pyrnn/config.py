@@ -1,0 +1,79 @@
+"""What this installation computes with: `show_config`."""
+
+import os
+import platform
+
+import numpy as np
+import scipy
+
+import pyrnn
+from pyrnn import _engines, _kernels, _team
+
+
+def show_config(mode="stdout"):
+    """Print or return what pyrnn computes with here: instruction set, engine rule, threads, BLAS libraries, versions.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}, optional
+        Print (the default), or return the same as nested dictionaries.
+
+    Returns
+    -------
+    dict or None
+
+    Raises
+    ------
+    ValueError
+        For another mode.
+
+    See Also
+    --------
+    numpy.show_config, scipy.show_config
+
+    Examples
+    --------
+    >>> import pyrnn
+    >>> pyrnn.show_config(mode="dicts")["engine"]["rule"]
+    'fused on avx512, avx2 and neon; blas on base'
+    """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
+    config = {
+        "versions": {
+            "pyrnn": pyrnn.__version__,
+            "compiler": _kernels.compiler(),
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+        },
+        "instructions": {
+            "selected": _kernels.selected(),
+            "available": list(_kernels.available()),
+            "PYRNN_CPU": os.environ.get("PYRNN_CPU"),
+        },
+        "engine": {"auto": _engines.automatic(), "rule": _engines.RULE},
+        "threads": {
+            "default": _team.default_threads(),
+            "processors": _team.processors(),
+            "PYRNN_NUM_THREADS": os.environ.get("PYRNN_NUM_THREADS"),
+        },
+        "blas": {
+            "scipy (the one that pyrnn calls)": _blas(scipy.show_config("dicts")),
+            "numpy": _blas(np.show_config("dicts")),
+        },
+    }
+    if mode == "dicts":
+        return config
+    for title, entries in config.items():
+        print(f"{title}:")
+        for name, value in entries.items():
+            text = ", ".join(value) if isinstance(value, list) else "not set" if value is None else value
+            print(f"  {name}: {text}")
+    return None
+
+
+def _blas(config):
+    """The name and version of the library that a package was built with, as one line."""
+    found = config.get("Build Dependencies", {}).get("blas", {})
+    return " ".join(str(found[key]) for key in ("name", "version") if key in found) or "unknown"
