@@ -6,8 +6,8 @@ The same sums as _bptt.pyx; see there for the letters, the chunks of time and ho
 - Each number of h, grad_h and J is one chain of multiply-adds, b first, then the inputs, then the states; the weight
   gradients run from the last chunk to the first, and within one from its first row to its last. The bits depend neither
   on the other sequences of the batch nor on the instruction set.
-- Threads share out the sequences, each with the loop over time inside, and in backward then the rows of dU and dW,
-  chunk by chunk: a barrier on each side, no number is summed by two of them.
+- Threads share out the sequences, each with the loop over time inside. In backward the rounds of the team are, for each
+  chunk, the sequences and then the rows of dU and dW: no number is summed by two of them.
 - Rows that a tile reads side by side must not fall into the same sets of the first-level cache, as they do when they
   lie a multiple of 2 KB apart (measured, H = 512 float32: 119 GF/s became 76). Such states are kept a second time,
   padded.
@@ -19,18 +19,14 @@ from libc.string cimport memcpy
 from pyrnn._arrays cimport data, empty, gather, interrupted, pass_on, pyrnn_seconds, real, stride
 from pyrnn._bptt cimport chunk_steps
 from pyrnn._profile cimport (
-    BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, OUTPUT, OUTPUT_GRADIENTS, PACK, WAIT,
+    BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, OUTPUT, OUTPUT_GRADIENTS, PACK,
     WEIGHT_GRADIENTS, begin, lap,
 )
-from pyrnn._team cimport barrier, run, team_size, work_function
+from pyrnn._team cimport run, team_size, work_function
+from pyrnn._wait cimport pyrnn_atomic, pyrnn_exchange, pyrnn_load, pyrnn_seconds
 from pyrnn._typed cimport (
     column_sums, fused_backward, fused_forward, outer, pack, pack_transposed, panels_size, product, step_backward,
 )
-
-cdef extern from "wait.h":
-    ctypedef long pyrnn_atomic
-    long pyrnn_load(pyrnn_atomic *a) noexcept nogil
-    long pyrnn_exchange(pyrnn_atomic *a, long v) noexcept nogil
 
 cnp.import_array()
 
@@ -75,7 +71,7 @@ cdef void rows_product(Py_ssize_t T, Py_ssize_t B, Py_ssize_t K, Py_ssize_t N, c
 
 
 cdef struct Job:
-    # One call, as the members of a team see it; letters as in the loops below, but I, a macro in complex.h.
+    # One call, as the tasks of a team see it; letters as in the loops below, but I, a macro in complex.h.
     Py_ssize_t T, B, inputs, H, chunk, xt, xb, ht, hb, dt, db, ld_h0, ld
     const void *x
     const void *b
@@ -94,153 +90,154 @@ cdef struct Job:
     void *delta
     void *panels_x
     void *panels_h
+    double since                   # when the caller last looked for Ctrl-C
     pyrnn_atomic stop              # 1 once a signal handler has raised an exception
-    long long clock                # when the first member was through, if a profile wants to know
 
 
-cdef inline Py_ssize_t share(Py_ssize_t n, int index, int size) noexcept nogil:
-    """Where the share of a member begins, and that of the one before ends."""
-    return n * index // size
+cdef inline Py_ssize_t share(Py_ssize_t n, int task, int tasks) noexcept nogil:
+    """Where the share of a task begins, and that of the one before ends."""
+    return n * task // tasks
 
 
-cdef inline long long meet(long long clock, int index, int size, Py_ssize_t itemsize) noexcept nogil:
-    """The barrier, and how long it took."""
-    barrier(size)
-    return lap(clock, WAIT, index, itemsize, 0, 0) if size > 1 else clock
-
-
-cdef bint stopped(Job *job, int index, double *since) noexcept nogil:
-    """Whether Ctrl-C was pressed: the first member looks, the others hear of it."""
-    if index == 0 and interrupted(since):
+cdef bint stopped(Job *job, int member) noexcept nogil:
+    """Whether Ctrl-C was pressed: the caller looks, the others hear of it."""
+    if member == 0 and interrupted(&job.since):
         pyrnn_exchange(&job.stop, 1)
     return pyrnn_load(&job.stop) != 0
 
 
-cdef void forward_work(real tag, Job *job, int index, int size) noexcept nogil:
+cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
+    """One round: each task its sequences."""
     cdef Py_ssize_t T = job.T, I = job.inputs, H = job.H, xt = job.xt, xb = job.xb, ht = job.ht, hb = job.hb
-    cdef Py_ssize_t row = share(job.B, index, size), B = share(job.B, index + 1, size) - row
+    cdef Py_ssize_t row = share(job.B, task, tasks), B = share(job.B, task + 1, tasks) - row
     cdef Py_ssize_t t, start = 0, stop, ld = job.ld, ld_previous = job.ld_h0
     cdef const real *x = <const real *>job.x + row * xb
     cdef const real *previous = <const real *>job.h0 + row * job.ld_h0
     cdef real *h = <real *>job.h + row * hb
     cdef real *state = NULL if job.state == NULL else <real *>job.state + 2 * row * ld
     cdef real *copy = NULL
-    cdef double since = pyrnn_seconds()
     cdef long long clock = begin()
     while start < T:
         stop = min(start + job.chunk, T)
         rows_product(stop - start, B, I, H, x + start * xt, xt, xb, <const real *>job.panels_U, <const real *>job.b,
                      h + start * ht, ht, hb)
-        clock = lap(clock, INPUT_PRODUCT, index, sizeof(real), 2.0 * (stop - start) * B * H * I,
-                    <double>(stop - start) * B * (I + H) + (H * I if index == start == 0 else 0))
+        clock = lap(clock, INPUT_PRODUCT, member, sizeof(real), 2.0 * (stop - start) * B * H * I,
+                    <double>(stop - start) * B * (I + H) + (H * I if task == start == 0 else 0))
         for t in range(start, stop):
             # h_t = tanh(b + U x_t + W h_{t-1})                              (10.8, 10.9)
             if state != NULL:
                 copy = state + t % 2 * B * ld
             fused_forward(B, H, previous, ld_previous, <const real *>job.panels_W, h + t * ht, hb, copy, ld)
             previous, ld_previous = (h + t * ht, hb) if copy == NULL else (copy, ld)
-        clock = lap(clock, FORWARD_RECURRENCE, index, sizeof(real), 2.0 * (stop - start) * B * H * H,
-                    2.0 * (stop - start) * B * H + (B * H if start == 0 else 0) + (H * H if index == start == 0 else 0))
-        if index == 0:
-            job.clock = clock
-        if stopped(job, index, &since):
+        clock = lap(clock, FORWARD_RECURRENCE, member, sizeof(real), 2.0 * (stop - start) * B * H * H,
+                    2.0 * (stop - start) * B * H + (B * H if start == 0 else 0) + (H * H if task == start == 0 else 0))
+        if stopped(job, member):
             return
         start = stop
 
 
 # ---- Backward -------------------------------------------------------------------------------------------------------
 cdef void pack_share(Py_ssize_t K, Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t N, const real *B,
-                     Py_ssize_t ld_t, Py_ssize_t ld_r, real *panels, int index, int size) noexcept nogil:
-    """A member's share of the panels, whole ones."""
+                     Py_ssize_t ld_t, Py_ssize_t ld_r, real *panels, int task, int tasks) noexcept nogil:
+    """A task's share of the panels, whole ones."""
     cdef Py_ssize_t width = 2 * panels_size(1, 1, sizeof(real)), count = (N + width - 1) // width
-    cdef Py_ssize_t left = share(count, index, size) * width, right = min(share(count, index + 1, size) * width, N)
+    cdef Py_ssize_t left = share(count, task, tasks) * width, right = min(share(count, task + 1, tasks) * width, N)
     if left < right:
         pack(K, first, steps, rows, right - left, B + left, ld_t, ld_r, panels + left * K)
 
 
-cdef void backward_work(real tag, Job *job, int index, int size) noexcept nogil:
-    """delta: (chunk + 1) B ld numbers, the last step the first of the chunk after; panels: chunk B rows of x, of h."""
+cdef void backward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
+    """Two rounds for each chunk, from the last one on: the recurrence, then the weights; and a last one for dh0."""
+    cdef Py_ssize_t stop = job.T - round // 2 * job.chunk, start = max(0, stop - job.chunk)
+    if stopped(job, member):
+        return
+    if stop <= 0:
+        initial_gradient(tag, job, task, tasks, member)
+    elif round % 2 == 0:
+        backward_recurrence(tag, job, start, stop, task, tasks, member)
+    else:
+        weight_gradients(tag, job, start, stop, task, tasks, member)
+
+
+cdef void backward_recurrence(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop, int task, int tasks,
+                              int member) noexcept nogil:
+    """delta of the chunk, its rows ld apart, after them the first step of the chunk that follows; panels of x and h."""
     cdef Py_ssize_t T = job.T, B = job.B, I = job.inputs, H = job.H, xt = job.xt, xb = job.xb, ht = job.ht, hb = job.hb
-    cdef Py_ssize_t row = share(B, index, size), rows = share(B, index + 1, size) - row
-    cdef Py_ssize_t unit = share(H, index, size), units = share(H, index + 1, size) - unit
-    cdef Py_ssize_t t, start, stop = T, n, line_, lines_, ld = job.ld
+    cdef Py_ssize_t row = share(B, task, tasks), rows = share(B, task + 1, tasks) - row, n = stop - start, ld = job.ld
+    cdef Py_ssize_t t
     cdef const real *x = <const real *>job.x
     cdef const real *h = <const real *>job.h
     cdef const real *dh = <const real *>job.dh
-    cdef const real *panels_W = <const real *>job.panels_W
     cdef real *delta = <real *>job.delta
+    cdef real *later = delta + job.chunk * B * ld
     cdef real *panels_x = <real *>job.panels_x
     cdef real *panels_h = <real *>job.panels_h
     cdef real *delta_t
-    cdef real *later = delta + job.chunk * B * ld
-    cdef bint accumulate = False
-    cdef double since = pyrnn_seconds()
     cdef long long clock = begin()
-    while stop > 0:
-        start = max(0, stop - job.chunk)
-        n = stop - start
-        # Each member its sequences:
-        for t in range(stop - 1, start - 1, -1):
-            # delta_t = (1 - h_t²) ∘ (dh_t + Wᵀ delta_{t+1})                 (10.21)
-            delta_t = delta + ((t - start) * B + row) * ld
-            if t == T - 1:
-                step_backward(rows, H, h + t * ht + row * hb, hb, dh + t * job.dt + row * job.db, job.db,
-                              <real *>NULL, 0, <real *>NULL, 0, delta_t, ld)
-            else:
-                fused_backward(rows, H, delta_t + B * ld if t < stop - 1 else later + row * ld, ld, panels_W,
-                               h + t * ht + row * hb, hb, dh + t * job.dt + row * job.db, job.db, <real *>NULL, 0,
-                               delta_t, ld)
-        memcpy(later + row * ld, delta + row * ld, rows * ld * sizeof(real))
-        clock = lap(clock, BACKWARD_RECURRENCE, index, sizeof(real), 2.0 * (min(stop, T - 1) - start) * rows * H * H,
-                    3.0 * n * rows * H + (H * H if index == start == 0 else 0))
-        pack_share(n * B, 0, n, B, I, x + start * xt, xt, xb, panels_x, index, size)
-        if start == 0:
-            pack_share(n * B, 0, 1, B, H, <const real *>job.h0, 0, job.ld_h0, panels_h, index, size)
-            pack_share(n * B, B, n - 1, B, H, h, ht, hb, panels_h, index, size)
+    for t in range(stop - 1, start - 1, -1):
+        # delta_t = (1 - h_t²) ∘ (dh_t + Wᵀ delta_{t+1})                     (10.21)
+        delta_t = delta + ((t - start) * B + row) * ld
+        if t == T - 1:
+            step_backward(rows, H, h + t * ht + row * hb, hb, dh + t * job.dt + row * job.db, job.db, <real *>NULL, 0,
+                          <real *>NULL, 0, delta_t, ld)
         else:
-            pack_share(n * B, 0, n, B, H, h + (start - 1) * ht, ht, hb, panels_h, index, size)
-        clock = lap(clock, PACK, index, sizeof(real), 0, 2.0 * n * B * (I + H) / size)
-        clock = meet(clock, index, size, sizeof(real))
-        # Each member its units:
-        # dU = Σ delta_t x_tᵀ    dW = Σ delta_t h_{t-1}ᵀ    db = Σ delta_t   (10.28, 10.26, 10.23)
-        outer(n * B, units, I, delta + unit, ld, panels_x, accumulate, <real *>job.dU + unit * I)
-        outer(n * B, units, H, delta + unit, ld, panels_h, accumulate, <real *>job.dW + unit * H)
-        column_sums(n * B, units, delta + unit, ld, <real *>job.sum_b + unit)
-        clock = lap(clock, WEIGHT_GRADIENTS, index, sizeof(real), 2.0 * n * B * units * (I + H),
-                    <double>n * B * units + (<double>n * B * (I + H) if index == 0 else 0) +
-                    (units * (I + H + 1) if start == 0 else 0))
-        # Each member its rows: dx_t = Uᵀ delta_t
-        line_ = share(n * B, index, size)
-        lines_ = share(n * B, index + 1, size) - line_
-        product(lines_, H, I, delta + line_ * ld, ld, <const real *>job.panels_U, <real *>NULL, 0,
-                <real *>job.dx + (start * B + line_) * I, I)
-        clock = lap(clock, INPUT_GRADIENTS, index, sizeof(real), 2.0 * lines_ * H * I,
-                    <double>lines_ * (H + I) + (H * I if index == start == 0 else 0))
-        accumulate = True
-        stop = start
-        stopped(job, index, &since)
-        clock = meet(clock, index, size, sizeof(real))
-        if pyrnn_load(&job.stop):
-            return
+            fused_backward(rows, H, delta_t + B * ld if t < stop - 1 else later + row * ld, ld,
+                           <const real *>job.panels_W, h + t * ht + row * hb, hb, dh + t * job.dt + row * job.db,
+                           job.db, <real *>NULL, 0, delta_t, ld)
+    memcpy(later + row * ld, delta + row * ld, rows * ld * sizeof(real))
+    clock = lap(clock, BACKWARD_RECURRENCE, member, sizeof(real), 2.0 * (min(stop, T - 1) - start) * rows * H * H,
+                3.0 * n * rows * H + (H * H if task == start == 0 else 0))
+    pack_share(n * B, 0, n, B, I, x + start * xt, xt, xb, panels_x, task, tasks)
+    if start == 0:
+        pack_share(n * B, 0, 1, B, H, <const real *>job.h0, 0, job.ld_h0, panels_h, task, tasks)
+        pack_share(n * B, B, n - 1, B, H, h, ht, hb, panels_h, task, tasks)
+    else:
+        pack_share(n * B, 0, n, B, H, h + (start - 1) * ht, ht, hb, panels_h, task, tasks)
+    lap(clock, PACK, member, sizeof(real), 0, 2.0 * n * B * (I + H) / tasks)
+
+
+cdef void weight_gradients(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop, int task, int tasks,
+                           int member) noexcept nogil:
+    cdef Py_ssize_t B = job.B, I = job.inputs, H = job.H, n = stop - start, ld = job.ld
+    cdef Py_ssize_t unit = share(H, task, tasks), units = share(H, task + 1, tasks) - unit
+    cdef Py_ssize_t row = share(n * B, task, tasks), rows = share(n * B, task + 1, tasks) - row
+    cdef const real *delta = <const real *>job.delta
+    cdef bint accumulate = stop < job.T
+    cdef long long clock = begin()
+    # Each task its units: dU = Σ delta_t x_tᵀ    dW = Σ delta_t h_{t-1}ᵀ    db = Σ delta_t   (10.28, 10.26, 10.23)
+    outer(n * B, units, I, delta + unit, ld, <const real *>job.panels_x, accumulate, <real *>job.dU + unit * I)
+    outer(n * B, units, H, delta + unit, ld, <const real *>job.panels_h, accumulate, <real *>job.dW + unit * H)
+    column_sums(n * B, units, delta + unit, ld, <real *>job.sum_b + unit)
+    clock = lap(clock, WEIGHT_GRADIENTS, member, sizeof(real), 2.0 * n * B * units * (I + H),
+                <double>n * B * units + (<double>n * B * (I + H) if task == 0 else 0) +
+                (units * (I + H + 1) if start == 0 else 0))
+    # Each task its rows: dx_t = Uᵀ delta_t
+    product(rows, H, I, delta + row * ld, ld, <const real *>job.panels_U, <real *>NULL, 0,
+            <real *>job.dx + (start * B + row) * I, I)
+    lap(clock, INPUT_GRADIENTS, member, sizeof(real), 2.0 * rows * H * I,
+        <double>rows * (H + I) + (H * I if task == start == 0 else 0))
+
+
+cdef void initial_gradient(real tag, Job *job, int task, int tasks, int member) noexcept nogil:
+    cdef Py_ssize_t B = job.B, H = job.H, ld = job.ld
+    cdef Py_ssize_t row = share(B, task, tasks), rows = share(B, task + 1, tasks) - row
+    cdef const real *first = <const real *>job.delta + job.chunk * B * ld
+    cdef long long clock = begin()
     # dh0 = Wᵀ delta_1
-    if T > 0:
-        product(rows, H, H, later + row * ld, ld, panels_W, <real *>NULL, 0, <real *>job.dh0 + row * H, H)
-        clock = lap(clock, INPUT_GRADIENTS, index, sizeof(real), 2.0 * rows * H * H,
-                    2.0 * rows * H + (H * H if index == 0 else 0))
-        if index == 0:
-            job.clock = clock
+    product(rows, H, H, first + row * ld, ld, <const real *>job.panels_W, <real *>NULL, 0, <real *>job.dh0 + row * H, H)
+    lap(clock, INPUT_GRADIENTS, member, sizeof(real), 2.0 * rows * H * H,
+        2.0 * rows * H + (H * H if task == 0 else 0))
 
 
-cdef void state_gradients_work(real tag, Job *job, int index, int size) noexcept nogil:
-    """delta: 2 B ld numbers, for two steps of each member's sequences."""
+cdef void state_gradients_work(real tag, Job *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
+    """One round: each task its sequences; delta: 2 B ld numbers, for two steps of each."""
     cdef Py_ssize_t T = job.T, H = job.H, ht = job.ht, hb = job.hb, dt = job.dt, db = job.db, t, ld = job.ld
-    cdef Py_ssize_t row = share(job.B, index, size), B = share(job.B, index + 1, size) - row
+    cdef Py_ssize_t row = share(job.B, task, tasks), B = share(job.B, task + 1, tasks) - row
     cdef const real *h = <const real *>job.h + row * hb
     cdef const real *dh = <const real *>job.dh + row * db
     cdef real *grad_h = <real *>job.grad_h + row * H
     cdef real *delta = <real *>job.delta + 2 * row * ld
     cdef real *grad_t
-    cdef double since = pyrnn_seconds()
     cdef long long clock = begin()
     for t in range(T - 1, -1, -1):
         # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t    (10.20, 10.21)
@@ -250,37 +247,35 @@ cdef void state_gradients_work(real tag, Job *job, int index, int size) noexcept
         else:
             fused_backward(B, H, delta + (t + 1) % 2 * B * ld, ld, <const real *>job.panels_W, h + t * ht, hb,
                            dh + t * dt, db, grad_t, H, delta + t % 2 * B * ld, ld)
-        if stopped(job, index, &since):
+        if stopped(job, member):
             return
-    clock = lap(clock, BACKWARD_RECURRENCE, index, sizeof(real), 2.0 * max(T - 1, 0) * B * H * H,
-                3.0 * T * B * H + (H * H if index == 0 else 0))
-    if index == 0:
-        job.clock = clock
+    lap(clock, BACKWARD_RECURRENCE, member, sizeof(real), 2.0 * max(T - 1, 0) * B * H * H,
+        3.0 * T * B * H + (H * H if task == 0 else 0))
 
 
 # Function pointers have no fused types.
-cdef void forward_f32(void *job, int index, int size) noexcept nogil:
-    forward_work(<float>0, <Job *>job, index, size)
+cdef void forward_f32(void *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
+    forward_work(<float>0, <Job *>job, round, task, tasks, member)
 
 
-cdef void forward_f64(void *job, int index, int size) noexcept nogil:
-    forward_work(<double>0, <Job *>job, index, size)
+cdef void forward_f64(void *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
+    forward_work(<double>0, <Job *>job, round, task, tasks, member)
 
 
-cdef void backward_f32(void *job, int index, int size) noexcept nogil:
-    backward_work(<float>0, <Job *>job, index, size)
+cdef void backward_f32(void *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
+    backward_work(<float>0, <Job *>job, round, task, tasks, member)
 
 
-cdef void backward_f64(void *job, int index, int size) noexcept nogil:
-    backward_work(<double>0, <Job *>job, index, size)
+cdef void backward_f64(void *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
+    backward_work(<double>0, <Job *>job, round, task, tasks, member)
 
 
-cdef void state_gradients_f32(void *job, int index, int size) noexcept nogil:
-    state_gradients_work(<float>0, <Job *>job, index, size)
+cdef void state_gradients_f32(void *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
+    state_gradients_work(<float>0, <Job *>job, round, task, tasks, member)
 
 
-cdef void state_gradients_f64(void *job, int index, int size) noexcept nogil:
-    state_gradients_work(<double>0, <Job *>job, index, size)
+cdef void state_gradients_f64(void *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
+    state_gradients_work(<double>0, <Job *>job, round, task, tasks, member)
 
 
 # ---- The output layer -----------------------------------------------------------------------------------------------
@@ -347,13 +342,11 @@ cdef cnp.ndarray packed(cnp.ndarray M, bint transposed):
     return out
 
 
-cdef int finish(work_function work, Job *job, Py_ssize_t itemsize, int size) except -1:
+cdef int finish(work_function work, Job *job, Py_ssize_t rounds, Py_ssize_t itemsize, int size) except -1:
     """Let a team do the job without the GIL; raise what a signal handler has raised."""
-    job.stop, job.clock = 0, 0
+    job.since, job.stop = pyrnn_seconds(), 0
     with nogil:
-        run(work, job, size)
-        if size > 1:
-            lap(job.clock, WAIT, 0, itemsize, 0, 0)
+        run(work, job, rounds, job.B, size, itemsize, &job.stop)
     return pass_on(-1 if job.stop else 0)
 
 
@@ -371,7 +364,7 @@ def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndar
         state = lines(x, 2 * job.B * job.ld)
     job.x, job.b, job.h0, job.h, job.state = data(x), data(b), data(h0), data(h), line(state)
     job.panels_U, job.panels_W = line(U_packed), line(W_packed)
-    finish(forward_f32 if size == 4 else forward_f64, &job, size,
+    finish(forward_f32 if size == 4 else forward_f64, &job, 1, size,
            team_size(n_threads, 2.0 * job.T * job.B * job.H * (job.H + job.inputs), job.B))
     return h
 
@@ -384,6 +377,7 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     cdef cnp.ndarray dx = empty(x, (T, B, I)), dU = empty(x, (H, I), zero=T == 0), dW = empty(x, (H, H), zero=T == 0)
     cdef cnp.ndarray db = empty(x, (H,), zero=True), dh0 = empty(x, (B, H), zero=T == 0)
     cdef cnp.ndarray U_packed = packed(U, False), W_packed = packed(W, False), delta, panels_x, panels_h
+    cdef Py_ssize_t rounds
     job.T, job.B, job.inputs, job.H = T, B, I, H
     job.xt, job.xb, job.ht, job.hb, job.ld_h0 = stride(x, 0), stride(x, 1), stride(h, 0), stride(h, 1), stride(h0, 0)
     job.dt, job.db = stride(dh, 0), stride(dh, 1)
@@ -395,7 +389,8 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     job.panels_U, job.panels_W = line(U_packed), line(W_packed)
     job.dx, job.dU, job.dW, job.sum_b, job.dh0 = data(dx), data(dU), data(dW), data(db), data(dh0)
     job.delta, job.panels_x, job.panels_h = line(delta), line(panels_x), line(panels_h)
-    finish(backward_f32 if size == 4 else backward_f64, &job, size,
+    rounds = 2 * ((T + job.chunk - 1) // job.chunk) + 1 if T > 0 else 0
+    finish(backward_f32 if size == 4 else backward_f64, &job, rounds, size,
            team_size(n_threads, 4.0 * T * B * H * (H + I), B))
     return dx, dU, dW, db, dh0
 
@@ -409,7 +404,7 @@ def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, n_threads=None
     job.ht, job.hb, job.dt, job.db = stride(h, 0), stride(h, 1), stride(dh, 0), stride(dh, 1)
     delta = lines(h, 2 * B * job.ld)
     job.dh, job.h, job.panels_W, job.grad_h, job.delta = data(dh), data(h), line(W_packed), data(grad_h), line(delta)
-    finish(state_gradients_f32 if size == 4 else state_gradients_f64, &job, size,
+    finish(state_gradients_f32 if size == 4 else state_gradients_f64, &job, 1, size,
            team_size(n_threads, 2.0 * T * B * H * H, B))
     return grad_h
 

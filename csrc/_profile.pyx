@@ -10,10 +10,7 @@ import os
 
 from libc.string cimport memcpy
 
-cdef extern from "wait.h":
-    long pyrnn_exchange(pyrnn_atomic *a, long v) noexcept nogil
-    long pyrnn_add(pyrnn_atomic *a, long v) noexcept nogil
-    void pyrnn_yield() noexcept nogil
+from pyrnn._wait cimport pyrnn_add, pyrnn_exchange, pyrnn_yield
 
 cdef extern from *:
     """

@@ -13,6 +13,16 @@ typedef volatile long pyrnn_atomic;
 static inline long pyrnn_load(pyrnn_atomic *a) { return _InterlockedOr(a, 0); }
 static inline long pyrnn_exchange(pyrnn_atomic *a, long v) { return _InterlockedExchange(a, v); }
 static inline long pyrnn_add(pyrnn_atomic *a, long v) { return _InterlockedExchangeAdd(a, v) + v; }
+typedef volatile long long pyrnn_atomic64;
+static inline long long pyrnn_load64(pyrnn_atomic64 *a) { return _InterlockedCompareExchange64(a, 0, 0); }
+static inline void pyrnn_store64(pyrnn_atomic64 *a, long long v)
+{
+    for (long long old = pyrnn_load64(a), now; (now = _InterlockedCompareExchange64(a, v, old)) != old;) old = now;
+}
+static inline int pyrnn_replace64(pyrnn_atomic64 *a, long long old, long long v)
+{
+    return _InterlockedCompareExchange64(a, v, old) == old;
+}
 static inline void pyrnn_yield(void) { SwitchToThread(); }
 #else
 #include <sched.h>
@@ -21,6 +31,13 @@ typedef volatile long pyrnn_atomic;
 static inline long pyrnn_load(pyrnn_atomic *a) { return __atomic_load_n(a, __ATOMIC_SEQ_CST); }
 static inline long pyrnn_exchange(pyrnn_atomic *a, long v) { return __atomic_exchange_n(a, v, __ATOMIC_SEQ_CST); }
 static inline long pyrnn_add(pyrnn_atomic *a, long v) { return __atomic_add_fetch(a, v, __ATOMIC_SEQ_CST); }
+typedef volatile long long pyrnn_atomic64;
+static inline long long pyrnn_load64(pyrnn_atomic64 *a) { return __atomic_load_n(a, __ATOMIC_SEQ_CST); }
+static inline void pyrnn_store64(pyrnn_atomic64 *a, long long v) { __atomic_store_n(a, v, __ATOMIC_SEQ_CST); }
+static inline int pyrnn_replace64(pyrnn_atomic64 *a, long long old, long long v)
+{
+    return __atomic_compare_exchange_n(a, &old, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
 static inline void pyrnn_yield(void) { sched_yield(); }
 #endif
 

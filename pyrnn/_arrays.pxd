@@ -2,11 +2,10 @@
 cimport numpy as cnp
 from libc.string cimport memcpy
 
+from pyrnn._wait cimport pyrnn_seconds
+
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept  # cpython.exc declares it `except -1`, which would raise it where nobody can see
-
-cdef extern from "wait.h":
-    double pyrnn_seconds() noexcept nogil
 
 ctypedef fused real:
     float

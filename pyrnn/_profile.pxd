@@ -1,9 +1,6 @@
 # What the loops over time tell a profile. They call `begin` before a phase and `lap` after each, once per chunk of
 # time, never per step; while no profile runs that is a look at one number.
-cdef extern from "wait.h":
-    ctypedef long pyrnn_atomic
-    long pyrnn_load(pyrnn_atomic *a) noexcept nogil
-    long long pyrnn_nanoseconds() noexcept nogil
+from pyrnn._wait cimport pyrnn_atomic, pyrnn_load, pyrnn_nanoseconds
 
 cdef enum:  # the phases; their names, in this order, are PHASES in _profile.pyx
     PACK, INPUT_PRODUCT, FORWARD_RECURRENCE, BACKWARD_RECURRENCE, WEIGHT_GRADIENTS, INPUT_GRADIENTS, OUTPUT

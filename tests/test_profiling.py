@@ -55,8 +55,9 @@ def test_flops_and_bytes_are_those_of_the_formulas(net, dtype, engine, n_threads
         assert total(p.phases, phase) == (flops, numbers * size), phase
     assert set(p.phases) - set(expected) <= {"pack", "wait"}
     chunks = -(-T // steps)
-    assert p.phases["input product"].calls == chunks * n_threads
-    assert p.phases["weight gradients"].calls == chunks * n_threads
+    tasks = 1 if n_threads == 1 else 4  # of 4 sequences
+    assert p.phases["input product"].calls == chunks * tasks
+    assert p.phases["weight gradients"].calls == chunks * tasks
     assert {r.dtype for r in p.records} == {np.dtype(dtype).name}
     if engine == "fused":
         weights, inputs = 4 * (H * I + H * H), 2 * N * (I + H)
@@ -114,10 +115,15 @@ def test_functions_are_counted_with_what_they_call(network):
 
 
 def test_threads_and_phases_are_two_sums_of_the_same(net):
-    with pyrnn.profile() as p:
-        run_all(net, engine="fused", n_threads=3)
-    assert sorted(r.member for r in p.records if r.phase == "weight gradients") == [0, 1, 2]
-    assert len({(r.thread, r.member) for r in p.records}) == len(p.threads) == 3
+    for _ in range(1000):  # a thread that comes late, on a busy machine, finds no task left
+        with pyrnn.profile() as p:
+            run_all(net, engine="fused", n_threads=3)
+        members = {r.member for r in p.records if r.phase == "weight gradients"}
+        assert members <= {0, 1, 2}
+        assert len({(r.thread, r.member) for r in p.records}) == len(p.threads) <= 3
+        if len(members) > 1:
+            break
+    assert len(members) > 1
     for i in range(4):
         by_thread, by_phase = (sum(totals[i] for totals in table.values()) for table in (p.threads, p.phases))
         assert by_thread == pytest.approx(by_phase, rel=1e-12)
