@@ -17,7 +17,7 @@ cdef inline Py_ssize_t stride(cnp.ndarray a, int axis) noexcept:
     return cnp.PyArray_STRIDE(a, axis) // cnp.PyArray_ITEMSIZE(a)
 
 
-cdef inline void *data(cnp.ndarray a) noexcept:
+cdef inline void *data(cnp.ndarray a) noexcept nogil:
     return NULL if a is None else cnp.PyArray_DATA(a)
 
 
@@ -28,6 +28,18 @@ cdef inline cnp.ndarray empty(cnp.ndarray like, tuple shape, bint zero=False):
     for i in range(len(shape)):
         n[i] = shape[i]
     return cnp.PyArray_ZEROS(len(shape), n, kind, 0) if zero else cnp.PyArray_EMPTY(len(shape), n, kind, 0)
+
+
+cdef inline bint usable(cnp.ndarray a, int kind) noexcept:
+    """Whether the loops can read the array as it lies: of this type, aligned, of native byte order, rows contiguous."""
+    cdef int i, last = cnp.PyArray_NDIM(a) - 1
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a)
+    if last < 0 or cnp.PyArray_TYPE(a) != kind or not cnp.PyArray_ISBEHAVED_RO(a):
+        return False
+    for i in range(last):
+        if cnp.PyArray_STRIDE(a, i) % size:
+            return False
+    return cnp.PyArray_STRIDE(a, last) == size or cnp.PyArray_DIM(a, last) == 1
 
 
 cdef inline int check_signals() noexcept with gil:
