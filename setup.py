@@ -76,7 +76,7 @@ def extension(name, *sources):
 write_blas_int()
 setup(
     ext_modules=cythonize(
-        [*map(extension, ("_blas", "_bptt", "_fused", "_team")), extension("_kernels", "csrc/kernels.c")],
+        [*map(extension, ("_blas", "_bptt", "_fused", "_stepper", "_team")), extension("_kernels", "csrc/kernels.c")],
         build_dir="build/generated",
         include_path=[".", str(GENERATED)],
         compiler_directives=DIRECTIVES,

@@ -18,6 +18,7 @@ from pyrnn.gradient_check import check_gradients
 from pyrnn.losses import softmax_cross_entropy, squared_error
 from pyrnn.output import output, output_gradients
 from pyrnn.parameters import Parameters, initialize
+from pyrnn.stepper import Stepper
 from pyrnn.training import loss_and_gradients
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __all__ = [
     "LossGradients",
     "OutputGradients",
     "Parameters",
+    "Stepper",
     "backward",
     "check_gradients",
     "forward",
