@@ -55,8 +55,9 @@ class Stepper(_stepper.Stepper):
     Notes
     -----
     Equations 10.8 to 10.10 of Goodfellow et al., "Deep Learning". One stepper serves one thread at a time: a call that
-    finds it at work in another thread raises RuntimeError and changes nothing. Steps of less than a million
-    multiplications and additions keep the GIL. Copies and pickles take the state along.
+    finds it at work in another thread raises RuntimeError and changes nothing. A step runs on the thread that calls it,
+    and keeps the GIL if it has less than a million multiplications and additions; `run` shares out large batches as
+    `pyrnn.forward` does. Copies and pickles take the state along.
 
     Examples
     --------
