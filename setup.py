@@ -76,7 +76,10 @@ def extension(name, *sources):
 write_blas_int()
 setup(
     ext_modules=cythonize(
-        [*map(extension, ("_blas", "_bptt", "_fused", "_profile", "_team")), extension("_kernels", "csrc/kernels.c")],
+        [
+            *map(extension, ("_blas", "_bptt", "_fused", "_profile", "_stepper", "_team")),
+            extension("_kernels", "csrc/kernels.c"),
+        ],
         build_dir="build/generated",
         include_path=[".", str(GENERATED)],
         compiler_directives=DIRECTIVES,

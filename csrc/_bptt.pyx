@@ -13,7 +13,7 @@ outputs does not grow with T. Chunks from 128 KB to 16 MB are equally fast withi
 cimport numpy as cnp
 from libc.string cimport memcpy
 
-from pyrnn._arrays cimport data, empty, gather, interrupted, pass_on, pyrnn_seconds, real, stride
+from pyrnn._arrays cimport data, empty, gather, interrupted, pass_on, pyrnn_seconds, real, stride, usable
 from pyrnn._blas cimport by_rows
 from pyrnn._profile cimport (
     BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, JACOBIAN, OUTPUT, OUTPUT_GRADIENTS, PACK,
@@ -388,17 +388,6 @@ cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.nd
                                        pcopy_h)
     pass_on(status)
     return dh, dV, dc
-
-
-cdef bint usable(cnp.ndarray a, int kind) noexcept:
-    cdef int i, last = cnp.PyArray_NDIM(a) - 1
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a)
-    if last < 0 or cnp.PyArray_TYPE(a) != kind or not cnp.PyArray_ISBEHAVED_RO(a):  # aligned, of native byte order
-        return False
-    for i in range(last):
-        if cnp.PyArray_STRIDE(a, i) % size:
-            return False
-    return cnp.PyArray_STRIDE(a, last) == size or cnp.PyArray_DIM(a, last) == 1
 
 
 def read_in_place(*arrays):

@@ -16,7 +16,9 @@ The same sums as _bptt.pyx; see there for the letters, the chunks of time and ho
 cimport numpy as cnp
 from libc.string cimport memcpy
 
-from pyrnn._arrays cimport data, empty, gather, interrupted, pass_on, pyrnn_seconds, real, stride
+from pyrnn._arrays cimport (
+    crowded, data, empty, gather, interrupted, line, lines, padded, pass_on, real, stride,
+)
 from pyrnn._bptt cimport chunk_steps
 from pyrnn._profile cimport (
     BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, OUTPUT, OUTPUT_GRADIENTS, PACK,
@@ -31,29 +33,6 @@ from pyrnn._typed cimport (
 cnp.import_array()
 
 cdef Py_ssize_t FEW = 6  # below so many sequences, several steps of one make better tiles than one step of all
-
-
-# ---- Memory ---------------------------------------------------------------------------------------------------------
-cdef inline bint crowded(Py_ssize_t ld, Py_ssize_t itemsize) noexcept nogil:
-    """Whether rows at this distance share the sets of a first-level cache of 64 sets of 64 bytes."""
-    return ld * itemsize % 2048 == 0
-
-
-cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
-    """A distance for rows of n numbers: whole cache lines, not crowded."""
-    cdef Py_ssize_t line = 64 // itemsize
-    n = (n + line - 1) // line * line
-    return n + line if crowded(n, itemsize) else n
-
-
-cdef cnp.ndarray lines(cnp.ndarray like, Py_ssize_t n):
-    """Memory for n numbers from an address that `line` finds."""
-    return empty(like, (n + 64 // cnp.PyArray_ITEMSIZE(like),))
-
-
-cdef inline void *line(cnp.ndarray a) noexcept:
-    """The first address of a cache line in it: registers are loaded from panels, and one load must not take two."""
-    return NULL if a is None else <void *>((<size_t>cnp.PyArray_DATA(a) + 63) & ~<size_t>63)
 
 
 # ---- Forward --------------------------------------------------------------------------------------------------------
@@ -329,7 +308,7 @@ cdef void pack_matrix(cnp.ndarray M, bint transposed, real *panels) noexcept:
         pack(rows, 0, rows, 1, n, <const real *>data(M), ld, 0, panels)
 
 
-cdef cnp.ndarray packed(cnp.ndarray M, bint transposed):
+cpdef cnp.ndarray packed(cnp.ndarray M, bint transposed):
     """Panels of M, or of its transpose."""
     cdef Py_ssize_t rows = M.shape[0], n = M.shape[1], size = cnp.PyArray_ITEMSIZE(M)
     cdef cnp.ndarray out = lines(M, panels_size(n, rows, size) if transposed else panels_size(rows, n, size))
@@ -353,17 +332,23 @@ cdef int finish(work_function work, Job *job, Py_ssize_t rounds, Py_ssize_t item
 def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray h0, cnp.ndarray out,
             n_threads=None):
     """Write h [T, B, H] to out and return it; out is new if None, and b may be None."""
+    return forward_packed(x, packed(U, True), packed(W, True), b, h0, out, n_threads)
+
+
+def forward_packed(cnp.ndarray x, cnp.ndarray panels_U, cnp.ndarray panels_W, cnp.ndarray b, cnp.ndarray h0,
+                   cnp.ndarray out, n_threads=None):
+    """forward with panels of Uᵀ and Wᵀ."""
     cdef Job job
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
-    cdef cnp.ndarray h = empty(x, (x.shape[0], x.shape[1], W.shape[0])) if out is None else out
-    cdef cnp.ndarray U_packed = packed(U, True), W_packed = packed(W, True), state = None
-    job.T, job.B, job.inputs, job.H = x.shape[0], x.shape[1], x.shape[2], W.shape[0]
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = h0.shape[1]
+    cdef cnp.ndarray h = empty(x, (x.shape[0], x.shape[1], H)) if out is None else out
+    cdef cnp.ndarray state = None
+    job.T, job.B, job.inputs, job.H = x.shape[0], x.shape[1], x.shape[2], H
     job.xt, job.xb, job.ht, job.hb, job.ld_h0 = stride(x, 0), stride(x, 1), stride(h, 0), stride(h, 1), stride(h0, 0)
     job.chunk, job.ld = chunk_steps(job.T, job.B, max(job.H, job.inputs), size), padded(job.H, size)
     if job.B >= FEW and crowded(job.hb, size):
         state = lines(x, 2 * job.B * job.ld)
     job.x, job.b, job.h0, job.h, job.state = data(x), data(b), data(h0), data(h), line(state)
-    job.panels_U, job.panels_W = line(U_packed), line(W_packed)
+    job.panels_U, job.panels_W = line(panels_U), line(panels_W)
     finish(forward_f32 if size == 4 else forward_f64, &job, 1, size,
            team_size(n_threads, 2.0 * job.T * job.B * job.H * (job.H + job.inputs), job.B))
     return h
@@ -409,12 +394,12 @@ def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, n_threads=None
     return grad_h
 
 
-cdef cnp.ndarray run_output(real tag, cnp.ndarray h, cnp.ndarray V, cnp.ndarray c):
-    cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2], O = V.shape[0]
+cdef cnp.ndarray run_output(real tag, cnp.ndarray h, cnp.ndarray panels_V, Py_ssize_t O, cnp.ndarray c):
+    cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2]
     cdef Py_ssize_t ht = stride(h, 0), hb = stride(h, 1)
-    cdef cnp.ndarray o = empty(h, (T, B, O)), V_packed = packed(V, True)
+    cdef cnp.ndarray o = empty(h, (T, B, O))
     cdef const real *ph = <const real *>data(h)
-    cdef const real *pV = <const real *>line(V_packed)
+    cdef const real *pV = <const real *>line(panels_V)
     cdef const real *pc = <const real *>data(c)
     cdef real *po = <real *>data(o)
     cdef Py_ssize_t chunk = chunk_steps(T, B, max(H, O), sizeof(real))
@@ -449,9 +434,14 @@ cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.nd
 
 def output(cnp.ndarray h, cnp.ndarray V, cnp.ndarray c):
     """o [T, B, O], a new array; c may be None."""
+    return output_packed(h, packed(V, True), V.shape[0], c)
+
+
+def output_packed(cnp.ndarray h, cnp.ndarray panels_V, Py_ssize_t O, cnp.ndarray c):
+    """output with panels of Vᵀ."""
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
-        return run_output(<float>0, h, V, c)
-    return run_output(<double>0, h, V, c)
+        return run_output(<float>0, h, panels_V, O, c)
+    return run_output(<double>0, h, panels_V, O, c)
 
 
 def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V):

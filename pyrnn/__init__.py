@@ -23,6 +23,7 @@ from pyrnn.losses import softmax_cross_entropy, squared_error
 from pyrnn.output import output, output_gradients
 from pyrnn.parameters import Parameters, initialize
 from pyrnn.profiling import profile
+from pyrnn.stepper import Stepper
 from pyrnn.training import loss_and_gradients
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "LossGradients",
     "OutputGradients",
     "Parameters",
+    "Stepper",
     "backward",
     "check_gradients",
     "forward",

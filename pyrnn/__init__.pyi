@@ -14,6 +14,7 @@ __all__ = [
     "LossGradients",
     "OutputGradients",
     "Parameters",
+    "Stepper",
     "backward",
     "check_gradients",
     "forward",
@@ -161,3 +162,33 @@ def initialize(
     dtype: DTypeLike = ...,
     rng: int | np.random.Generator | None = None,
 ) -> Parameters: ...
+
+class Stepper:
+    def __new__(
+        cls,
+        U: ArrayLike,
+        W: ArrayLike,
+        b: ArrayLike | None = None,
+        V: ArrayLike | None = None,
+        c: ArrayLike | None = None,
+        *,
+        batch: int | None = None,
+        h0: ArrayLike | None = None,
+    ) -> Self: ...
+    @property
+    def input_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def output_size(self) -> int | None: ...
+    @property
+    def batch(self) -> int | None: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def state(self) -> NDArray: ...
+    @state.setter
+    def state(self, h: ArrayLike) -> None: ...
+    def step(self, x: ArrayLike, out: NDArray | None = None) -> NDArray: ...
+    def run(self, x: ArrayLike, *, n_threads: int | None = None) -> NDArray: ...
+    def reset(self, h0: ArrayLike | None = None) -> None: ...

@@ -16,7 +16,7 @@ cdef inline Py_ssize_t stride(cnp.ndarray a, int axis) noexcept:
     return cnp.PyArray_STRIDE(a, axis) // cnp.PyArray_ITEMSIZE(a)
 
 
-cdef inline void *data(cnp.ndarray a) noexcept:
+cdef inline void *data(cnp.ndarray a) noexcept nogil:
     return NULL if a is None else cnp.PyArray_DATA(a)
 
 
@@ -27,6 +27,18 @@ cdef inline cnp.ndarray empty(cnp.ndarray like, tuple shape, bint zero=False):
     for i in range(len(shape)):
         n[i] = shape[i]
     return cnp.PyArray_ZEROS(len(shape), n, kind, 0) if zero else cnp.PyArray_EMPTY(len(shape), n, kind, 0)
+
+
+cdef inline bint usable(cnp.ndarray a, int kind) noexcept:
+    """Whether the loops can read the array as it lies: of this type, aligned, of native byte order, rows contiguous."""
+    cdef int i, last = cnp.PyArray_NDIM(a) - 1
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a)
+    if last < 0 or cnp.PyArray_TYPE(a) != kind or not cnp.PyArray_ISBEHAVED_RO(a):
+        return False
+    for i in range(last):
+        if cnp.PyArray_STRIDE(a, i) % size:
+            return False
+    return cnp.PyArray_STRIDE(a, last) == size or cnp.PyArray_DIM(a, last) == 1
 
 
 cdef inline int check_signals() noexcept with gil:
@@ -54,3 +66,26 @@ cdef inline void gather(Py_ssize_t T, Py_ssize_t B, Py_ssize_t N, const real *a,
     for t in range(T):
         for i in range(B):
             memcpy(copy + (t * B + i) * N, a + t * st + i * sb, N * sizeof(real))
+
+
+# ---- Memory as the kernels like it ----------------------------------------------------------------------------------
+cdef inline bint crowded(Py_ssize_t ld, Py_ssize_t itemsize) noexcept nogil:
+    """Whether rows at this distance share the sets of a first-level cache of 64 sets of 64 bytes."""
+    return ld * itemsize % 2048 == 0
+
+
+cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
+    """A distance for rows of n numbers: whole cache lines, not crowded."""
+    cdef Py_ssize_t line = 64 // itemsize
+    n = (n + line - 1) // line * line
+    return n + line if crowded(n, itemsize) else n
+
+
+cdef inline cnp.ndarray lines(cnp.ndarray like, Py_ssize_t n):
+    """Memory for n numbers from an address that `line` finds."""
+    return empty(like, (n + 64 // cnp.PyArray_ITEMSIZE(like),))
+
+
+cdef inline void *line(cnp.ndarray a) noexcept nogil:
+    """The first address of a cache line in it: registers are loaded from panels, and one load must not take two."""
+    return NULL if a is None else <void *>((<size_t>cnp.PyArray_DATA(a) + 63) & ~<size_t>63)

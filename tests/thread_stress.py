@@ -1,5 +1,5 @@
-"""Several Python threads, each calling the fused engine with teams of several sizes, under a profile now and then: for
-ThreadSanitizer.
+"""Several Python threads, each calling the fused engine with teams of several sizes, under a profile now and then, and
+steppers: for ThreadSanitizer.
 
     PYRNN_SANITIZE=thread python -m pip install .
     LD_PRELOAD=$(gcc -print-file-name=libtsan.so) OPENBLAS_NUM_THREADS=1 python -P tests/thread_stress.py
@@ -32,9 +32,23 @@ def run(network, n_threads):
     return [a.tobytes() for a in (h, *gradients, pyrnn.state_gradients(dh, h, W))]
 
 
+def step(stepper, x):
+    """The states of all steps, or None for those that the stepper refused because another thread was in it."""
+    states = []
+    for x_t in x:
+        try:
+            states.append(stepper.step(x_t).tobytes())
+        except RuntimeError:
+            states.append(None)
+    return states
+
+
 def main():
     networks = [network(30, 16, 8, 96), network(10, 40, 30, 64)]
     expected = [run(n, 1) for n in networks]
+    x, U, W, b, h0, _ = network(40, 64, 8, 128)
+    make = lambda: pyrnn.Stepper(U, W, b, batch=64, h0=h0)
+    shared, expected_steps = make(), step(make(), x)
     wrong = []
 
     def work(seed):
@@ -42,6 +56,9 @@ def main():
             which = (i + seed) % 2
             if run(networks[which], 1 + i % 4) != expected[which]:
                 wrong.append(i)
+            if step(make(), x) != expected_steps:
+                wrong.append(i)
+            step(shared, x)
             if i % 10 == 0:
                 time.sleep(0.001)  # long enough for the team to go to sleep
 

@@ -1,0 +1,246 @@
+"""One step of time a call, for streams: weights packed once, the state kept between calls, and little beside the sums.
+
+The numbers are those of the fused engine, by the same kernels; see _fused.pyx. A call that finds its arrays as the
+kernels read them allocates nothing but its result, and takes no detour through Python.
+"""
+
+cimport cython
+cimport numpy as cnp
+from libc.string cimport memcpy
+
+from pyrnn import _fused
+
+from pyrnn._arrays cimport data, empty, line, lines, padded, real, stride, usable
+from pyrnn._kernels cimport kernels
+from pyrnn._profile cimport FORWARD_RECURRENCE, INPUT_PRODUCT, OUTPUT, begin, lap
+from pyrnn._typed cimport fused_forward, product
+from pyrnn._wait cimport pyrnn_atomic, pyrnn_exchange
+
+cnp.import_array()
+
+# Flops of a step from which on it gives up the GIL: 10 us or more. To give it up costs 0.05 us, and 0.3 us where
+# another thread waits for it.
+cdef double WORTH = 1e6
+
+
+# ---- The stepper ----------------------------------------------------------------------------------------------------
+@cython.no_gc                # refers to arrays of numbers alone: no cycles
+@cython.auto_pickle(False)   # the subclass does it
+cdef class Stepper:
+    """What pyrnn.Stepper is made of: checked arrays of one dtype in, all C-contiguous and owned by nobody else.
+
+    The subclass has the method `_checked(x, out)`, which is asked about arrays that do not fit as they lie: it raises,
+    or returns x in the dtype and shape of the stepper.
+    """
+    cdef readonly Py_ssize_t input_size, hidden_size
+    cdef readonly object output_size, batch, dtype
+    cdef readonly tuple _parameters       # U, W, b, V, c
+    cdef readonly cnp.ndarray _h0         # [B, H]
+    cdef cnp.ndarray b, c, panels_U, panels_W, panels_V, memory
+    cdef const char *packed_for           # the name of the instruction set
+    cdef int kind, ndim
+    cdef cnp.npy_intp x_shape[2]
+    cdef cnp.npy_intp out_shape[2]
+    cdef Py_ssize_t rows, ld
+    cdef bint with_output, releases_gil
+    cdef void *h                          # [B, H] stride ld, in `memory`
+    cdef void *next_h                     # where the next state is written, the same
+    cdef pyrnn_atomic busy                # 1 while a call reads or writes the state
+
+    def __cinit__(self, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray V, cnp.ndarray c, batch,
+                  cnp.ndarray h0):
+        cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(U), H = U.shape[0], I = U.shape[1], B = h0.shape[0]
+        cdef Py_ssize_t O = H if V is None else V.shape[0]
+        self.input_size, self.hidden_size, self.dtype = I, H, U.dtype
+        self.output_size, self.batch = None if V is None else O, batch
+        self._parameters, self._h0, self.b, self.c = (U, W, b, V, c), h0, b, c
+        self.kind, self.ndim, self.with_output = cnp.PyArray_TYPE(U), 1 if batch is None else 2, V is not None
+        self.x_shape[0] = self.out_shape[0] = B
+        self.x_shape[self.ndim - 1], self.out_shape[self.ndim - 1] = I, O
+        self.rows, self.ld = B, padded(H, size)
+        self.releases_gil = 2.0 * B * (H * (H + I) + (H * O if self.with_output else 0)) > WORTH
+        self.memory = lines(U, 2 * B * self.ld)
+        self.h = line(self.memory)
+        self.next_h = <char *>self.h + B * self.ld * size
+        self.packed_for = NULL
+        self._write(h0)
+
+    cdef int acquire(self) except -1:
+        """Begin to use the state; and pack again if another instruction set, of other panels, was selected."""
+        cdef cnp.ndarray U, W, V
+        if pyrnn_exchange(&self.busy, 1):
+            raise RuntimeError("the Stepper is being used by another thread: each thread needs one of its own")
+        if self.packed_for != kernels().name:
+            try:
+                U, W, _, V, _ = self._parameters
+                self.panels_U, self.panels_W = _fused.packed(U, True), _fused.packed(W, True)
+                self.panels_V = None if V is None else _fused.packed(V, True)
+                self.packed_for = kernels().name
+            except BaseException:
+                self.release()
+                raise
+        return 0
+
+    cdef inline void release(self) noexcept nogil:
+        pyrnn_exchange(&self.busy, 0)
+
+    cdef inline bint fits(self, object a, const cnp.npy_intp *shape) noexcept:
+        """Whether it is an array of this shape that the kernels read as it lies."""
+        return (type(a) is cnp.ndarray and cnp.PyArray_NDIM(a) == self.ndim and cnp.PyArray_DIM(a, 0) == shape[0]
+                and cnp.PyArray_DIM(a, self.ndim - 1) == shape[self.ndim - 1] and usable(a, self.kind))
+
+    cdef inline Py_ssize_t row_stride(self, cnp.ndarray a) noexcept:
+        return stride(a, 0) if self.ndim == 2 else 0
+
+    cdef inline bint written_in_place(self, cnp.ndarray out) noexcept:
+        """Whether the rows of an array that fits lie apart from each other, and may be written."""
+        return cnp.PyArray_ISWRITEABLE(out) and (
+            self.rows == 1 or self.row_stride(out) >= self.out_shape[self.ndim - 1])
+
+    cdef inline size_t first_byte(self, cnp.ndarray a) noexcept:
+        """The lowest address of an array that fits."""
+        cdef size_t first = <size_t>cnp.PyArray_DATA(a)
+        return first + min((self.rows - 1) * self.row_stride(a), 0) * cnp.PyArray_ITEMSIZE(a)
+
+    cdef inline size_t byte_after(self, cnp.ndarray a) noexcept:
+        """The address behind its highest."""
+        cdef size_t first = <size_t>cnp.PyArray_DATA(a)
+        cdef Py_ssize_t last = max((self.rows - 1) * self.row_stride(a), 0)
+        return first + (last + cnp.PyArray_DIM(a, self.ndim - 1)) * cnp.PyArray_ITEMSIZE(a)
+
+    cdef inline bint apart(self, cnp.ndarray a, cnp.ndarray b) noexcept:
+        """Whether two arrays that fit lie in memory one behind the other."""
+        return self.byte_after(a) <= self.first_byte(b) or self.byte_after(b) <= self.first_byte(a)
+
+    cdef cnp.ndarray advance(self, cnp.ndarray x, cnp.ndarray out):
+        """One step with arrays that fit; out is new if None."""
+        if out is None:
+            out = cnp.PyArray_EMPTY(self.ndim, self.out_shape, self.kind, 0)
+        cdef Py_ssize_t ld_x = self.row_stride(x), ld_out = self.row_stride(out)
+        self.acquire()
+        if self.releases_gil:
+            with nogil:
+                step(self, data(x), ld_x, data(out), ld_out)
+        else:
+            step(self, data(x), ld_x, data(out), ld_out)
+        self.release()
+        return out
+
+    def step(self, x, out=None):
+        """Advance the state by one step: h = tanh(b + U x + W h).
+
+        Parameters
+        ----------
+        x : array_like, shape (I,) or (batch, I)
+            Input of the step. An ndarray of the stepper's dtype with contiguous rows is read in place; narrower dtypes
+            are converted, which takes longer than a small step.
+        out : ndarray, shape of the result, optional
+            Where to write the result: of the stepper's dtype, not overlapping x. With it nothing is allocated.
+
+        Returns
+        -------
+        ndarray, shape (H,) or (batch, H), or (O,) or (batch, O)
+            The output c + V h of the step if the stepper has V, else the new state h; ``out`` if that was given.
+
+        Raises
+        ------
+        ValueError
+            If a shape does not fit, or out is read-only, of another dtype or overlaps x. The state is unchanged.
+        TypeError
+            If x is complex, long double, text, an object or masked, or of a wider dtype than the stepper.
+        RuntimeError
+            If another thread is using the stepper.
+
+        Examples
+        --------
+        >>> import numpy as np, pyrnn
+        >>> stepper = pyrnn.Stepper(U=[[1.0], [0.0]], W=[[0.0, 0.5], [1.0, 0.0]])
+        >>> h = np.empty(2)
+        >>> for x in np.ones((3, 1)):
+        ...     print(stepper.step(x, out=h).round(4))
+        [0.7616 0.    ]
+        [0.7616 0.642 ]
+        [0.867 0.642]
+        """
+        cdef bint in_place = out is None or self.fits(out, self.out_shape) and self.written_in_place(out)
+        if self.fits(x, self.x_shape) and in_place and (out is None or self.apart(x, out)):
+            return self.advance(x, out)
+        result = self.advance(self._checked(x, out), None)
+        if out is None:
+            return result
+        out[...] = result
+        return out
+
+    def _run(self, cnp.ndarray x, n_threads):
+        """h [T, B, H] or o [T, B, O] of x [T, B, I]; the state is written once all is computed."""
+        self.acquire()
+        try:
+            h = _fused.forward_packed(x, self.panels_U, self.panels_W, self.b, self.read(), None, n_threads)
+            result = _fused.output_packed(h, self.panels_V, self.output_size, self.c) if self.with_output else h
+            if x.shape[0] > 0:
+                self.write(h[x.shape[0] - 1])
+            return result
+        finally:
+            self.release()
+
+    def _read(self):
+        """A copy of the state [B, H]."""
+        self.acquire()
+        try:
+            return self.read()
+        finally:
+            self.release()
+
+    def _write(self, cnp.ndarray h):
+        """Set the state [B, H] from an array with contiguous rows."""
+        self.acquire()
+        try:
+            self.write(h)
+        finally:
+            self.release()
+
+    cdef cnp.ndarray read(self):
+        cdef cnp.ndarray h = empty(self._h0, (self.rows, self.hidden_size))
+        copy_rows(self.rows, self.hidden_size * cnp.PyArray_ITEMSIZE(h), <const char *>self.h,
+                  self.ld * cnp.PyArray_ITEMSIZE(h), <char *>data(h), cnp.PyArray_STRIDE(h, 0))
+        return h
+
+    cdef int write(self, cnp.ndarray h) except -1:
+        copy_rows(self.rows, self.hidden_size * cnp.PyArray_ITEMSIZE(h), <const char *>data(h),
+                  cnp.PyArray_STRIDE(h, 0), <char *>self.h, self.ld * cnp.PyArray_ITEMSIZE(h))
+        return 0
+
+
+cdef void copy_rows(Py_ssize_t rows, Py_ssize_t size, const char *a, Py_ssize_t step_a, char *b,
+                    Py_ssize_t step_b) noexcept nogil:
+    """b = a, row by row; steps and size in bytes."""
+    cdef Py_ssize_t i
+    for i in range(rows):
+        memcpy(b + i * step_b, a + i * step_a, size)
+
+
+cdef void step_typed(real tag, Stepper self, const real *x, Py_ssize_t ld_x, real *out,
+                     Py_ssize_t ld_out) noexcept nogil:
+    cdef Py_ssize_t rows = self.rows, I = self.input_size, H = self.hidden_size, ld = self.ld, O
+    cdef real *previous = <real *>self.h
+    cdef real *h = <real *>self.next_h
+    cdef long long clock = begin()
+    # h_t = tanh(b + U x_t + W h_{t-1})                                      (10.8, 10.9)
+    product(rows, I, H, x, ld_x, <const real *>line(self.panels_U), <const real *>data(self.b), 0, h, ld)
+    clock = lap(clock, INPUT_PRODUCT, 0, sizeof(real), 2.0 * rows * H * I, <double>rows * (I + H) + H * I)
+    fused_forward(rows, H, previous, ld, <const real *>line(self.panels_W), h, ld,
+                  <real *>NULL if self.with_output else out, ld_out)
+    clock = lap(clock, FORWARD_RECURRENCE, 0, sizeof(real), 2.0 * rows * H * H, 2.0 * rows * H + H * H)
+    if self.with_output:
+        O = self.out_shape[self.ndim - 1]
+        # o_t = c + V h_t                                                    (10.10)
+        product(rows, H, O, h, ld, <const real *>line(self.panels_V), <const real *>data(self.c), 0, out, ld_out)
+        lap(clock, OUTPUT, 0, sizeof(real), 2.0 * rows * O * H, <double>rows * (H + O) + O * H)
+    self.h, self.next_h = h, previous
+
+
+cdef inline void step(Stepper self, const void *x, Py_ssize_t ld_x, void *out, Py_ssize_t ld_out) noexcept nogil:
+    if self.kind == cnp.NPY_FLOAT32:
+        step_typed(<float>0, self, <const float *>x, ld_x, <float *>out, ld_out)
+    else:
+        step_typed(<double>0, self, <const double *>x, ld_x, <double *>out, ld_out)

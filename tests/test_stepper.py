@@ -1,0 +1,621 @@
+"""The stepper: the bits of forward step by step, its state, its errors, and that it costs no memory."""
+
+import copy
+import gc
+import itertools
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import as_strided
+
+import pyrnn
+from pyrnn import _kernels, reference
+
+SIZES = [(0, 1, 1), (3, 0, 2), (1, 1, 0), (1, 1, 1), (2, 17, 3), (8, 64, 5), (5, 100, 17), (33, 257, 40)]  # I, H, O
+BATCHES = [None, 0, 1, 3, 20]
+
+
+@pytest.fixture(params=_kernels.available())
+def instruction_set(request):
+    before = _kernels.selected()
+    _kernels.select(request.param)
+    yield request.param
+    _kernels.select(before)
+
+
+@pytest.fixture
+def parameters(network):
+    """The arguments of a stepper: U, W, b, V, c of a small network, or of one of other sizes."""
+    return lambda *sizes, **options: [network(*sizes, **options)[name] for name in ("U", "W", "b", "V", "c")]
+
+
+def bits(*arrays):
+    return [(a.shape, a.dtype, a.tobytes()) for a in arrays]
+
+
+# ---- Numbers --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("with_output", [False, True])
+@pytest.mark.parametrize("B", BATCHES)
+@pytest.mark.parametrize(("I", "H", "O"), SIZES)
+def test_bits_of_forward(network, dtype, instruction_set, I, H, O, B, with_output):
+    T = 7
+    n = network(T, B, I, H, O, dtype=dtype)
+    x, U, W, b, h0, V, c = (n[name] for name in ("x", "U", "W", "b", "h0", "V", "c"))
+    h = pyrnn.forward(x, U, W, b, h0, engine="fused")
+    expected = h
+    if with_output:
+        rows = h if B is not None else h[:, np.newaxis]
+        expected = pyrnn._fused.output(rows, V, c).reshape(*h.shape[:-1], O)
+    make = lambda: pyrnn.Stepper(U, W, b, *((V, c) if with_output else ()), batch=B, h0=h0)
+
+    stepper = make()
+    for t in range(T):
+        assert bits(stepper.step(x[t])) == bits(expected[t])
+        assert bits(stepper.state) == bits(h[t])
+    stepper, out = make(), np.empty_like(expected[0])
+    for t in range(T):
+        assert stepper.step(x[t], out=out) is out
+        assert bits(out, stepper.state) == bits(expected[t], h[t])
+    stepper = make()
+    assert bits(stepper.run(x), stepper.state) == bits(expected, h[-1])
+    stepper = make()
+    parts = [stepper.run(x[:3]), stepper.step(x[3])[np.newaxis], stepper.run(x[4:4]), stepper.run(x[4:])]
+    assert bits(np.concatenate(parts), stepper.state) == bits(expected, h[-1])
+
+
+@pytest.mark.parametrize(("with_b", "with_c"), [*itertools.product([False, True], repeat=2)])
+def test_optional_arguments_left_out(network, agree, with_b, with_c):
+    n = network(6, 3, 4, 9, 2)
+    b, c = n["b"] if with_b else None, n["c"] if with_c else None
+    stepper = pyrnn.Stepper(n["U"], n["W"], b, n["V"], c, batch=3)
+    h = reference.forward(n["x"], n["U"], n["W"], b)
+    np.testing.assert_allclose(stepper.run(n["x"]), reference.output(h, n["V"], c), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("B", [None, 5])
+def test_against_torch(network, dtype, B):
+    torch = pytest.importorskip("torch")
+    I, H = 8, 64
+    n = network(30, B, I, H, dtype=dtype)
+    cell = torch.nn.RNNCell(I, H, dtype=getattr(torch, dtype.__name__))
+    stepper = pyrnn.Stepper(n["U"], n["W"], n["b"], batch=B, h0=n["h0"])
+    with torch.no_grad():
+        cell.weight_ih.copy_(torch.from_numpy(n["U"]))
+        cell.weight_hh.copy_(torch.from_numpy(n["W"]))
+        cell.bias_ih.copy_(torch.from_numpy(n["b"]))
+        cell.bias_hh.zero_()
+        h = torch.from_numpy(n["h0"])
+        for x in n["x"]:
+            h = cell(torch.from_numpy(x), h)
+            np.testing.assert_allclose(stepper.step(x), h.numpy(), rtol=0, atol=20 * np.finfo(dtype).eps)
+
+
+def test_against_onnxruntime(network):
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    I, H, O = 8, 64, 3
+    n = network(20, None, I, H, O, dtype=np.float32)
+    helper, FLOAT = onnx.helper, onnx.TensorProto.FLOAT
+    constants = {"W": n["U"][None], "R": n["W"][None], "B": np.concatenate([n["b"], 0 * n["b"]])[None]}
+    constants |= {"V": n["V"].T.copy(), "c": n["c"]}
+    graph = helper.make_graph(
+        [
+            helper.make_node("RNN", ["x", "W", "R", "B", "", "h0"], ["", "h"], hidden_size=H, activations=["Tanh"]),
+            helper.make_node("MatMul", ["h", "V"], ["Vh"]),
+            helper.make_node("Add", ["Vh", "c"], ["o"]),
+        ],
+        "rnn",
+        [helper.make_tensor_value_info(*v) for v in (("x", FLOAT, (1, 1, I)), ("h0", FLOAT, (1, 1, H)))],
+        [helper.make_tensor_value_info(*v) for v in (("o", FLOAT, (1, 1, O)), ("h", FLOAT, (1, 1, H)))],
+        [onnx.numpy_helper.from_array(a, name) for name, a in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    stepper = pyrnn.Stepper(*(n[name] for name in ("U", "W", "b", "V", "c")), h0=n["h0"])
+    h = n["h0"][None, None]
+    for x in n["x"]:
+        o, h = session.run(["o", "h"], {"x": x[None, None], "h0": h})
+        np.testing.assert_allclose(stepper.step(x), o[0, 0], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(stepper.state, h[0, 0], rtol=0, atol=2e-6)
+
+
+def test_another_instruction_set_between_steps(network):
+    """The panels of one instruction set are not those of the next."""
+    n = network(12, 3, 5, 40, 6, dtype=np.float32)
+    make = lambda: pyrnn.Stepper(*(n[name] for name in ("U", "W", "b", "V", "c")), batch=3)
+    expected, stepper, before = make().run(n["x"]), make(), _kernels.selected()
+    try:
+        for t, name in zip(range(0, 12, 2), itertools.cycle(_kernels.available()), strict=False):
+            _kernels.select(name)
+            assert bits(stepper.step(n["x"][t])) == bits(expected[t])
+            assert bits(stepper.run(n["x"][t + 1 : t + 2])) == bits(expected[t + 1 : t + 2])
+    finally:
+        _kernels.select(before)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+def test_not_finite(parameters, value):
+    stepper = pyrnn.Stepper(*parameters(dtype=np.float32), batch=2)
+    x = np.zeros((2, 4), np.float32)
+    untouched = stepper.step(x)[1]
+    stepper.reset()
+    x[0, 0] = value
+    o, h = stepper.step(x), stepper.state
+    assert bits(o[1]) == bits(untouched)
+    assert np.isnan(h[0]).all() if np.isnan(value) else (np.abs(h[0]) == 1).all()
+
+
+def test_large_step_without_the_gil(network):
+    n = network(3, 40, 30, 128, dtype=np.float32)
+    assert 2 * 40 * 128 * (128 + 30) > 1e6
+    stepper = pyrnn.Stepper(n["U"], n["W"], n["b"], batch=40)
+    expected = pyrnn.forward(n["x"], n["U"], n["W"], n["b"], engine="fused")
+    assert bits(*[stepper.step(x) for x in n["x"]]) == bits(*expected)
+
+
+# ---- Layouts and types ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("B", [None, 1, 3])
+def test_any_layout_of_every_argument(network, parameters, layout, dtype, B):
+    n = network(4, B, dtype=dtype)
+    expected = pyrnn.Stepper(*parameters(dtype=dtype), batch=B, h0=n["h0"]).run(n["x"])
+    given = [layout(a) for a in parameters(dtype=dtype)]
+    stepper = pyrnn.Stepper(*given, batch=B, h0=layout(n["h0"]))
+    assert bits(*[stepper.step(layout(x)) for x in n["x"]]) == bits(*expected)
+    stepper.state = layout(n["h0"])
+    assert bits(stepper.run(layout(n["x"]))) == bits(expected)
+    stepper.reset(layout(n["h0"]))
+    assert bits(stepper.step(n["x"][0])) == bits(expected[0])
+
+
+@pytest.mark.parametrize("B", [None, 1, 3])
+def test_any_layout_of_out(network, parameters, writeable_layout, dtype, B):
+    n = network(4, B, dtype=dtype)
+    stepper = pyrnn.Stepper(*parameters(dtype=dtype), batch=B)
+    expected = stepper.run(n["x"])
+    stepper.reset()
+    for x, o in zip(n["x"], expected, strict=True):
+        out = writeable_layout(np.full_like(o, 7))
+        assert stepper.step(x, out=out) is out
+        assert bits(np.array(out, order="C")) == bits(o)
+
+
+def test_step_into_columns_of_a_sequence(network, parameters):
+    """Batch-first arrays are read and written in place, and nothing beside them is touched."""
+    n = network(6, 3)
+    x = np.ascontiguousarray(n["x"].transpose(1, 0, 2))
+    stepper = pyrnn.Stepper(*parameters(), batch=3)
+    expected = stepper.run(n["x"])
+    out = np.full((3, 8, 2), np.nan)
+    stepper.reset()
+    for t in range(6):
+        stepper.step(x[:, t], out=out[:, t + 1])
+    assert bits(np.ascontiguousarray(out[:, 1:-1].transpose(1, 0, 2))) == bits(expected)
+    assert np.isnan(out[:, [0, -1]]).all()
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "?", "i1", "u1", "i2", "u2", ">f4"])
+def test_narrower_input_is_converted(network, parameters, dtype, kind):
+    x = (network(5, 2)["x"] * 3).astype(kind)
+    stepper = pyrnn.Stepper(*parameters(dtype=dtype), batch=2)
+    expected = stepper.run(x.astype(dtype))
+    stepper.reset()
+    assert bits(*[stepper.step(a) for a in x]) == bits(*expected)
+
+
+@pytest.mark.parametrize("name", ["x", "state", "h0"])
+@pytest.mark.parametrize("kind", ["f8", "i4", "i8", ">f8"])
+def test_wider_input_is_rejected(parameters, name, kind):
+    stepper = pyrnn.Stepper(*parameters(dtype=np.float32))
+    a = np.zeros(4 if name == "x" else 6, kind)
+    message = f"{name} must be of a dtype that float32, the Stepper's, can hold, got {a.dtype}"
+    with pytest.raises(TypeError, match=re.escape(message)):
+        set_state(stepper, a) if name == "state" else stepper.reset(a) if name == "h0" else stepper.step(a)
+    if name == "x":
+        with pytest.raises(TypeError, match=re.escape(message)):
+            stepper.run(a[np.newaxis])
+
+
+@pytest.mark.parametrize("wide", ["U", "W", "b", "V", "c", "h0"])
+def test_dtype_is_that_of_the_widest_argument(network, wide):
+    n = {name: network(dtype=np.float32)[name] for name in ("U", "W", "b", "V", "c")}
+    n["h0"] = np.zeros(6, np.float32)
+    assert pyrnn.Stepper(**n).dtype == np.float32
+    assert pyrnn.Stepper(**n | {wide: n[wide].astype(np.float64)}).dtype == np.float64
+    assert pyrnn.Stepper([[1.0]], [[0.5]]).dtype == np.float64
+    assert pyrnn.Stepper(np.ones((1, 1), np.int8), np.ones((1, 1), bool)).dtype == np.float32
+
+
+def test_lists():
+    stepper = pyrnn.Stepper([[1.0], [0.0]], [[0.0, 0.5], [1.0, 0.0]], h0=[0.0, 0.0])
+    assert bits(stepper.step([1])) == bits(np.tanh([1.0, 0.0]))
+    stepper.state = [0.5, 0.25]
+    assert stepper.state.tolist() == [0.5, 0.25]
+
+
+# ---- State ----------------------------------------------------------------------------------------------------------
+def set_state(stepper, h):
+    stepper.state = h
+
+
+@pytest.mark.parametrize("B", BATCHES)
+@pytest.mark.parametrize("given", [False, True])
+def test_reset(network, dtype, B, given):
+    n = network(4, B, dtype=dtype)
+    stepper = pyrnn.Stepper(n["U"], n["W"], n["b"], batch=B, h0=n["h0"] if given else None)
+    first = n["h0"] if given else np.zeros_like(n["h0"])
+    assert bits(stepper.state) == bits(first)
+    expected = stepper.run(n["x"])
+    stepper.reset()
+    assert bits(stepper.state) == bits(first)
+    stepper.reset(n["h0"])
+    assert bits(stepper.state) == bits(n["h0"])
+    stepper.reset()
+    assert bits(stepper.run(n["x"])) == bits(expected)
+
+
+def test_state_can_be_taken_and_given_back(network, parameters):
+    x = network(10, None)["x"]
+    stepper = pyrnn.Stepper(*parameters())
+    stepper.run(x[:4])
+    saved = stepper.state
+    expected = stepper.run(x[4:])
+    stepper.state = saved
+    assert bits(stepper.run(x[4:])) == bits(expected)
+
+
+def test_results_and_arguments_belong_to_the_caller(network, parameters):
+    """No array that goes in or comes out shares memory with the stepper, or is written later."""
+    n = network(5, None)
+    given = [*parameters(), n["h0"].copy()]
+    stepper = pyrnn.Stepper(*given[:5], h0=given[5])
+    expected = stepper.run(n["x"])
+    stepper.reset()
+    for a in given:
+        a[...] = np.nan
+    results = []
+    for x, o in zip(n["x"], expected, strict=True):
+        results.append(stepper.step(x))
+        assert bits(results[-1]) == bits(o)
+        stepper.state[...] = np.nan
+    assert bits(*results) == bits(*expected)
+    results[-1][...] = np.nan
+    stepper.reset()
+    assert bits(stepper.run(n["x"])) == bits(expected)
+    h = n["h0"].copy()
+    stepper.state = h
+    h[...] = np.nan
+    assert bits(stepper.state) == bits(n["h0"])
+
+
+def test_attributes(parameters):
+    U, W, b, V, c = parameters(I=4, H=6, O=2, dtype=np.float32)
+    stepper = pyrnn.Stepper(U, W, b, V, c, batch=3)
+    assert (stepper.input_size, stepper.hidden_size, stepper.output_size, stepper.batch) == (4, 6, 2, 3)
+    assert stepper.dtype == np.float32
+    assert repr(stepper) == "Stepper(input_size=4, hidden_size=6, output_size=2, batch=3, dtype=float32)"
+    assert (pyrnn.Stepper(U, W).output_size, pyrnn.Stepper(U, W).batch) == (None, None)
+    with pytest.raises(AttributeError):
+        stepper.batch = 4
+
+
+class Named(pyrnn.Stepper):
+    """A subclass of a user."""
+
+
+@pytest.mark.parametrize("B", [None, 3])
+@pytest.mark.parametrize("with_output", [False, True])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
+def test_copy_and_pickle(network, parameters, dtype, B, with_output, duplicate):
+    n = network(9, B, dtype=dtype)
+    U, W, b, V, c = parameters(dtype=dtype)
+    original = Named(U, W, b, *((V, c) if with_output else ()), batch=B, h0=n["h0"])
+    original.name = "left"
+    original.run(n["x"][:3])
+    twin = duplicate(original)
+    assert (type(twin), repr(twin), twin.name) == (Named, repr(original), "left")
+    expected = original.run(n["x"])
+    assert bits(twin.run(n["x"])) == bits(expected)  # the state came along, and is its own
+    original.reset()
+    twin.reset()
+    assert bits(twin.state, twin.run(n["x"])) == bits(original.state, original.run(n["x"]))
+
+
+# ---- Errors ---------------------------------------------------------------------------------------------------------
+CONSTRUCTION = [
+    ({"U": np.ones(4)}, ValueError, "U must have shape (H, I), got (4,)"),
+    ({"W": np.ones((6, 5))}, ValueError, "W must have shape (6, 6) to match U (6, 4), got (6, 5)"),
+    ({"b": np.ones(5)}, ValueError, "b must have shape (6,) to match U (6, 4), got (5,)"),
+    ({"V": np.ones((2, 5))}, ValueError, "V must have shape (O, 6) to match U (6, 4), got (2, 5)"),
+    ({"V": np.ones(6)}, ValueError, "V must have shape (O, 6) to match U (6, 4), got (6,)"),
+    ({"c": np.ones(3)}, ValueError, "c must have shape (2,) to match V (2, 6), got (3,)"),
+    ({"V": None}, ValueError, "c must come with V, got V None"),
+    ({"h0": np.ones((1, 6))}, ValueError, "h0 must have shape (6,) to match U (6, 4), got (1, 6)"),
+    ({"h0": np.ones(6), "batch": 3}, ValueError, "h0 must have shape (3, 6) to match U (6, 4), got (6,)"),
+    ({"batch": -1}, ValueError, "batch must not be negative, got -1"),
+    ({"batch": 2.0}, TypeError, "batch must be an integer or None, got 2.0"),
+    ({"U": None}, TypeError, "U must be an array of numbers, got None"),
+    ({"W": np.ones((6, 6), complex)}, TypeError, "W must be real numbers that fit float32 or float64, got dtype"),
+    ({"V": np.ones((2, 6), "g")}, TypeError, "V must be real numbers that fit float32 or float64, got dtype"),
+    ({"b": np.ma.masked_equal(np.ones(6), 1)}, TypeError, "b must be an array without masked values"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error", "message"), CONSTRUCTION)
+def test_wrong_construction(network, wrong, error, message):
+    given = {name: network(I=4, H=6, O=2)[name] for name in ("U", "W", "b", "V", "c")}
+    with pytest.raises(error, match=re.escape(message)):
+        pyrnn.Stepper(**given | wrong)
+
+
+X = np.zeros((3, 4))
+STEPS = [
+    ("step", np.ones(4), ValueError, "x must have shape (3, 4), got (4,)"),
+    ("step", np.ones((4, 3)), ValueError, "x must have shape (3, 4), got (4, 3)"),
+    ("step", np.ones((1, 3, 4)), ValueError, "x must have shape (3, 4), got (1, 3, 4)"),
+    ("step", None, TypeError, "x must be an array of numbers, got None"),
+    ("step", 1.0, ValueError, "x must have shape (3, 4), got ()"),
+    ("step", X.astype(complex), TypeError, "x must be real numbers that fit float32 or float64, got dtype complex128"),
+    ("step", X.astype(object), TypeError, "x must be real numbers that fit float32 or float64, got dtype object"),
+    ("step", [["a"] * 4] * 3, TypeError, "x must be real numbers that fit float32 or float64, got dtype <U1"),
+    ("step", np.ma.masked_equal(X, 0), TypeError, "x must be an array without masked values, got 12 masked: fill them"),
+    ("run", X, ValueError, "x must have shape (T, 3, 4), got (3, 4)"),
+    ("run", np.ones((2, 3, 5)), ValueError, "x must have shape (T, 3, 4), got (2, 3, 5)"),
+    ("reset", np.ones(6), ValueError, "h0 must have shape (3, 6), got (6,)"),
+    ("state", np.ones(6), ValueError, "state must have shape (3, 6), got (6,)"),
+    ("state", 0.0, ValueError, "state must have shape (3, 6), got ()"),
+    ("state", None, TypeError, "state must be an array of numbers, got None"),
+]
+
+
+@pytest.mark.parametrize(("what", "a", "error", "message"), STEPS)
+def test_wrong_argument(network, parameters, what, a, error, message):
+    stepper = pyrnn.Stepper(*parameters(), batch=3)
+    stepper.run(network(4, 3)["x"])
+    before = stepper.state
+    with pytest.raises(error, match=re.escape(message)):
+        set_state(stepper, a) if what == "state" else getattr(stepper, what)(a)
+    assert bits(stepper.state) == bits(before)
+
+
+def test_message_without_batch(parameters):
+    stepper = pyrnn.Stepper(*parameters())
+    with pytest.raises(ValueError, match=re.escape("x must have shape (4,), got (1, 4)")):
+        stepper.step(np.ones((1, 4)))
+    with pytest.raises(ValueError, match=re.escape("x must have shape (T, 4), got (4,)")):
+        stepper.run(np.ones(4))
+    with pytest.raises(ValueError, match="n_threads must be a positive integer"):
+        stepper.run(np.ones((1, 4)), n_threads=0)
+
+
+def read_only(a):
+    a.flags.writeable = False
+    return a
+
+
+OUTS = [
+    ([0.0, 0.0], TypeError, "out must be a NumPy array, got list"),
+    (np.ma.zeros((3, 2)), TypeError, "out must be a plain NumPy array, got a MaskedArray"),
+    (np.zeros((3, 6)), ValueError, "out must have shape (3, 2), got (3, 6)"),
+    (np.zeros(2), ValueError, "out must have shape (3, 2), got (2,)"),
+    (np.zeros((3, 2), np.float32), ValueError, "out must have dtype float64 to match the inputs, got float32"),
+    (read_only(np.zeros((3, 2))), ValueError, "out must be writeable, got a read-only array"),
+]
+
+
+@pytest.mark.parametrize(("out", "error", "message"), OUTS)
+def test_wrong_out(parameters, out, error, message):
+    stepper = pyrnn.Stepper(*parameters(), batch=3)
+    with pytest.raises(error, match=re.escape(message)):
+        stepper.step(X, out=out)
+    assert not stepper.state.any()
+
+
+def test_out_that_overlaps_x(parameters):
+    U, W, _, _, _ = parameters(I=6, H=6)
+    stepper, memory = pyrnn.Stepper(U, W), np.zeros(20)
+    for start in range(13):
+        out, x = memory[start : start + 6], memory[6:12]
+        if 0 < start < 12:
+            with pytest.raises(ValueError, match="out must not overlap an input, but shares memory with x"):
+                stepper.step(x, out=out)
+        else:
+            stepper.step(x, out=out)
+
+
+def test_out_that_overlaps_x_of_a_batch(parameters):
+    """Rows of x and out may lie between each other, in any order; only a number that both have is an error."""
+    U, W, _, _, _ = parameters(I=3, H=3, dtype=np.float32)
+    stepper, rng = pyrnn.Stepper(U, W, batch=4), np.random.default_rng(0)
+    content, shared = rng.standard_normal((16, 8)).astype(np.float32), 0
+    index = np.arange(content.size).reshape(content.shape)
+    for _ in range(500):
+        memory, first, second = content.copy(), *draw(rng)
+        x, out, own = rows(memory, *first), rows(memory, *second), rows(index, *second)
+        stepper.reset()
+        expected = stepper.step(x.copy())
+        stepper.reset()
+        if np.shares_memory(x, out):
+            shared += 1
+            with pytest.raises(ValueError, match="out must not overlap an input, but shares memory with x"):
+                stepper.step(x, out=out)
+            assert bits(memory) == bits(content)
+        else:
+            assert bits(np.array(stepper.step(x, out=out), order="C")) == bits(expected)
+            assert bits(np.delete(memory, own)) == bits(np.delete(content, own))
+    assert 100 < shared < 400
+
+
+def draw(rng):
+    """Two places for four rows of three numbers in 16 rows of eight: first row, step, first column."""
+    return [(rng.integers(0, 4), rng.choice([-3, -2, -1, 1, 2, 3]), rng.integers(0, 6)) for _ in range(2)]
+
+
+def rows(memory, first, step, column):
+    return memory[first:, column : column + 3][::step][:4]
+
+
+def test_out_with_rows_upon_each_other(network, dtype):
+    """As in an assignment by NumPy, the later row stays."""
+    n = network(1, 3, 2, 100, dtype=dtype)
+    stepper = pyrnn.Stepper(n["U"], n["W"], batch=3)
+    expected, own = np.zeros(200, dtype), np.zeros(200, dtype)
+    for step in (0, 1, 50):
+        strides = (step * own.itemsize, own.itemsize)
+        stepper.reset()
+        for row, h in zip(as_strided(expected, (3, 100), strides), stepper.step(n["x"][0]), strict=True):
+            row[...] = h
+        stepper.reset()
+        stepper.step(n["x"][0], out=as_strided(own, (3, 100), strides))
+        assert bits(own) == bits(expected)
+
+
+# ---- Threads, memory, interrupts ------------------------------------------------------------------------------------
+def in_threads(n, work):
+    """Run work(i) in n threads at once; returns what they raised."""
+    raised, start = [], threading.Barrier(n)
+
+    def run(i):
+        start.wait()
+        try:
+            work(i)
+        except Exception as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+@pytest.mark.parametrize("size", [(200, None, 8, 64), (40, 40, 16, 160)])
+def test_one_stepper_for_each_thread(network, size):
+    n = network(*size, dtype=np.float32)
+    make = lambda: pyrnn.Stepper(n["U"], n["W"], n["b"], batch=size[1])
+    expected = make().run(n["x"])
+
+    def work(i):
+        stepper, out = make(), np.empty_like(expected[0])
+        for x, h in zip(n["x"], expected, strict=True):
+            assert bits(stepper.step(x, out=out)) == bits(h)
+
+    assert in_threads(4, work) == []
+
+
+def test_one_stepper_for_several_threads(network):
+    """Each call either makes a whole step, from a state that was there, or raises; steps that were made add up."""
+    B, H, calls = 64, 128, 300
+    U, W = np.zeros((H, 1), np.float32), np.zeros((H, H), np.float32)
+    W[np.arange(H), np.arange(H) - 1] = 1  # moves the state on by one unit: tanh of a small number keeps its place
+    h0 = np.zeros((B, H), np.float32)
+    h0[:, 0] = 1e-20
+    stepper, x, steps, refused = pyrnn.Stepper(U, W, batch=B, h0=h0), np.zeros((B, 1), np.float32), [], []
+
+    def work(i):
+        for _ in range(calls):
+            try:
+                h = stepper.step(x)
+            except RuntimeError as error:
+                refused.append(str(error))
+            else:
+                steps.append(np.flatnonzero(h[0]).tolist())
+
+    assert in_threads(4, work) == []
+    assert len(steps) + len(refused) == 4 * calls
+    assert all("being used by another thread" in message for message in refused)
+    counts = sorted(int(s[0]) for s in steps)
+    assert counts == sorted((i + 1) % H for i in range(len(steps)))
+    assert np.flatnonzero(stepper.state[-1]).tolist() == [len(steps) % H]
+
+
+def test_calls_during_a_run_are_refused(network):
+    H = 256
+    n = network(1, None, 1, H, dtype=np.float32)
+    stepper = pyrnn.Stepper(n["U"], n["W"])
+    x = np.zeros((20_000, 1), np.float32)
+    expected = pyrnn.Stepper(n["U"], n["W"]).run(x)
+    results = []
+    thread = threading.Thread(target=lambda: results.append(stepper.run(x)))
+    calls = [lambda: stepper.step(x[0]), lambda: stepper.state, lambda: stepper.reset(), lambda: stepper.run(x[:1])]
+    calls.append(lambda: set_state(stepper, np.zeros(H, np.float32)))
+    refused = set()
+    thread.start()
+    while thread.is_alive() and len(refused) < len(calls):
+        try:
+            calls[1]()
+        except RuntimeError:  # the run has begun
+            for i, call in enumerate(calls):
+                try:
+                    call()
+                except RuntimeError:
+                    refused.add(i)
+    thread.join()
+    assert refused == set(range(len(calls)))
+    assert bits(*results) == bits(expected)
+
+
+@pytest.mark.parametrize("with_output", [False, True])
+@pytest.mark.parametrize("B", [None, 3])
+def test_step_with_out_allocates_nothing(network, parameters, B, with_output):
+    n = network(1, B)
+    U, W, b, V, c = parameters()
+    stepper = pyrnn.Stepper(U, W, b, *((V, c) if with_output else ()), batch=B)
+    x, out = n["x"][0], np.empty((2 if with_output else 6,) if B is None else (B, 2 if with_output else 6))
+
+    def traced(count):
+        """Bytes in use after so many steps, and the most on the way, beyond those before."""
+        steps = itertools.repeat(None, count)
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for _ in steps:
+                stepper.step(x, out=out)
+            after, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        return after - before, peak - before
+
+    traced(1000)
+    gc.collect()
+    assert traced(1000) == traced(0)
+
+
+INTERRUPT = """
+import signal, time
+import numpy as np, pyrnn
+rng = np.random.default_rng(0)
+H = 1024
+U, W = rng.normal(size=(H, 1)).astype("f"), (rng.normal(size=(H, H)) / np.sqrt(H)).astype("f")
+stepper, x = pyrnn.Stepper(U, W, None, U.T.copy(), h0=rng.random(H, np.float32)), np.ones((60_000, 1), "f")
+stepper.run(x[:5])
+before = stepper.state
+expected = stepper.run(x[:3])
+stepper.state = before
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+start = time.monotonic()
+try:
+    stepper.run(x)
+    print("not interrupted")
+except KeyboardInterrupt:
+    print("interrupted", time.monotonic() - start - 0.3, (stepper.state == before).all(),
+          (stepper.run(x[:3]) == expected).all())
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signal.setitimer")
+def test_interrupted_run_leaves_the_state_alone():
+    process = subprocess.run(
+        [sys.executable, "-P", "-c", INTERRUPT], check=True, capture_output=True, text=True, timeout=300
+    )
+    outcome = process.stdout.split()
+    assert outcome[0] == "interrupted"
+    assert float(outcome[1]) < 0.5
+    assert outcome[2:] == ["True", "True"]
