@@ -201,7 +201,8 @@ def test_table(net):
     (line,) = (line for line in lines if line.startswith("backward recurrence"))
     recurrence = p.phases["backward recurrence"]
     assert float(line[54:65]) == pytest.approx(1e-9 * recurrence.flops / recurrence.seconds, abs=0.06)
-    assert sum("(caller)" in line for line in lines) == sum("(member 1)" in line for line in lines) == 1
+    assert sum("(caller)" in line for line in lines) == 1
+    assert sum("(member 1)" in line for line in lines) == len(p.threads) - 1  # on a busy machine it may come too late
 
 
 @pytest.mark.skipif(_kernels.selected() == "base", reason="plain C has no peak to compare with")
