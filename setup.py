@@ -1,10 +1,12 @@
 """The compiled modules of pyrnn and how to compile them; everything else is in pyproject.toml.
 
-PYRNN_SANITIZE=address,undefined builds with those sanitizers (GCC or Clang).
+PYRNN_SANITIZE=address,undefined builds with those sanitizers (GCC or Clang). PYRNN_PROFILE=1 builds for profilers of
+lines: debugging information that leads to the .pyx, and Cython's line tracing (docs/profiling.md).
 """
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,16 @@ DIRECTIVES = {
     "binding": True,
     "freethreading_compatible": True,
 }
-GENERATED = Path("build", "generated")
+MACROS = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
+PROFILE = os.environ.get("PYRNN_PROFILE", "0") != "0"
+BUILD = Path("build", "profile") if PROFILE else Path("build")
+GENERATED = BUILD / "generated"
+
+if PROFILE:
+    if sys.version_info[:2] == (3, 12):
+        sys.exit("PYRNN_PROFILE=1: Cython's line tracing does not work on Python 3.12, take 3.11 or 3.13 and later")
+    DIRECTIVES["linetrace"] = True
+    MACROS.append(("CYTHON_TRACE_NOGIL", "1"))
 
 
 def write_blas_int():
@@ -51,7 +62,7 @@ class Build(build_ext):
                 # No contraction of a * b + c: an fma stands where the source says so, and nowhere else.
                 extension.extra_compile_args += ["-O3", "-std=c11", "-ffp-contract=off", "-fvisibility=hidden"]
                 # No DWARF, which Python's own flags ask for: 2 MB of a wheel. The symbol table stays, for profilers.
-                extension.extra_compile_args += ["-g0"]
+                extension.extra_compile_args += ["-g" if PROFILE else "-g0"]
                 # Frame pointers, so that perf can walk the stack (PEP 831).
                 extension.extra_compile_args += ["-fno-omit-frame-pointer"]
                 if platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64"):
@@ -69,7 +80,7 @@ def extension(name, *sources):
         [f"csrc/{name}.pyx", *sources],
         include_dirs=["csrc", np.get_include()],
         depends=[str(p) for p in Path("csrc").glob("*.[hi]*")],
-        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+        define_macros=MACROS,
     )
 
 
@@ -80,9 +91,11 @@ setup(
             *map(extension, ("_blas", "_bptt", "_fused", "_profile", "_stepper", "_team")),
             extension("_kernels", "csrc/kernels.c"),
         ],
-        build_dir="build/generated",
+        build_dir=str(GENERATED),
         include_path=[".", str(GENERATED)],
         compiler_directives=DIRECTIVES,
+        emit_linenums=PROFILE,
     ),
+    options={"build": {"build_base": str(BUILD)}},
     cmdclass={"build_ext": Build},
 )
