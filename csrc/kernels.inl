@@ -15,14 +15,14 @@
 
 #define PYRNN_STRING_(a) #a
 #define PYRNN_STRING(a) PYRNN_STRING_(a)
-#define PYRNN_ROW(t)                                                                                \
-    .tanh_##t = SIMD(pyrnn_tanh_##t), .step_forward_##t = SIMD(pyrnn_step_forward_##t),             \
-    .step_backward_##t = SIMD(pyrnn_step_backward_##t), .jacobian_##t = SIMD(pyrnn_jacobian_##t),   \
-    .column_sums_##t = SIMD(pyrnn_column_sums_##t), .transpose_##t = SIMD(pyrnn_transpose_##t),     \
-    .panels_size_##t = SIMD(pyrnn_panels_size_##t), .pack_##t = SIMD(pyrnn_pack_##t),               \
-    .pack_transposed_##t = SIMD(pyrnn_pack_transposed_##t), .product_##t = SIMD(pyrnn_product_##t), \
-    .outer_##t = SIMD(pyrnn_outer_##t), .fused_forward_##t = SIMD(pyrnn_fused_forward_##t),         \
-    .fused_backward_##t = SIMD(pyrnn_fused_backward_##t)
+#define PYRNN_ROW(t)                                                                              \
+    .tanh_##t = SIMD(pyrnn_tanh_##t), .step_forward_##t = SIMD(pyrnn_step_forward_##t),           \
+    .step_backward_##t = SIMD(pyrnn_step_backward_##t), .jacobian_##t = SIMD(pyrnn_jacobian_##t), \
+    .column_sums_##t = SIMD(pyrnn_column_sums_##t), .sum_##t = SIMD(pyrnn_sum_##t),               \
+    .transpose_##t = SIMD(pyrnn_transpose_##t), .panels_size_##t = SIMD(pyrnn_panels_size_##t),   \
+    .pack_##t = SIMD(pyrnn_pack_##t), .pack_transposed_##t = SIMD(pyrnn_pack_transposed_##t),     \
+    .product_##t = SIMD(pyrnn_product_##t), .outer_##t = SIMD(pyrnn_outer_##t),                   \
+    .fused_forward_##t = SIMD(pyrnn_fused_forward_##t), .fused_backward_##t = SIMD(pyrnn_fused_backward_##t)
 static const pyrnn_kernel_table SIMD(table) = {.name = PYRNN_STRING(ISA), PYRNN_ROW(f32), PYRNN_ROW(f64)};
 #undef PYRNN_ROW
 #undef PYRNN_STRING
@@ -116,6 +116,26 @@ static void KERNEL(column_sums)(ptrdiff_t rows, ptrdiff_t n, const REAL *restric
             V(store_part)(sum + j, n - j, V(add)(V(load_part)(sum + j, n - j), s));
         }
     }
+}
+
+/* Eight sums hide four cycles of an addition at two a cycle. */
+static REAL KERNEL(sum)(ptrdiff_t times, ptrdiff_t n, const REAL *a)
+{
+    enum { SUMS_OF_READS = 8, BLOCK = SUMS_OF_READS * LANES };
+    VEC s[SUMS_OF_READS];
+    REAL lanes[LANES], total = 0;
+    UNROLL for (int k = 0; k < SUMS_OF_READS; k++) s[k] = V(set)(0);
+    while (times-- > 0) {
+        ptrdiff_t i = 0;
+        for (; i + BLOCK <= n; i += BLOCK)
+            UNROLL for (int k = 0; k < SUMS_OF_READS; k++) s[k] = V(add)(s[k], V(load)(a + i + k * LANES));
+        for (; i + LANES <= n; i += LANES) s[0] = V(add)(s[0], V(load)(a + i));
+        if (i < n) s[1] = V(add)(s[1], V(load_part)(a + i, n - i));
+    }
+    UNROLL for (int k = 1; k < SUMS_OF_READS; k++) s[0] = V(add)(s[0], s[k]);
+    V(store)(lanes, s[0]);
+    for (int k = 0; k < LANES; k++) total += lanes[k];
+    return total;
 }
 
 static void KERNEL(transpose)(ptrdiff_t rows, ptrdiff_t n, const REAL *restrict a, ptrdiff_t ld_a, REAL *restrict out)
