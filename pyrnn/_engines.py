@@ -12,6 +12,7 @@ def choose(engine="auto", n_threads=None):
 
     ``auto`` is ``fused`` wherever there are vector kernels: it was faster at every size measured, H 32 to 512 and B 1
     to 128 (CHANGELOG.md has the figures). In plain C every multiply-add is a library call, and ``blas`` wins.
+    ``python -P benchmarks/run.py engines`` measures both engines on every instruction set.
     """
     if n_threads is not None:
         _check_threads(n_threads)
