@@ -193,21 +193,16 @@ def compare(who, what, have, want, net):
         raise WrongAnswerError(f"{who}: {what} is off by {error:.1e} of its largest entry at {where}")
 
 
-def in_float64(net):
-    return Network(*(a.astype(np.float64) for a in net))
-
-
-def check(name, contender, net):
-    """Raise WrongAnswerError unless states and gradients are those of the NumPy loop in float64."""
-    expected = numpy_loop(in_float64(net), 1)
-    compare(name, "h", contender.forward(), expected.forward(), net)
+def check(name, contender, net, h, gradients):
+    """Raise WrongAnswerError unless the contender's states and gradients are these."""
+    compare(name, "h", contender.forward(), h, net)
     if contender.both:
-        for label, have, want in zip(("x", "U", "W", "b", "h0"), contender.both(), expected.both(), strict=True):
+        for label, have, want in zip(("x", "U", "W", "b", "h0"), contender.both(), gradients, strict=True):
             compare(name, f"the gradient of {label}", have, want, net)
 
 
 def ready(net, threads, only=None, makers=CONTENDERS):
-    """The contenders that are installed and can do this network, by name, each checked.
+    """The contenders that are installed and can do this network, by name, each checked against NumPy in float64.
 
     Parameters
     ----------
@@ -221,7 +216,8 @@ def ready(net, threads, only=None, makers=CONTENDERS):
     WrongAnswerError
         For one that computes something else.
     """
-    found = {}
+    exact = numpy_loop(Network(*(a.astype(np.float64) for a in net)), 1)
+    h, gradients, found = exact.forward(), exact.both(), {}
     for name, make in makers.items():
         if only is not None and name != "pyrnn" and name not in only:
             continue
@@ -230,6 +226,6 @@ def ready(net, threads, only=None, makers=CONTENDERS):
         except ImportError:
             continue
         if contender is not None:
-            check(name, contender, net)
+            check(name, contender, net, h, gradients)
             found[name] = contender
     return found

@@ -77,6 +77,8 @@ def main():
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--only", type=lambda text: text.split(","))
     options = parser.parse_args()
+    if unknown := set(options.only or ()) - set(contenders.CONTENDERS):
+        parser.error(f"--only: peers are {', '.join(contenders.CONTENDERS)}, got {', '.join(unknown)}")
     timing.pin(options.threads)
     plan, progress = PLANS[options.plan], Progress(sys.stderr)
     results = json.loads(options.results.read_text())

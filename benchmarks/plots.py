@@ -34,8 +34,8 @@ def make(results, folder):
     ):
         if chosen:
             save(draw(chosen), folder / f"{name}.png")
-    if of("grid"):
-        save(overview(select(of("grid"), threads=1), peaks, of("growth")), folder / "speed.png")
+    if single := select(of("grid"), threads=1):
+        save(overview(single, peaks, of("growth")), folder / "speed.png")
 
 
 def save(figure, path):

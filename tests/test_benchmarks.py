@@ -10,6 +10,7 @@ import contenders
 import limits
 import numpy as np
 import pytest
+import sections
 import steppers
 import tables
 import timing
@@ -111,6 +112,12 @@ def test_wrong_arguments(arguments, message):
     assert message in done.stderr
 
 
+def test_unknown_peer(tmp_path):
+    done = run("tanh", "--tiny", "--only", "Theano", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "--only: peers are pyrnn, NumPy, PyTorch, JAX, ONNX Runtime, oneDNN, got Theano" in done.stderr
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", [name for name in contenders.CONTENDERS if name != "pyrnn"])
 @pytest.mark.filterwarnings("ignore")
@@ -189,6 +196,17 @@ def test_operations():
     backward = T * (2 * B * H * H + 2 * B * H * I + 2 * H * B * H + 2 * H * B * I)
     assert limits.operations("forward", H, B, T, I) == forward
     assert limits.operations("both", H, B, T, I) == forward + backward
+
+
+def test_part_of_the_peak(monkeypatch):
+    monkeypatch.setattr(_kernels, "multiply_add_peak", lambda dtype: 5e11, raising=False)
+    plan = sections.PLANS["tiny"]
+    for cell in sections.SECTIONS["peak"].cells(plan, 1):
+        for record in sections.SECTIONS["peak"].measure(cell, plan, 1, None):
+            size = [cell[name] for name in "HBTI"]
+            operations = limits.operations(record["work"], *size) / record["seconds"]["pyrnn"]
+            assert record["operations"] == operations
+            assert record["fraction"] == operations / 5e11
 
 
 @pytest.mark.parametrize("dtype", [np.float32, "float64"])
