@@ -63,7 +63,6 @@ PLANS = {
         nbytes=(1 << 12, 1 << 14),
         tanh=(10,),
         seconds=0,
-        rounds=3,
     ),
 }
 

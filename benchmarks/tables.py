@@ -164,7 +164,8 @@ def make(results):
         f"Plan: {about['plan']}. Ratios: how many times as long as pyrnn, geometric mean (least)."
     ]
     if (about.get("load") or 0) > 0.5:
-        text.append(f"**Other work kept {about['load']:.1f} processors busy when this began: do not quote it.**")
+        load = f"The load was {about['load']:.1f} when this began, by other work or a run before"
+        text.append(f"**{load}: do not quote it.**")
     peaks = [cell for cell in of("peak") if "fraction" in cell]
     for title, chosen, make_table in (
         ("Against the peers", of("grid"), summary),

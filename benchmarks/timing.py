@@ -39,7 +39,7 @@ def in_turn(functions, *, seconds=0.15, rounds=7):
     seconds : float
         How long each function runs over all rounds, about; at least one call a round.
     rounds : int
-        At most; 3 at least, and no more than 3 once the rounds have taken four times what they should.
+        At most; 5 at least, and no more than 5 once the rounds have taken four times what they should.
     """
     repeats, times = {}, {name: [] for name in functions}
     for name, function in functions.items():
@@ -49,7 +49,7 @@ def in_turn(functions, *, seconds=0.15, rounds=7):
         repeats[name] = max(1, int(seconds / rounds / max(1e-7, time.perf_counter() - begin)))
     end = time.perf_counter() + 4 * seconds * len(functions)
     for done in range(rounds):
-        if done >= 3 and time.perf_counter() > end:
+        if done >= 5 and time.perf_counter() > end:
             break
         for name, function in functions.items():
             begin = time.perf_counter()
