@@ -2,12 +2,11 @@
 
 import os
 
-cimport numpy as cnp
-
 import numpy as np
 
-cdef extern from "wait.h":
-    long long pyrnn_nanoseconds() noexcept nogil
+cimport numpy as cnp
+
+from pyrnn._wait cimport pyrnn_nanoseconds
 
 cnp.import_array()
 
@@ -103,6 +102,46 @@ def multiply_add_peak(dtype):
                 run += 1
                 best = max(best, 1e9 * flops / took)
     return best
+
+
+cdef double seconds_to_sum(Py_ssize_t times, Py_ssize_t n, const void *a, bint double_precision) noexcept nogil:
+    """The seconds that one sum takes, from that many sums of the same array."""
+    cdef long long since = pyrnn_nanoseconds()
+    if double_precision:
+        pyrnn_kernels.sum_f64(times, n, <const double *>a)
+    else:
+        pyrnn_kernels.sum_f32(times, n, <const float *>a)
+    return 1e-9 * (pyrnn_nanoseconds() - since) / times
+
+
+def read_bandwidth(nbytes, dtype):
+    """Bytes a second at which one thread reads an array of so many bytes again and again; for benchmarks.
+
+    From the cache that holds so much, or else from memory. The best of 20 passes of a millisecond or more.
+
+    Raises ValueError if not one number fits, TypeError for a dtype other than float32 and float64.
+    """
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"dtype must be float32 or float64, got {dtype}")
+    cdef Py_ssize_t n = nbytes // dtype.itemsize
+    if n < 1:
+        raise ValueError(f"nbytes must be at least {dtype.itemsize}, the size of one {dtype}, got {nbytes}")
+    # Written, since pages that nobody wrote to are all the same page of zeros; a load must not straddle cache lines.
+    cdef cnp.ndarray memory = np.ones(n + 64 // dtype.itemsize, dtype)
+    cdef const char *a = <const char *>memory.data
+    a += -<Py_ssize_t>a & 63
+    cdef bint double_precision = dtype == np.float64
+    cdef Py_ssize_t times = 1
+    cdef double best
+    with nogil:
+        best = seconds_to_sum(times, n, a, double_precision)
+        while best * times < 1e-3:
+            times = times * 2
+            best = seconds_to_sum(times, n, a, double_precision)
+        for _ in range(20):
+            best = min(best, seconds_to_sum(times, n, a, double_precision))
+    return n * dtype.itemsize / best
 
 
 try:

@@ -40,6 +40,9 @@
      *   a [rows, n] stride ld_a   read        sum [n]   read and written */                                          \
     void (*column_sums_##T)(ptrdiff_t rows, ptrdiff_t n, const R *a, ptrdiff_t ld_a, R *sum);                         \
                                                                                                                       \
+    /* times Σ a[i], i < n, in an order of the instruction set's own: to measure reading, not for results. */        \
+    R (*sum_##T)(ptrdiff_t times, ptrdiff_t n, const R *a);                                                           \
+                                                                                                                      \
     /* out[j, i] = a[i, j]: a transposed copy. a [rows, n] stride ld_a, out [n, rows] contiguous. */                  \
     void (*transpose_##T)(ptrdiff_t rows, ptrdiff_t n, const R *a, ptrdiff_t ld_a, R *out);                           \
                                                                                                                       \

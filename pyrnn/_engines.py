@@ -13,6 +13,7 @@ def automatic():
 
     ``fused`` was faster at every size measured wherever there are vector kernels, H 32 to 512 and B 1 to 128
     (CHANGELOG.md has the figures). In plain C every multiply-add is a library call, and ``blas`` wins.
+    ``python -P benchmarks/run.py engines`` measures both engines on every instruction set.
     """
     return "blas" if _kernels.selected() == "base" else "fused"
 

@@ -21,6 +21,8 @@ cdef extern from "kernels.h":
                                 float *sum) noexcept nogil
         void (*column_sums_f64)(Py_ssize_t rows, Py_ssize_t n, const double *a, Py_ssize_t ld_a,
                                 double *sum) noexcept nogil
+        float (*sum_f32)(Py_ssize_t times, Py_ssize_t n, const float *a) noexcept nogil
+        double (*sum_f64)(Py_ssize_t times, Py_ssize_t n, const double *a) noexcept nogil
         void (*transpose_f32)(Py_ssize_t rows, Py_ssize_t n, const float *a, Py_ssize_t ld_a,
                               float *out) noexcept nogil
         void (*transpose_f64)(Py_ssize_t rows, Py_ssize_t n, const double *a, Py_ssize_t ld_a,

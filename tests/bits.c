@@ -46,6 +46,9 @@ enum { MOST = 1 << 16 };
         k->pack_##T(rows, 0, rows, 1, H, T##_a, ld, 0, T##_panels);                                        \
         k->outer_##T(rows, H, H, T##_d, ld, T##_panels, 1, T##_e, ld);                                     \
         k->column_sums_##T(rows, H, T##_d, ld, T##_c);                                                     \
+        for (int i = 0; i < MOST; i++) T##_panels[i] = (R)(i % 7);                                         \
+        const R total = k->sum_##T(3, rows * ld, T##_panels); /* exact in every order */                   \
+        mix(&total, sizeof total);                                                                         \
         k->step_forward_##T(rows, H, T##_b, T##_a, ld);                                                    \
         mix(T##_e, sizeof T##_e), mix(T##_c, sizeof T##_c), mix(T##_a, sizeof T##_a);                      \
         k->step_backward_##T(rows, H, T##_a, ld, T##_b, ld, T##_c, ld, T##_e, ld, T##_d, ld);              \
