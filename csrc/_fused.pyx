@@ -33,7 +33,7 @@ from pyrnn._typed cimport (
 
 cnp.import_array()
 
-cdef Py_ssize_t FEW = 6  # below so many sequences, several steps of one make better tiles than one step of all
+cdef Py_ssize_t FEW = 4  # below so many sequences, several steps of one make better tiles than one step of all
 
 
 # ---- Memory ---------------------------------------------------------------------------------------------------------
@@ -182,24 +182,36 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
     cdef Py_ssize_t t, start = 0, stop, ld = job.ld, ld_previous = job.ld_h0
     cdef const real *x = <const real *>job.x + row * xb
     cdef const real *previous = <const real *>job.h0 + row * job.ld_h0
+    cdef const real *panels_U = <const real *>job.panels_U
+    cdef const real *panels_W = <const real *>job.panels_W
+    cdef const real *b = <const real *>job.b
     cdef real *h = <real *>job.h + row * hb
+    cdef bint merged = B < FEW  # the input product of all steps of a chunk at once
+    cdef Py_ssize_t inputs
     cdef real *state = NULL if job.state == NULL else <real *>job.state + 2 * row * ld
     cdef real *copy = NULL
     cdef long long clock = begin()
     while start < T:
         stop = min(start + job.chunk, T)
-        rows_product(stop - start, B, I, H, x + start * xt, xt, xb, <const real *>job.panels_U, <const real *>job.b,
-                     h + start * ht, ht, hb)
-        clock = lap(clock, INPUT_PRODUCT, member, sizeof(real), 2.0 * (stop - start) * B * H * I,
-                    <double>(stop - start) * B * (I + H) + (H * I if task == start == 0 else 0))
+        if merged:
+            rows_product(stop - start, B, I, H, x + start * xt, xt, xb, panels_U, b, h + start * ht, ht, hb)
+            clock = lap(clock, INPUT_PRODUCT, member, sizeof(real), 2.0 * (stop - start) * B * H * I,
+                        <double>(stop - start) * B * (I + H) + (H * I if task == start == 0 else 0))
         for t in range(start, stop):
             # h_t = tanh(b + U x_t + W h_{t-1})                              (10.8, 10.9)
             if state != NULL:
                 copy = state + t % 2 * B * ld
-            fused_forward(B, H, previous, ld_previous, <const real *>job.panels_W, h + t * ht, hb, copy, ld)
+            if merged:
+                fused_forward(B, 0, H, x, xb, panels_U, previous, ld_previous, panels_W, h + t * ht, hb, h + t * ht, hb,
+                              copy, ld)
+            else:
+                fused_forward(B, I, H, x + t * xt, xb, panels_U, previous, ld_previous, panels_W, b, 0, h + t * ht, hb,
+                              copy, ld)
             previous, ld_previous = (h + t * ht, hb) if copy == NULL else (copy, ld)
-        clock = lap(clock, FORWARD_RECURRENCE, member, sizeof(real), 2.0 * (stop - start) * B * H * H,
-                    2.0 * (stop - start) * B * H + (B * H if start == 0 else 0) + (H * H if task == start == 0 else 0))
+        inputs = 0 if merged else I
+        clock = lap(clock, FORWARD_RECURRENCE, member, sizeof(real), 2.0 * (stop - start) * B * H * (inputs + H),
+                    (stop - start) * B * (inputs + (2.0 if merged else 1.0) * H) + (B * H if start == 0 else 0) +
+                    (H * (inputs + H) if task == start == 0 else 0))
         if stopped(job, member):
             return
         start = stop

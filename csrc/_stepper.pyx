@@ -12,7 +12,7 @@ from pyrnn import _fused
 
 from pyrnn._arrays cimport data, empty, line, lines, padded, real, stride, usable
 from pyrnn._kernels cimport kernels
-from pyrnn._profile cimport FORWARD_RECURRENCE, INPUT_PRODUCT, OUTPUT, begin, lap
+from pyrnn._profile cimport FORWARD_RECURRENCE, OUTPUT, begin, lap
 from pyrnn._typed cimport fused_forward, product
 from pyrnn._wait cimport pyrnn_atomic, pyrnn_exchange
 
@@ -226,11 +226,11 @@ cdef void step_typed(real tag, Stepper self, const real *x, Py_ssize_t ld_x, rea
     cdef real *h = <real *>self.next_h
     cdef long long clock = begin()
     # h_t = tanh(b + U x_t + W h_{t-1})                                      (10.8, 10.9)
-    product(rows, I, H, x, ld_x, <const real *>line(self.panels_U), <const real *>data(self.b), 0, h, ld)
-    clock = lap(clock, INPUT_PRODUCT, 0, sizeof(real), 2.0 * rows * H * I, <double>rows * (I + H) + H * I)
-    fused_forward(rows, H, previous, ld, <const real *>line(self.panels_W), h, ld,
+    fused_forward(rows, I, H, x, ld_x, <const real *>line(self.panels_U), previous, ld,
+                  <const real *>line(self.panels_W), <const real *>data(self.b), 0, h, ld,
                   <real *>NULL if self.with_output else out, ld_out)
-    clock = lap(clock, FORWARD_RECURRENCE, 0, sizeof(real), 2.0 * rows * H * H, 2.0 * rows * H + H * H)
+    clock = lap(clock, FORWARD_RECURRENCE, 0, sizeof(real), 2.0 * rows * H * (I + H),
+                rows * (I + 2.0 * H) + H * (I + H))
     if self.with_output:
         O = self.out_shape[self.ndim - 1]
         # o_t = c + V h_t                                                    (10.10)

@@ -12,9 +12,11 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define UNROLL _Pragma("GCC unroll 12")
 #define ALWAYS_INLINE __attribute__((always_inline))
+#define PREFETCH(p) __builtin_prefetch(p)
 #else
 #define UNROLL
 #define ALWAYS_INLINE
+#define PREFETCH(p) (void)(p)
 #endif
 
 /* Coefficients of tanh.h, printed by coefficients.py. */

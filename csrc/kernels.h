@@ -73,12 +73,15 @@
     void (*outer_##T)(ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const R *D, ptrdiff_t ld_d, const R *panels,             \
                       int accumulate, R *C, ptrdiff_t ld_c);                                                          \
                                                                                                                       \
-    /* A forward step (10.8, 10.9) for `rows` sequences: h = tanh(a + W previous), a = b + U x_t.                     \
-     *   previous  [rows, H]  read; not h       panels of Wᵀ  read                                                  \
-     *   h         [rows, H]  read as a, written as h                                                                 \
-     *   copy      [rows, H]  written with h too; NULL for none */                                                    \
-    void (*fused_forward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *previous, ptrdiff_t ld_previous, const R *panels, \
-                              R *h, ptrdiff_t ld_h, R *copy, ptrdiff_t ld_copy);                                      \
+    /* A forward step (10.8, 10.9) for `rows` sequences: h = tanh(init + U x + W previous).                           \
+     *   x         [rows, inputs]  read; of 0 inputs where init has U x     panels of Uᵀ  read                      \
+     *   previous  [rows, H]       read; not h                               panels of Wᵀ  read                     \
+     *   init      [rows, H]       read: b with ld_init 0, or NULL for zeros; may be h                                \
+     *   h         [rows, H]       written                                                                            \
+     *   copy      [rows, H]       written with h too; NULL for none */                                               \
+    void (*fused_forward_##T)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H, const R *x, ptrdiff_t ld_x,              \
+                              const R *panels_U, const R *previous, ptrdiff_t ld_previous, const R *panels_W,         \
+                              const R *init, ptrdiff_t ld_init, R *h, ptrdiff_t ld_h, R *copy, ptrdiff_t ld_copy);    \
                                                                                                                       \
     /* A backward step (10.21) for `rows` sequences: grad_h = dh + Wᵀ later, delta = (1 - h²) grad_h.              \
      *   later    [rows, H]  read: delta_{t+1}; not delta       panels of W  read                                     \

@@ -37,9 +37,10 @@ cdef extern from "kernels.h":
                             Py_ssize_t ld_out) noexcept nogil
         void (*outer_f32)(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const float *D, Py_ssize_t ld_d,
                           const float *panels, int accumulate, float *C, Py_ssize_t ld_c) noexcept nogil
-        void (*fused_forward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *previous, Py_ssize_t ld_previous,
-                                  const float *panels, float *h, Py_ssize_t ld_h, float *copy,
-                                  Py_ssize_t ld_copy) noexcept nogil
+        void (*fused_forward_f32)(Py_ssize_t rows, Py_ssize_t inputs, Py_ssize_t H, const float *x, Py_ssize_t ld_x,
+                                  const float *panels_U, const float *previous, Py_ssize_t ld_previous,
+                                  const float *panels_W, const float *init, Py_ssize_t ld_init, float *h,
+                                  Py_ssize_t ld_h, float *copy, Py_ssize_t ld_copy) noexcept nogil
         void (*fused_backward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *later, Py_ssize_t ld_later,
                                    const float *panels, const float *h, Py_ssize_t ld_h, const float *dh,
                                    Py_ssize_t ld_dh, float *grad, Py_ssize_t ld_grad, float *delta,
@@ -54,9 +55,10 @@ cdef extern from "kernels.h":
                             Py_ssize_t ld_out) noexcept nogil
         void (*outer_f64)(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const double *D, Py_ssize_t ld_d,
                           const double *panels, int accumulate, double *C, Py_ssize_t ld_c) noexcept nogil
-        void (*fused_forward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *previous, Py_ssize_t ld_previous,
-                                  const double *panels, double *h, Py_ssize_t ld_h, double *copy,
-                                  Py_ssize_t ld_copy) noexcept nogil
+        void (*fused_forward_f64)(Py_ssize_t rows, Py_ssize_t inputs, Py_ssize_t H, const double *x, Py_ssize_t ld_x,
+                                  const double *panels_U, const double *previous, Py_ssize_t ld_previous,
+                                  const double *panels_W, const double *init, Py_ssize_t ld_init, double *h,
+                                  Py_ssize_t ld_h, double *copy, Py_ssize_t ld_copy) noexcept nogil
         void (*fused_backward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *later, Py_ssize_t ld_later,
                                    const double *panels, const double *h, Py_ssize_t ld_h, const double *dh,
                                    Py_ssize_t ld_dh, double *grad, Py_ssize_t ld_grad, double *delta,

@@ -87,13 +87,16 @@ cdef inline void outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real *D, 
         kernels().outer_f64(K, M, N, D, ld_d, panels, accumulate, C, N)
 
 
-cdef inline void fused_forward(Py_ssize_t rows, Py_ssize_t H, const real *previous, Py_ssize_t ld_previous,
-                               const real *panels, real *h, Py_ssize_t ld_h, real *copy,
-                               Py_ssize_t ld_copy) noexcept nogil:
+cdef inline void fused_forward(Py_ssize_t rows, Py_ssize_t I, Py_ssize_t H, const real *x, Py_ssize_t ld_x,
+                               const real *panels_U, const real *previous, Py_ssize_t ld_previous,
+                               const real *panels_W, const real *init, Py_ssize_t ld_init, real *h, Py_ssize_t ld_h,
+                               real *copy, Py_ssize_t ld_copy) noexcept nogil:
     if real is float:
-        kernels().fused_forward_f32(rows, H, previous, ld_previous, panels, h, ld_h, copy, ld_copy)
+        kernels().fused_forward_f32(rows, I, H, x, ld_x, panels_U, previous, ld_previous, panels_W, init, ld_init, h,
+                                    ld_h, copy, ld_copy)
     else:
-        kernels().fused_forward_f64(rows, H, previous, ld_previous, panels, h, ld_h, copy, ld_copy)
+        kernels().fused_forward_f64(rows, I, H, x, ld_x, panels_U, previous, ld_previous, panels_W, init, ld_init, h,
+                                    ld_h, copy, ld_copy)
 
 
 cdef inline void fused_backward(Py_ssize_t rows, Py_ssize_t H, const real *later, Py_ssize_t ld_later,

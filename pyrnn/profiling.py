@@ -77,19 +77,20 @@ class profile:
     The phases are
 
     - pack: weights and inputs laid out for the kernels, or transposed for BLAS;
-    - input product: U x_t for all steps of a chunk of time (10.8);
-    - forward recurrence: W h_{t-1} and tanh (10.8, 10.9);
+    - forward recurrence: b + U x_t + W h_{t-1} and tanh (10.8, 10.9);
+    - input product: U x_t for all steps of a chunk of time (10.8), where that is faster than within the step: in the
+      ``blas`` engine, and in the ``fused`` one with fewer than four sequences;
     - backward recurrence: Wᵀ delta_{t+1} and the slope (10.21), in `backward` and `state_gradients`;
     - weight gradients: dU, dW and db (10.28, 10.26, 10.23);
     - input gradients: dx and dh0;
     - output layer, output gradients: `output` (10.10) and `output_gradients` (10.19, 10.22, 10.24);
     - jacobian: diag(1 - h_t²) W;
-    - wait: for the other members of the team.
+    - wait: for tasks that other members of the team are still at.
 
     A *call* of a phase is one chunk of time on one thread. *Flops* are two for each multiply-add of a matrix product,
-    one for each product of a Jacobian, and none for tanh, slopes, biases and sums of columns: 2 T B H I in the input
-    product. *Bytes* count each operand once per call of a function, as read or written, whatever passes through the
-    caches: T B I + T B H + H I numbers in the input product. *Seconds* of a phase are summed over threads, so that
+    one for each product of a Jacobian, and none for tanh, slopes, biases and sums of columns: 2 T B H I for the inputs.
+    *Bytes* count each operand once per call of a function, as read or written, whatever passes through the caches:
+    T B I + T B H + H I numbers in the input product. *Seconds* of a phase are summed over threads, so that
     rates are those of one thread. In the ``blas`` engine BLAS may use threads of its own within a phase, which are not
     seen here: there fraction_of_peak may exceed 1. A phase that began before the block does not count.
 
@@ -103,7 +104,7 @@ class profile:
     ...     h = pyrnn.forward(np.ones((10, 4, 8)), params.U, params.W)
     >>> p.functions["forward"].calls
     1
-    >>> p.phases["input product"].flops == 2 * 10 * 4 * 16 * 8
+    >>> p.phases["forward recurrence"].flops == 2 * 10 * 4 * 16 * (8 + 16)
     True
     """
 
