@@ -21,8 +21,8 @@ from cpython.pythread cimport (
 from pyrnn._arrays cimport interrupted
 from pyrnn._profile cimport WAIT, begin, lap
 from pyrnn._wait cimport (
-    pyrnn_add, pyrnn_atomic, pyrnn_atomic64, pyrnn_exchange, pyrnn_load, pyrnn_load64, pyrnn_pause, pyrnn_replace64,
-    pyrnn_seconds, pyrnn_store64, pyrnn_yield,
+    pyrnn_add, pyrnn_atomic, pyrnn_atomic64, pyrnn_exchange, pyrnn_keep_off, pyrnn_load, pyrnn_load64, pyrnn_pause,
+    pyrnn_processor, pyrnn_replace64, pyrnn_seconds, pyrnn_store64, pyrnn_thread, pyrnn_yield,
 )
 
 cdef enum:
@@ -36,6 +36,8 @@ cdef int PIECES = 2                # tasks of a round for each member, so that o
 cdef struct Member:
     pyrnn_atomic call              # the number of the last call that it was asked to
     pyrnn_atomic asleep            # 1 while it waits, or is about to wait, for `alarm`
+    pyrnn_atomic thread            # its number in the system, 0 until it has begun
+    long kept_off                  # the processor that it must not run on: that of the caller
     PyThread_type_lock alarm       # held but for the moment of waking it
 
 cdef Member members[MOST]          # members[0] is whoever calls
@@ -95,7 +97,7 @@ cdef void run(work_function work, void *job, Py_ssize_t rounds, Py_ssize_t rows,
               pyrnn_atomic *stop) noexcept nogil:
     global current_work, current_job, current_tasks, current_itemsize
     cdef int i, tasks = <int>min(rows // ROWS, <Py_ssize_t>PIECES * size)
-    cdef long call
+    cdef long call, processor
     if size == 1 or tasks * rounds > 0x7fffffff or pyrnn_exchange(&busy, 1):
         for i in range(rounds):
             work(job, i, 0, 1, 0)
@@ -106,7 +108,11 @@ cdef void run(work_function work, void *job, Py_ssize_t rounds, Py_ssize_t rows,
     pyrnn_exchange(&complete, 0)
     pyrnn_exchange(&total, tasks * rounds)
     pyrnn_store64(&ticket, <long long>call << 32)
+    processor = pyrnn_processor()
     for i in range(1, size):
+        if members[i].kept_off != processor and pyrnn_load(&members[i].thread):
+            members[i].kept_off = processor
+            pyrnn_keep_off(pyrnn_load(&members[i].thread), processor)
         pyrnn_exchange(&members[i].call, call)
         if pyrnn_exchange(&members[i].asleep, 0):
             PyThread_release_lock(members[i].alarm)
@@ -121,6 +127,7 @@ cdef void serve(int index) noexcept nogil:
     cdef long done = 0
     cdef double since
     cdef int i
+    pyrnn_exchange(&me.thread, pyrnn_thread())
     while True:
         since, i = pyrnn_seconds(), 0
         while pyrnn_load(&me.call) == done:
@@ -174,7 +181,8 @@ cdef int team_size(object wanted, double flops, Py_ssize_t rows) except -1:
         return 1
     size = min(size, <Py_ssize_t>(default_threads() if wanted is None else min(wanted, MOST)))
     while started < size:
-        members[started].call, members[started].asleep = 0, 0
+        members[started].call, members[started].asleep, members[started].thread = 0, 0, 0
+        members[started].kept_off = -1
         members[started].alarm = PyThread_allocate_lock()
         if members[started].alarm == NULL:
             break

@@ -74,4 +74,26 @@ static inline long long pyrnn_nanoseconds(void)
 #endif
 }
 
+/* Which processor the calling thread runs on, and which thread it is; -1 where nobody says. */
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+static inline long pyrnn_processor(void) { return sched_getcpu(); }
+static inline long pyrnn_thread(void) { return syscall(SYS_gettid); }
+
+/* Let a thread of this process run on the processors of the calling one, but not on this. The system likes to wake a
+ * thread on the processor of the one that wakes it, where the two then take turns while another processor idles. */
+static inline void pyrnn_keep_off(long thread, long processor)
+{
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) < 0 || CPU_COUNT(&allowed) < 2) return;
+    CPU_CLR((size_t)processor, &allowed);
+    sched_setaffinity((pid_t)thread, sizeof allowed, &allowed);
+}
+#else
+static inline long pyrnn_processor(void) { return -1; }
+static inline long pyrnn_thread(void) { return -1; }
+static inline void pyrnn_keep_off(long thread, long processor) { (void)thread, (void)processor; }
+#endif
+
 #endif

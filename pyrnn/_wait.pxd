@@ -12,3 +12,6 @@ cdef extern from "wait.h":
     void pyrnn_pause() noexcept nogil
     double pyrnn_seconds() noexcept nogil
     long long pyrnn_nanoseconds() noexcept nogil
+    long pyrnn_processor() noexcept nogil
+    long pyrnn_thread() noexcept nogil
+    void pyrnn_keep_off(long thread, long processor) noexcept nogil
