@@ -158,8 +158,8 @@ static inline void V(fetch)(const REAL *a, ptrdiff_t ld, ptrdiff_t rows, ptrdiff
 
 /* out = init + A B + C D, tile by tile, each finished while it is in the nearest cache. A panel stays there for all the
  * rows; rows are shared out evenly between tiles, so that 13 become 7 and 6. */
-static void V(run)(int outer, ptrdiff_t rows, ptrdiff_t N, const V(pair) * ab, const V(pair) * cd, const REAL *init,
-                   ptrdiff_t ld_init, REAL *out, ptrdiff_t ld_out, const V(finish) * finish)
+static void KERNEL(run)(int outer, ptrdiff_t rows, ptrdiff_t N, const V(pair) * ab, const V(pair) * cd,
+                        const REAL *init, ptrdiff_t ld_init, REAL *out, ptrdiff_t ld_out, const V(finish) * finish)
 {
     const ptrdiff_t tiles = (rows + SUMS / 2 - 1) / (SUMS / 2);
     if (!tiles) return;
@@ -246,7 +246,7 @@ static void KERNEL(pack_transposed)(ptrdiff_t K, ptrdiff_t N, const REAL *B, ptr
 static void KERNEL(product)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t N, const REAL *A, ptrdiff_t ld_a, const REAL *panels,
                             const REAL *init, ptrdiff_t ld_init, REAL *out, ptrdiff_t ld_out)
 {
-    V(run)
+    KERNEL(run)
     (0, rows, N, &(V(pair)){K, A, ld_a, panels}, &(V(pair)){0, A, 0, panels}, init, ld_init, out, ld_out,
      &(V(finish)){.what = V(KEEP)});
 }
@@ -254,7 +254,7 @@ static void KERNEL(product)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t N, const REAL
 static void KERNEL(outer)(ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const REAL *D, ptrdiff_t ld_d, const REAL *panels,
                           int accumulate, REAL *C, ptrdiff_t ld_c)
 {
-    V(run)
+    KERNEL(run)
     (1, M, N, &(V(pair)){K, D, ld_d, panels}, &(V(pair)){0, D, 0, panels}, accumulate ? C : NULL, ld_c, C, ld_c,
      &(V(finish)){.what = V(KEEP)});
 }
@@ -264,7 +264,7 @@ static void KERNEL(fused_forward)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H,
                                   const REAL *panels_W, const REAL *init, ptrdiff_t ld_init, REAL *h, ptrdiff_t ld_h,
                                   REAL *copy, ptrdiff_t ld_copy)
 {
-    V(run)
+    KERNEL(run)
     (0, rows, H, &(V(pair)){inputs, x, ld_x, panels_U}, &(V(pair)){H, previous, ld_previous, panels_W}, init, ld_init,
      h, ld_h, &(V(finish)){.what = V(FORWARD), .copy = copy, .ld_copy = ld_copy});
 }
@@ -273,7 +273,7 @@ static void KERNEL(fused_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *late
                                    const REAL *panels, const REAL *h, ptrdiff_t ld_h, const REAL *dh, ptrdiff_t ld_dh,
                                    REAL *grad, ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta)
 {
-    V(run)
+    KERNEL(run)
     (0, rows, H, &(V(pair)){H, later, ld_later, panels}, &(V(pair)){0, later, 0, panels}, dh, ld_dh, delta, ld_delta,
      &(V(finish)){.what = V(BACKWARD), .copy = grad, .ld_copy = ld_grad, .h = h, .ld_h = ld_h});
 }
