@@ -120,20 +120,34 @@ static void KERNEL(jacobian)(ptrdiff_t H, const REAL *restrict h, const REAL *re
     }
 }
 
-static void KERNEL(column_sums)(ptrdiff_t rows, ptrdiff_t n, const REAL *restrict a, ptrdiff_t ld_a, REAL *restrict sum)
+/* The sum of the rows of one register, or of its first n lanes: of sums of 128, and those of sums of 16. */
+static inline VEC V(column_sum)(ptrdiff_t rows, ptrdiff_t n, const REAL *a, ptrdiff_t ld_a)
 {
-    for (ptrdiff_t r = 0; r < rows; r += 64, a += 64 * ld_a) {
-        const ptrdiff_t m = rows - r < 64 ? rows - r : 64;
-        ptrdiff_t j = 0;
-        for (; j + LANES <= n; j += LANES) {
-            VEC s = V(load)(a + j);
-            for (ptrdiff_t i = 1; i < m; i++) s = V(add)(s, V(load)(a + i * ld_a + j));
-            V(store)(sum + j, V(add)(V(load)(sum + j), s));
+    VEC total = V(set)(0), middle = V(set)(0);
+    for (ptrdiff_t r = 0; r < rows; r += 16) {
+        VEC s = V(set)(0);
+        for (ptrdiff_t i = r; i < rows && i < r + 16; i++)
+            s = V(add)(s, n < LANES ? V(load_part)(a + i * ld_a, n) : V(load)(a + i * ld_a));
+        middle = V(add)(middle, s);
+        if (r % 128 == 112 || r + 16 >= rows) {
+            total = V(add)(total, middle);
+            middle = V(set)(0);
         }
-        if (j < n) {
-            VEC s = V(load_part)(a + j, n - j);
-            for (ptrdiff_t i = 1; i < m; i++) s = V(add)(s, V(load_part)(a + i * ld_a + j, n - j));
-            V(store_part)(sum + j, n - j, V(add)(V(load_part)(sum + j, n - j), s));
+    }
+    return total;
+}
+
+static void KERNEL(column_sums)(ptrdiff_t rows, ptrdiff_t n, const REAL *restrict a, ptrdiff_t ld_a, REAL *restrict sum,
+                                REAL *restrict lost)
+{
+    for (ptrdiff_t j = 0; j < n; j += LANES) {
+        const ptrdiff_t m = n - j < LANES ? n - j : LANES;
+        const VEC s = V(column_sum)(rows, m, a + j, ld_a), old = V(load_part)(sum + j, m), new = V(add)(old, s);
+        V(store_part)(sum + j, m, new);
+        if (lost) { /* what is missing in the rounded sum of two numbers is a number (Knuth) */
+            const VEC moved = V(sub)(new, old);
+            const VEC missing = V(add)(V(sub)(old, V(sub)(new, moved)), V(sub)(s, moved));
+            V(store_part)(lost + j, m, V(add)(V(load_part)(lost + j, m), missing));
         }
     }
 }

@@ -2,9 +2,10 @@
  *
  * B [K, N] is packed once into panels two registers wide: panel p holds the columns from 2 LANES p on, as
  * [K, 2 LANES]; the last one is one register wide if that is enough, and has zeros beyond column N. A tile of some rows
- * of A and some registers of B keeps its sums in registers while k runs. Each output is one chain of fused
- * multiply-adds in ascending k that begins with `init`, so its bits depend neither on the tile that it falls into, nor
- * on the number of rows, nor on the instruction set. */
+ * of A and some registers of B keeps its sums in registers while k runs. Each product is one chain of fused
+ * multiply-adds in ascending k that begins with zero; what it is added to is added once, at the end, since what is
+ * small should be added up first. So the bits depend neither on the tile that a number falls into, nor on the number of
+ * rows, nor on the instruction set. */
 
 /* One factor pair of a sum of products: A [rows, K] and panels of B [K, N]. A[i, k] is at A + i ld + k, or, in outer
  * products, at A + k ld + i. */
@@ -32,8 +33,38 @@ static inline ALWAYS_INLINE void V(accumulate)(const int m, const int n, const i
     }
 }
 
-/* The sums of one tile: init + A B, then + C D. `last`: how many lanes of the last register are columns of B. init may
- * be NULL for zeros, and may be out. */
+static inline ALWAYS_INLINE void V(clear)(const int m, const int n, VEC sum[SUMS / 2][8])
+{
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < n; j++) sum[i][j] = V(set)(0);
+}
+
+/* sum += p; nothing where p is NULL. */
+static inline ALWAYS_INLINE void V(add_tile)(const int m, const int n, const REAL *p, ptrdiff_t ld, ptrdiff_t last,
+                                             VEC sum[SUMS / 2][8])
+{
+    if (!p) return;
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < n; j++)
+    {
+        const REAL *q = p + i * ld + j * LANES;
+        sum[i][j] = V(add)(last < LANES && j == n - 1 ? V(load_part)(q, last) : V(load)(q), sum[i][j]);
+    }
+}
+
+static inline ALWAYS_INLINE void V(store_tile)(const int m, const int n, REAL *p, ptrdiff_t ld, ptrdiff_t last,
+                                               VEC sum[SUMS / 2][8])
+{
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < n; j++)
+    {
+        REAL *q = p + i * ld + j * LANES;
+        if (last < LANES && j == n - 1)
+            V(store_part)(q, last, sum[i][j]);
+        else
+            V(store)(q, sum[i][j]);
+    }
+}
+
+/* One tile of init + A B, and then of (init + A B) + C D. Either product may have no k. `last`: how many lanes of the
+ * last register are columns of B. init may be NULL for zeros, and may be out. */
 #define TILE_ARGUMENTS                                                                                            \
     const V(pair) * ab, const V(pair) * cd, ptrdiff_t row, ptrdiff_t column, const REAL *init, ptrdiff_t ld_init, \
         REAL *out, ptrdiff_t ld_out, ptrdiff_t last
@@ -41,23 +72,19 @@ typedef void V(tile_function)(TILE_ARGUMENTS);
 
 static inline ALWAYS_INLINE void V(tile)(const int m, const int n, const int outer, TILE_ARGUMENTS)
 {
-    const int part = last < LANES;
     VEC sum[SUMS / 2][8];
-    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < n; j++)
-    {
-        const REAL *p = init + i * ld_init + j * LANES;
-        sum[i][j] = !init ? V(set)(0) : part && j == n - 1 ? V(load_part)(p, last) : V(load)(p);
+    if (outer || ab->K || !cd->K) {
+        V(clear)(m, n, sum);
+        V(accumulate)(m, n, outer, ab, row, column, sum);
+        V(add_tile)(m, n, init, ld_init, last, sum);
+        V(store_tile)(m, n, out, ld_out, last, sum);
+        init = out, ld_init = ld_out;
+        if (outer || !cd->K) return;
     }
-    V(accumulate)(m, n, outer, ab, row, column, sum);
-    if (!outer) V(accumulate)(m, n, outer, cd, row, column, sum);
-    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < n; j++)
-    {
-        REAL *p = out + i * ld_out + j * LANES;
-        if (part && j == n - 1)
-            V(store_part)(p, last, sum[i][j]);
-        else
-            V(store)(p, sum[i][j]);
-    }
+    V(clear)(m, n, sum);
+    V(accumulate)(m, n, outer, cd, row, column, sum);
+    V(add_tile)(m, n, init, ld_init, last, sum);
+    V(store_tile)(m, n, out, ld_out, last, sum);
 }
 
 /* pyrnn_product_12x2_f32_avx512 and pyrnn_outer_12x2_f32_avx512: 12 rows, 2 registers. */

@@ -18,9 +18,9 @@ cdef extern from "kernels.h":
         void (*jacobian_f32)(Py_ssize_t H, const float *h, const float *W, Py_ssize_t ld_w, float *J) noexcept nogil
         void (*jacobian_f64)(Py_ssize_t H, const double *h, const double *W, Py_ssize_t ld_w, double *J) noexcept nogil
         void (*column_sums_f32)(Py_ssize_t rows, Py_ssize_t n, const float *a, Py_ssize_t ld_a,
-                                float *sum) noexcept nogil
+                                float *sum, float *lost) noexcept nogil
         void (*column_sums_f64)(Py_ssize_t rows, Py_ssize_t n, const double *a, Py_ssize_t ld_a,
-                                double *sum) noexcept nogil
+                                double *sum, double *lost) noexcept nogil
         float (*sum_f32)(Py_ssize_t times, Py_ssize_t n, const float *a) noexcept nogil
         double (*sum_f64)(Py_ssize_t times, Py_ssize_t n, const double *a) noexcept nogil
         void (*transpose_f32)(Py_ssize_t rows, Py_ssize_t n, const float *a, Py_ssize_t ld_a,

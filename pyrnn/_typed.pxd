@@ -36,11 +36,12 @@ cdef inline void jacobian_step(Py_ssize_t H, const real *h, const real *W, Py_ss
         kernels().jacobian_f64(H, h, W, ld_w, J)
 
 
-cdef inline void column_sums(Py_ssize_t rows, Py_ssize_t n, const real *a, Py_ssize_t ld, real *total) noexcept nogil:
+cdef inline void column_sums(Py_ssize_t rows, Py_ssize_t n, const real *a, Py_ssize_t ld, real *total,
+                             real *lost) noexcept nogil:
     if real is float:
-        kernels().column_sums_f32(rows, n, a, ld, total)
+        kernels().column_sums_f32(rows, n, a, ld, total, lost)
     else:
-        kernels().column_sums_f64(rows, n, a, ld, total)
+        kernels().column_sums_f64(rows, n, a, ld, total, lost)
 
 
 cdef inline void transpose(Py_ssize_t rows, Py_ssize_t n, const real *a, Py_ssize_t ld, real *out) noexcept nogil:

@@ -45,7 +45,7 @@ enum { MOST = 1 << 16 };
         mix(T##_b, sizeof T##_b), mix(T##_d, sizeof T##_d);                                                      \
         k->pack_##T(rows, 0, rows, 1, H, T##_a, ld, 0, T##_panels);                                              \
         k->outer_##T(rows, H, H, T##_d, ld, T##_panels, 1, T##_e, ld);                                           \
-        k->column_sums_##T(rows, H, T##_d, ld, T##_c);                                                           \
+        k->column_sums_##T(rows, H, T##_d, ld, T##_c, T##_b);                                                    \
         for (int i = 0; i < MOST; i++) T##_panels[i] = (R)(i % 7);                                               \
         const R total = k->sum_##T(3, rows * ld, T##_panels); /* exact in every order */                         \
         mix(&total, sizeof total);                                                                               \

@@ -95,6 +95,13 @@ def test_bits_do_not_depend_on_threads(dtype, size, chunk, set_chunk_bytes):
             assert bits([_fused.state_gradients(dh, h, W, n_threads)]) == grad_h
 
 
+def test_bits_of_weight_gradients_a_thousand_times():
+    network = arrays(30, 16, 8, 64, np.float32)
+    expected = bits(everything(*network, engine="fused", n_threads=1))
+    for i in range(1000):
+        assert bits(everything(*network, engine="fused", n_threads=(2, 3, 7, 1)[i % 4])) == expected
+
+
 def hashes(command):
     return set(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout.split())
 

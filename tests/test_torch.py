@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import pyrnn
+from pyrnn import reference
 
 torch = pytest.importorskip("torch")
 
@@ -85,3 +86,29 @@ def test_every_kind_of_case_is_drawn():
     kinds = {(n["b"] is None, n["h0"] is None, n["x"].ndim) for n in networks}
     assert kinds >= {(b, h0, 3) for b in (True, False) for h0 in (True, False)} | {(True, True, 2)}
     assert any(len(n["x"]) == 1 for n in networks)
+
+
+def test_long_sequences_are_no_less_accurate():
+    """float32 over 10,000 steps against the reference in float64: root mean square errors, ours over PyTorch's."""
+    T, B, I, H = 10_000, 4, 8, 32
+    quotients = {name: [] for name in ("h", "x", "U", "W", "b")}
+    for seed, gain in enumerate((0.5, 0.9, 1.1, 0.9)):
+        rng = np.random.default_rng(seed)
+        params = pyrnn.initialize(I, H, gain=gain, rng=rng, dtype=np.float32)
+        network = {"x": rng.normal(size=(T, B, I)).astype(np.float32), **params._asdict(), "h0": None}
+        dh = rng.normal(size=(T, B, H)).astype(np.float32)
+        inputs = [network[name] for name in ("x", "U", "W", "b")]
+        exact = [a.astype(np.float64) for a in inputs]
+        h = pyrnn.forward(*inputs)
+        states = reference.forward(*exact)
+        ours = {"h": h} | pyrnn.backward(dh, h, *inputs[:3])._asdict()
+        theirs, gradients = by_autograd(network, dh, False)
+        theirs = {"h": theirs} | gradients
+        truth = {"h": states} | reference.backward(dh.astype(np.float64), states, *exact[:3])._asdict()
+        for name, quotient in quotients.items():
+            square = [np.mean(np.square(g[name] - truth[name])) for g in (ours, theirs)]
+            quotient.append(np.sqrt(square[0] / square[1]))
+    means = {name: np.exp(np.mean(np.log(quotient))) for name, quotient in quotients.items()}
+    # Measured: h 1.01, x 0.99, U 0.2, W 0.5, b 1.0; those near 1 are the roundings of tanh and of delta, not of sums.
+    for name, most in {"h": 1.02, "x": 1.02, "U": 0.5, "W": 0.7, "b": 1.2}.items():
+        assert means[name] <= most, means
