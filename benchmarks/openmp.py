@@ -3,9 +3,8 @@
     OPENBLAS_NUM_THREADS=1 python -P benchmarks/openmp.py
 
 Needs gcc. The OpenMP side is a loop of multiply-adds, cut in two halves by a parallel region; ours is `pyrnn.forward`,
-as long on one thread. Printed: how many times as fast two threads are as one, medians, the two libraries in turn, and
-the processor time of the whole process per call over the time of the call, which shows who waits awake. Then: does a
-child after fork get through a call? The environment OMP_WAIT_POLICY=passive shows libgomp without spinning.
+as long on one thread. Printed: how many times as fast two threads are as one, medians, the two libraries in turn. Then:
+does a child after fork get through a call? The environment OMP_WAIT_POLICY=passive shows libgomp without spinning.
 """
 
 import ctypes
@@ -50,16 +49,15 @@ def openmp_library():
 
 
 def seconds(call, gap, rounds=40):
-    """Medians of time and of processor time, after gaps in which the caller sleeps."""
-    times, busy = [], []
+    """The median time of calls after gaps in which the caller sleeps."""
+    times = []
     for _ in range(rounds):
         if gap:
             time.sleep(gap)
-        began, used = time.perf_counter(), time.process_time()
+        began = time.perf_counter()
         call()
         times.append(time.perf_counter() - began)
-        busy.append(time.process_time() - used)
-    return statistics.median(times), statistics.median(busy)
+    return statistics.median(times)
 
 
 def ours(length):
@@ -67,13 +65,13 @@ def ours(length):
     params = pyrnn.initialize(32, 128, rng=0, dtype=np.float32)
     x = np.random.default_rng(0).standard_normal((20, 16, 32), np.float32)
     call = lambda x, threads: pyrnn.forward(x, params.U, params.W, n_threads=threads)
-    one = seconds(lambda: call(x, 1), 0)[0]
+    one = seconds(lambda: call(x, 1), 0)
     x = np.resize(x, (max(1, round(20 * length / one)), 16, 32))
     return lambda threads: call(x, threads)
 
 
 def theirs(work, length):
-    n = round(1e6 * length / seconds(lambda: work(1_000_000, 1), 0)[0])
+    n = round(1e6 * length / seconds(lambda: work(1_000_000, 1), 0))
     return lambda threads: work(n, threads)
 
 
@@ -91,15 +89,13 @@ def survives_fork(call):
 
 def main():
     work = openmp_library()
-    print(f"OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'not set')}; two threads against one, processors in use")
+    print(f"OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'not set')}; two threads against one")
     print("| call | gap | pyrnn | OpenMP |\n|---|---|---|---|")
     for length in LENGTHS:
         calls = [ours(length), theirs(work, length)]
         for gap in GAPS:
-            cells = []
-            for call in calls:
-                (one, _), (two, busy) = seconds(lambda c=call: c(1), gap), seconds(lambda c=call: c(2), gap)
-                cells.append(f"{one / two:.2f}x, {busy / two:.1f}")
+            ratios = [seconds(lambda c=call: c(1), gap) / seconds(lambda c=call: c(2), gap) for call in calls]
+            cells = [f"{ratio:.2f}x" for ratio in ratios]
             print(f"| {length * 1e3:.1f} ms | {gap * 1e3:.2f} ms | {' | '.join(cells)} |", flush=True)
     print("after fork: pyrnn", "works;" if survives_fork(ours(1e-3)) else "hangs;", end=" ", flush=True)
     print("OpenMP", "works" if survives_fork(theirs(work, 1e-3)) else "hangs")
