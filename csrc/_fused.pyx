@@ -58,7 +58,8 @@ cdef Py_ssize_t spare_bytes = 0  # of a new buffer: what the largest call so far
 
 @cython.final
 @cython.no_gc
-cdef class Scratch:
+@cython.auto_pickle(False)
+cdef class _Scratch:
     """Memory of one call, from a buffer that is kept for the next one.
 
     Fresh pages cost more than the sums of a small call: the system clears and maps each when it is first written, and
@@ -429,18 +430,18 @@ cdef int finish(work_function work, Job *job, Py_ssize_t rounds, Py_ssize_t item
 def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray h0, cnp.ndarray out,
             n_threads=None):
     """Write h [T, B, H] to out and return it; out is new if None, and b may be None."""
-    cdef Scratch scratch = Scratch()
+    cdef _Scratch scratch = _Scratch()
     return run_forward(x, scratch.packed(U, True), scratch.packed(W, True), b, h0, out, n_threads, scratch)
 
 
 def forward_packed(cnp.ndarray x, cnp.ndarray panels_U, cnp.ndarray panels_W, cnp.ndarray b, cnp.ndarray h0,
                    cnp.ndarray out, n_threads=None):
     """forward with panels of Uᵀ and Wᵀ."""
-    return run_forward(x, line(panels_U), line(panels_W), b, h0, out, n_threads, Scratch())
+    return run_forward(x, line(panels_U), line(panels_W), b, h0, out, n_threads, _Scratch())
 
 
 cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *panels_W, cnp.ndarray b, cnp.ndarray h0,
-                             cnp.ndarray out, n_threads, Scratch scratch):
+                             cnp.ndarray out, n_threads, _Scratch scratch):
     cdef Job job
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = h0.shape[1]
     cdef cnp.ndarray h = empty(x, (x.shape[0], x.shape[1], H)) if out is None else out
@@ -461,7 +462,7 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
              n_threads=None):
     """(dx, dU, dW, db, dh0), new arrays."""
     cdef Job job
-    cdef Scratch scratch = Scratch()
+    cdef _Scratch scratch = _Scratch()
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), T = x.shape[0], B = x.shape[1], I = x.shape[2], H = W.shape[0]
     cdef cnp.ndarray dx = empty(x, (T, B, I)), dU = empty(x, (H, I), zero=T == 0), dW = empty(x, (H, H), zero=T == 0)
     cdef cnp.ndarray db = empty(x, (H,), zero=True), dh0 = empty(x, (B, H), zero=T == 0)
@@ -487,7 +488,7 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
 def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, n_threads=None):
     """grad_h [T, B, H], a new array."""
     cdef Job job
-    cdef Scratch scratch = Scratch()
+    cdef _Scratch scratch = _Scratch()
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(h), T = h.shape[0], B = h.shape[1], H = h.shape[2]
     cdef cnp.ndarray grad_h = empty(h, (T, B, H))
     job.T, job.B, job.H, job.ld = T, B, H, padded(H, size)
@@ -515,7 +516,7 @@ cdef cnp.ndarray run_output(real tag, cnp.ndarray h, const void *panels_V, Py_ss
 
 
 cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V):
-    cdef Scratch scratch = Scratch()
+    cdef _Scratch scratch = _Scratch()
     cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2], O = V.shape[0]
     cdef Py_ssize_t dt = stride(do_, 0), db_ = stride(do_, 1), ht = stride(h, 0), hb = stride(h, 1)
     cdef Py_ssize_t chunk = chunk_steps(T, B, max(H, O), sizeof(real))
@@ -537,7 +538,7 @@ cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.nd
 
 def output(cnp.ndarray h, cnp.ndarray V, cnp.ndarray c):
     """o [T, B, O], a new array; c may be None."""
-    cdef Scratch scratch = Scratch()
+    cdef _Scratch scratch = _Scratch()
     return output_with(h, scratch.packed(V, True), V.shape[0], c)
 
 

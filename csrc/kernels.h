@@ -11,90 +11,91 @@
 
 #include <stddef.h>
 
-#define PYRNN_DECLARE(R, T)                                                                                             \
-    /* y[i] = tanh(x[i]), i < n. x, y [n], contiguous; y may be x. Error: tanh.h. */                                    \
-    void (*tanh_##T)(ptrdiff_t n, const R *x, R *y);                                                                    \
-                                                                                                                        \
-    /* y[i] = 1 - tanh²(x[i]), i < n, without cancellation. x, y [n], contiguous; y may be x. Error: tanh.h. */        \
-    void (*sech2_##T)(ptrdiff_t n, const R *x, R *y);                                                                   \
-                                                                                                                        \
-    /* The end of a forward step (10.8, 10.9): h = tanh(a + b), where a holds U x_t + W h_{t-1}.                        \
-     *   h  [rows, H]  stride ld_h   read as a, written as h                                                            \
-     *   b  [H]                      read; NULL for no bias */                                                          \
-    void (*step_forward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *b, R *h, ptrdiff_t ld_h);                            \
-                                                                                                                        \
-    /* The end of a backward step (10.21): grad_h = dh + back, delta = (1 - h²) grad_h.                                \
-     *   h, dh   [rows, H]  read                                                                                        \
-     *   back    [rows, H]  read: Wᵀ delta_{t+1}; NULL for none                                                       \
-     *   grad    [rows, H]  written with grad_h; may be back; NULL if nobody asks                                       \
-     *   delta   [rows, H]  written; may be back */                                                                     \
-    void (*step_backward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *h, ptrdiff_t ld_h, const R *dh, ptrdiff_t ld_dh,    \
-                              const R *back, ptrdiff_t ld_back, R *grad, ptrdiff_t ld_grad, R *delta,                   \
-                              ptrdiff_t ld_delta);                                                                      \
-                                                                                                                        \
-    /* One Jacobian (section 10.2.2): J = diag(1 - h²) W, row i of W scaled by 1 - h_i².                              \
-     *   h [H]  W [H, H] stride ld_w   read        J [H, H] contiguous   written */                                     \
-    void (*jacobian_##T)(ptrdiff_t H, const R *h, const R *W, ptrdiff_t ld_w, R *J);                                    \
-                                                                                                                        \
-    /* sum[j] += Σ_i a[i, j]: of sums of 128 rows, and those of sums of 16. With `lost`, sum + lost is the sum of what \
-     * was added in any number of calls, without their roundings. a [rows, n] stride ld_a   read        sum, lost [n]                                                                    \
-     * read and written; lost may be NULL */                                                                            \
-    void (*column_sums_##T)(ptrdiff_t rows, ptrdiff_t n, const R *a, ptrdiff_t ld_a, R *sum, R *lost);                  \
-                                                                                                                        \
-    /* times Σ a[i], i < n, in an order of the instruction set's own: to measure reading, not for results. */          \
-    R (*sum_##T)(ptrdiff_t times, ptrdiff_t n, const R *a);                                                             \
-                                                                                                                        \
-    /* out[j, i] = a[i, j]: a transposed copy. a [rows, n] stride ld_a, out [n, rows] contiguous. */                    \
-    void (*transpose_##T)(ptrdiff_t rows, ptrdiff_t n, const R *a, ptrdiff_t ld_a, R *out);                             \
-                                                                                                                        \
-    /* Products with packed panels. Each element of A B is one chain of fused multiply-adds in ascending k that         \
-     * begins with zero: its bits depend neither on the other rows nor on the instruction set.                          \
- \                                                                                                                      \
-     * How many numbers the panels of a matrix [K, N] take. */                                                          \
-    ptrdiff_t (*panels_size_##T)(ptrdiff_t K, ptrdiff_t N);                                                             \
-                                                                                                                        \
-    /* Rows `first` to `first` + steps rows - 1 of the panels of a matrix [K, N]; row first + t rows + r is at          \
-     * B + t ld_t + r ld_r.                                                                                             \
-     *   B       read            panels  [panels_size]  those rows written */                                           \
-    void (*pack_##T)(ptrdiff_t K, ptrdiff_t first, ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t N, const R *B,            \
-                     ptrdiff_t ld_t, ptrdiff_t ld_r, R *panels);                                                        \
-                                                                                                                        \
-    /* Panels of the transpose of B [N, K], stride ld_b: the same as pack of a transposed copy. */                      \
-    void (*pack_transposed_##T)(ptrdiff_t K, ptrdiff_t N, const R *B, ptrdiff_t ld_b, R *panels);                       \
-                                                                                                                        \
-    /* out = init + A B, the product first.                                                                             \
-     *   A     [rows, K]  read       panels of B [K, N]  read                                                           \
-     *   init  [rows, N]  read; NULL for zeros; ld_init 0 for one row that all begin with; may be out                   \
-     *   out   [rows, N]  written; not A */                                                                             \
-    void (*product_##T)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t N, const R *A, ptrdiff_t ld_a, const R *panels,          \
-                        const R *init, ptrdiff_t ld_init, R *out, ptrdiff_t ld_out);                                    \
-                                                                                                                        \
-    /* C = Dᵀ X, or C += Dᵀ X where accumulate: the sum of K outer products.                                        \
-     *   D  [K, M]  read       panels of X [K, N]  read       C  [M, N]  written, read where accumulate */              \
-    void (*outer_##T)(ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const R *D, ptrdiff_t ld_d, const R *panels,               \
-                      int accumulate, R *C, ptrdiff_t ld_c);                                                            \
-                                                                                                                        \
-    /* A forward step (10.8, 10.9) for `rows` sequences: h = tanh(init + U x + W previous).                             \
-     *   x         [rows, inputs]  read; of 0 inputs where init has U x     panels of Uᵀ  read                        \
-     *   previous  [rows, H]       read; not h                               panels of Wᵀ  read                       \
-     *   init      [rows, H]       read: b with ld_init 0, or NULL for zeros; may be h                                  \
-     *   h         [rows, H]       written                                                                              \
-     *   copy      [rows, H]       written with h too; NULL for none */                                                 \
-    void (*fused_forward_##T)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H, const R *x, ptrdiff_t ld_x,                \
-                              const R *panels_U, const R *previous, ptrdiff_t ld_previous, const R *panels_W,           \
-                              const R *init, ptrdiff_t ld_init, R *h, ptrdiff_t ld_h, R *copy, ptrdiff_t ld_copy);      \
-                                                                                                                        \
-    /* A backward step (10.21) for `rows` sequences: grad_h = dh + Wᵀ later, delta = (1 - h²) grad_h.                \
-     *   later    [rows, H]  read: delta_{t+1}; not delta       panels of W  read                                       \
-     *   h, dh    [rows, H]  read                                                                                       \
-     *   grad     [rows, H]  written with grad_h; NULL if nobody asks                                                   \
-     *   delta    [rows, H]  written */                                                                                 \
-    void (*fused_backward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *later, ptrdiff_t ld_later, const R *panels,        \
-                               const R *h, ptrdiff_t ld_h, const R *dh, ptrdiff_t ld_dh, R *grad, ptrdiff_t ld_grad,    \
-                               R *delta, ptrdiff_t ld_delta);                                                           \
-                                                                                                                        \
-    /* For measuring a processor: n times s = a[0] s + a[1] on as many registers as the sums of the widest tile take,   \
-     * without memory and without one waiting for another. a[0] becomes the least s. Returns the flops. */              \
+#define PYRNN_DECLARE(R, T)                                                                                            \
+    /* y[i] = tanh(x[i]), i < n. x, y [n], contiguous; y may be x. Error: tanh.h. */                                   \
+    void (*tanh_##T)(ptrdiff_t n, const R *x, R *y);                                                                   \
+                                                                                                                       \
+    /* y[i] = 1 - tanh²(x[i]), i < n, without cancellation. x, y [n], contiguous; y may be x. Error: tanh.h. */       \
+    void (*sech2_##T)(ptrdiff_t n, const R *x, R *y);                                                                  \
+                                                                                                                       \
+    /* The end of a forward step (10.8, 10.9): h = tanh(a + b), where a holds U x_t + W h_{t-1}.                       \
+     *   h  [rows, H]  stride ld_h   read as a, written as h                                                           \
+     *   b  [H]                      read; NULL for no bias */                                                         \
+    void (*step_forward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *b, R *h, ptrdiff_t ld_h);                           \
+                                                                                                                       \
+    /* The end of a backward step (10.21): grad_h = dh + back, delta = (1 - h²) grad_h.                               \
+     *   h, dh   [rows, H]  read                                                                                       \
+     *   back    [rows, H]  read: Wᵀ delta_{t+1}; NULL for none                                                      \
+     *   grad    [rows, H]  written with grad_h; may be back; NULL if nobody asks                                      \
+     *   delta   [rows, H]  written; may be back */                                                                    \
+    void (*step_backward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *h, ptrdiff_t ld_h, const R *dh, ptrdiff_t ld_dh,   \
+                              const R *back, ptrdiff_t ld_back, R *grad, ptrdiff_t ld_grad, R *delta,                  \
+                              ptrdiff_t ld_delta);                                                                     \
+                                                                                                                       \
+    /* One Jacobian (section 10.2.2): J = diag(1 - h²) W, row i of W scaled by 1 - h_i².                             \
+     *   h [H]  W [H, H] stride ld_w   read        J [H, H] contiguous   written */                                    \
+    void (*jacobian_##T)(ptrdiff_t H, const R *h, const R *W, ptrdiff_t ld_w, R *J);                                   \
+                                                                                                                       \
+    /* sum[j] += Σ_i a[i, j]: of sums of 128 rows, and those of sums of 16. With `lost`, sum + lost is the sum of all \
+     * that was added in any number of calls, without their roundings.                                                 \
+     *   a          [rows, n] stride ld_a   read                                                                       \
+     *   sum, lost  [n]                     read and written; lost may be NULL */                                      \
+    void (*column_sums_##T)(ptrdiff_t rows, ptrdiff_t n, const R *a, ptrdiff_t ld_a, R *sum, R *lost);                 \
+                                                                                                                       \
+    /* times Σ a[i], i < n, in an order of the instruction set's own: to measure reading, not for results. */         \
+    R (*sum_##T)(ptrdiff_t times, ptrdiff_t n, const R *a);                                                            \
+                                                                                                                       \
+    /* out[j, i] = a[i, j]: a transposed copy. a [rows, n] stride ld_a, out [n, rows] contiguous. */                   \
+    void (*transpose_##T)(ptrdiff_t rows, ptrdiff_t n, const R *a, ptrdiff_t ld_a, R *out);                            \
+                                                                                                                       \
+    /* Products with packed panels. Each element of A B is one chain of fused multiply-adds in ascending k that        \
+     * begins with zero: its bits depend neither on the other rows nor on the instruction set.                         \
+ \                                                                                                                     \
+     * How many numbers the panels of a matrix [K, N] take. */                                                         \
+    ptrdiff_t (*panels_size_##T)(ptrdiff_t K, ptrdiff_t N);                                                            \
+                                                                                                                       \
+    /* Rows `first` to `first` + steps rows - 1 of the panels of a matrix [K, N]; row first + t rows + r is at         \
+     * B + t ld_t + r ld_r.                                                                                            \
+     *   B       read            panels  [panels_size]  those rows written */                                          \
+    void (*pack_##T)(ptrdiff_t K, ptrdiff_t first, ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t N, const R *B,           \
+                     ptrdiff_t ld_t, ptrdiff_t ld_r, R *panels);                                                       \
+                                                                                                                       \
+    /* Panels of the transpose of B [N, K], stride ld_b: the same as pack of a transposed copy. */                     \
+    void (*pack_transposed_##T)(ptrdiff_t K, ptrdiff_t N, const R *B, ptrdiff_t ld_b, R *panels);                      \
+                                                                                                                       \
+    /* out = init + A B, the product first.                                                                            \
+     *   A     [rows, K]  read       panels of B [K, N]  read                                                          \
+     *   init  [rows, N]  read; NULL for zeros; ld_init 0 for one row that all begin with; may be out                  \
+     *   out   [rows, N]  written; not A */                                                                            \
+    void (*product_##T)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t N, const R *A, ptrdiff_t ld_a, const R *panels,         \
+                        const R *init, ptrdiff_t ld_init, R *out, ptrdiff_t ld_out);                                   \
+                                                                                                                       \
+    /* C = Dᵀ X, or C += Dᵀ X where accumulate: the sum of K outer products.                                       \
+     *   D  [K, M]  read       panels of X [K, N]  read       C  [M, N]  written, read where accumulate */             \
+    void (*outer_##T)(ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const R *D, ptrdiff_t ld_d, const R *panels,              \
+                      int accumulate, R *C, ptrdiff_t ld_c);                                                           \
+                                                                                                                       \
+    /* A forward step (10.8, 10.9) for `rows` sequences: h = tanh(init + U x + W previous).                            \
+     *   x         [rows, inputs]  read; of 0 inputs where init has U x     panels of Uᵀ  read                       \
+     *   previous  [rows, H]       read; not h                               panels of Wᵀ  read                      \
+     *   init      [rows, H]       read: b with ld_init 0, or NULL for zeros; may be h                                 \
+     *   h         [rows, H]       written                                                                             \
+     *   copy      [rows, H]       written with h too; NULL for none */                                                \
+    void (*fused_forward_##T)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H, const R *x, ptrdiff_t ld_x,               \
+                              const R *panels_U, const R *previous, ptrdiff_t ld_previous, const R *panels_W,          \
+                              const R *init, ptrdiff_t ld_init, R *h, ptrdiff_t ld_h, R *copy, ptrdiff_t ld_copy);     \
+                                                                                                                       \
+    /* A backward step (10.21) for `rows` sequences: grad_h = dh + Wᵀ later, delta = (1 - h²) grad_h.               \
+     *   later    [rows, H]  read: delta_{t+1}; not delta       panels of W  read                                      \
+     *   h, dh    [rows, H]  read                                                                                      \
+     *   grad     [rows, H]  written with grad_h; NULL if nobody asks                                                  \
+     *   delta    [rows, H]  written */                                                                                \
+    void (*fused_backward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *later, ptrdiff_t ld_later, const R *panels,       \
+                               const R *h, ptrdiff_t ld_h, const R *dh, ptrdiff_t ld_dh, R *grad, ptrdiff_t ld_grad,   \
+                               R *delta, ptrdiff_t ld_delta);                                                          \
+                                                                                                                       \
+    /* For measuring a processor: n times s = a[0] s + a[1] on as many registers as the sums of the widest tile take,  \
+     * without memory and without one waiting for another. a[0] becomes the least s. Returns the flops. */             \
     ptrdiff_t (*multiply_adds_##T)(ptrdiff_t n, R * a);
 
 typedef struct {
