@@ -43,6 +43,8 @@ def parse():
         parser.error(f"sections are {', '.join(SECTIONS)}, got {', '.join(unknown)}")
     if options.onednn and not options.onednn.is_file():
         parser.error(f"--onednn: there is no file {options.onednn}")
+    if options.onednn and b"rnn_new" not in options.onednn.read_bytes():
+        parser.error(f"--onednn: {options.onednn} is not the library that build_onednn.sh builds")
     if options.threads is not None and options.threads < 1:
         parser.error(f"--threads must be at least 1, got {options.threads}")
     if options.draw and not (options.out / "results.json").is_file():

@@ -103,6 +103,7 @@ def test_tables_of_part_of_the_results(folder):
         (["everything"], "sections are grid, odd"),
         (["--threads", "0"], "--threads must be at least 1, got 0"),
         (["--onednn", "nowhere.so"], "there is no file nowhere.so"),
+        (["--onednn", __file__], "is not the library that build_onednn.sh builds"),
         (["--draw", "--out", "nowhere"], "there is no nowhere/results.json"),
     ],
 )
