@@ -8,7 +8,7 @@ nanoseconds, once per chunk of time.
 
 import os
 
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from pyrnn._wait cimport pyrnn_add, pyrnn_exchange, pyrnn_yield
 
@@ -71,15 +71,14 @@ cdef void record(long long since, long long now, int phase, int member, Py_ssize
 
 def start():
     """Forget everything and record from now on."""
-    cdef int i, phase, kind
+    cdef int i
     cdef long long now = pyrnn_nanoseconds()
     for i in range(ROWS):
-        take(&rows[i])
-        rows[i].since = now
-        for phase in range(COUNT_OF_PHASES):
-            for kind in range(2):
-                rows[i].counts[phase][kind] = Count(0, 0, 0, 0)
-        pyrnn_exchange(&rows[i].locked, 0)
+        with nogil:  # who holds the lock may want the GIL, in a build with line tracing
+            take(&rows[i])
+            rows[i].since = now
+            memset(rows[i].counts, 0, sizeof(rows[i].counts))
+            pyrnn_exchange(&rows[i].locked, 0)
     pyrnn_exchange(&taken, 0)
     pyrnn_add(&number, 1)
     pyrnn_exchange(&running, 1)
@@ -93,10 +92,11 @@ def stop():
     pyrnn_exchange(&running, 0)
     found = []
     for i in range(ROWS):
-        take(&rows[i])
-        member = rows[i].member
-        memcpy(counts, rows[i].counts, sizeof(counts))
-        pyrnn_exchange(&rows[i].locked, 0)
+        with nogil:
+            take(&rows[i])
+            member = rows[i].member
+            memcpy(counts, rows[i].counts, sizeof(counts))
+            pyrnn_exchange(&rows[i].locked, 0)
         for phase in range(COUNT_OF_PHASES):
             for kind in range(2):
                 count = counts[phase][kind]
