@@ -30,12 +30,26 @@ from pyrnn._profile cimport (
 from pyrnn._team cimport run, team_size, work_function
 from pyrnn._wait cimport pyrnn_atomic, pyrnn_exchange, pyrnn_load, pyrnn_seconds
 from pyrnn._typed cimport (
-    column_sums, fused_backward, fused_forward, outer, pack, pack_transposed, panels_size, product, step_backward,
+    column_sums, fused_backward, fused_forward, outer, pack, pack_narrow, pack_transposed, panels_size, product,
+    step_backward,
 )
 
 cnp.import_array()
 
 cdef Py_ssize_t FEW = 4  # below so many sequences, several steps of one make better tiles than one step of all
+# Bytes of the states of a block of sequences at one step: half of a small second-level cache holds those of the step
+# before, those that are fetched for the next, and panels of W.
+# Bytes between rows of delta from which on it is packed for the outer products: so far apart, the rows that a tile runs
+# down fall into few sets of the first-level cache. Measured (AVX2, H = 256 to 512): 3 to 5 % of backward in float32, 5
+# to 10 % in float64; below, the packing costs what it brings.
+cdef enum:
+    BLOCK_BYTES = 1 << 16
+    APART = 1024
+
+
+cdef inline Py_ssize_t block_rows(Py_ssize_t H, Py_ssize_t itemsize) noexcept nogil:
+    """How many sequences go through time together: whole tiles, whose states of two steps stay in the nearer caches."""
+    return max(BLOCK_BYTES // max(H * itemsize, 1) // 12, <Py_ssize_t>2) * 12
 
 
 # ---- Memory ---------------------------------------------------------------------------------------------------------
@@ -163,6 +177,7 @@ cdef struct Job:
     void *delta
     void *panels_x
     void *panels_h
+    void *narrow                   # narrow panels of delta; NULL where it is read as it lies
     double since                   # when the caller last looked for Ctrl-C
     pyrnn_atomic stop              # 1 once a signal handler has raised an exception
 
@@ -183,17 +198,20 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
     """One round: each task its sequences."""
     cdef Py_ssize_t T = job.T, I = job.inputs, H = job.H, xt = job.xt, xb = job.xb, ht = job.ht, hb = job.hb
     cdef Py_ssize_t row = share(job.B, task, tasks), B = share(job.B, task + 1, tasks) - row
-    cdef Py_ssize_t t, start = 0, stop, ld = job.ld, ld_previous = job.ld_h0
+    cdef Py_ssize_t t, start = 0, stop, ld = job.ld, ld_previous
     cdef const real *x = <const real *>job.x + row * xb
-    cdef const real *previous = <const real *>job.h0 + row * job.ld_h0
+    cdef const real *h0 = <const real *>job.h0 + row * job.ld_h0
+    cdef const real *previous
     cdef const real *panels_U = <const real *>job.panels_U
     cdef const real *panels_W = <const real *>job.panels_W
     cdef const real *b = <const real *>job.b
     cdef real *h = <real *>job.h + row * hb
     cdef bint merged = B < FEW  # the input product of all steps of a chunk at once
-    cdef Py_ssize_t inputs
+    cdef Py_ssize_t inputs = 0 if merged else I, block = block_rows(H, sizeof(real)), first, rows
     cdef real *state = NULL if job.state == NULL else <real *>job.state + 2 * row * ld
     cdef real *copy = NULL
+    cdef real *h_t
+    cdef real *next_h
     cdef long long clock = begin()
     while start < T:
         stop = min(start + job.chunk, T)
@@ -201,18 +219,26 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
             rows_product(stop - start, B, I, H, x + start * xt, xt, xb, panels_U, b, h + start * ht, ht, hb)
             clock = lap(clock, INPUT_PRODUCT, member, sizeof(real), 2.0 * (stop - start) * B * H * I,
                         <double>(stop - start) * B * (I + H) + (H * I if task == start == 0 else 0))
-        for t in range(start, stop):
-            # h_t = tanh(b + U x_t + W h_{t-1})                              (10.8, 10.9)
-            if state != NULL:
-                copy = state + t % 2 * B * ld
-            if merged:
-                fused_forward(B, 0, H, x, xb, panels_U, previous, ld_previous, panels_W, h + t * ht, hb, h + t * ht, hb,
-                              copy, ld)
-            else:
-                fused_forward(B, I, H, x + t * xt, xb, panels_U, previous, ld_previous, panels_W, b, 0, h + t * ht, hb,
-                              copy, ld)
-            previous, ld_previous = (h + t * ht, hb) if copy == NULL else (copy, ld)
-        inputs = 0 if merged else I
+        first = 0
+        while first < B:
+            rows = min(block, B - first)
+            for t in range(start, stop):
+                # h_t = tanh(b + U x_t + W h_{t-1})                          (10.8, 10.9)
+                h_t = h + t * ht + first * hb
+                if t == 0:
+                    previous, ld_previous = h0 + first * job.ld_h0, job.ld_h0
+                elif state == NULL:
+                    previous, ld_previous = h_t - ht, hb
+                else:
+                    previous, ld_previous = state + ((t - 1) % 2 * B + first) * ld, ld
+                if state != NULL:
+                    copy = state + (t % 2 * B + first) * ld
+                next_h = NULL
+                if t + 1 < stop and not merged:
+                    next_h = h_t + ht
+                fused_forward(rows, inputs, H, x + t * xt + first * xb, xb, panels_U, previous, ld_previous, panels_W,
+                              h_t if merged else b, hb if merged else 0, h_t, hb, copy, ld, next_h)
+            first += rows
         clock = lap(clock, FORWARD_RECURRENCE, member, sizeof(real), 2.0 * (stop - start) * B * H * (inputs + H),
                     (stop - start) * B * (inputs + (2.0 if merged else 1.0) * H) + (B * H if start == 0 else 0) +
                     (H * (inputs + H) if task == start == 0 else 0))
@@ -248,27 +274,35 @@ cdef void backward_recurrence(real tag, Job *job, Py_ssize_t start, Py_ssize_t s
                               int member) noexcept nogil:
     """delta of the chunk, its rows ld apart, after them the first step of the chunk that follows; panels of x and h."""
     cdef Py_ssize_t T = job.T, B = job.B, I = job.inputs, H = job.H, xt = job.xt, xb = job.xb, ht = job.ht, hb = job.hb
-    cdef Py_ssize_t row = share(B, task, tasks), rows = share(B, task + 1, tasks) - row, n = stop - start, ld = job.ld
-    cdef Py_ssize_t t
+    cdef Py_ssize_t row = share(B, task, tasks), end = share(B, task + 1, tasks), n = stop - start, ld = job.ld
+    cdef Py_ssize_t t, first = row, rows, block = block_rows(H, sizeof(real))
     cdef const real *x = <const real *>job.x
     cdef const real *h = <const real *>job.h
-    cdef const real *dh = <const real *>job.dh
     cdef real *delta = <real *>job.delta
     cdef real *later = delta + job.chunk * B * ld
     cdef real *panels_x = <real *>job.panels_x
     cdef real *panels_h = <real *>job.panels_h
     cdef real *delta_t
+    cdef const real *h_t
+    cdef const real *dh_t
+    cdef bint more
     cdef long long clock = begin()
-    for t in range(stop - 1, start - 1, -1):
-        # delta_t = (1 - h_t²) ∘ (dh_t + Wᵀ delta_{t+1})                     (10.21)
-        delta_t = delta + ((t - start) * B + row) * ld
-        if t == T - 1:
-            step_backward(rows, H, h + t * ht + row * hb, hb, dh + t * job.dt + row * job.db, job.db, <real *>NULL, 0,
-                          <real *>NULL, 0, delta_t, ld)
-        else:
-            fused_backward(rows, H, delta_t + B * ld if t < stop - 1 else later + row * ld, ld,
-                           <const real *>job.panels_W, h + t * ht + row * hb, hb, dh + t * job.dt + row * job.db,
-                           job.db, <real *>NULL, 0, delta_t, ld)
+    while first < end:
+        rows = min(block, end - first)
+        for t in range(stop - 1, start - 1, -1):
+            # delta_t = (1 - h_t²) ∘ (dh_t + Wᵀ delta_{t+1})                 (10.21)
+            delta_t = delta + ((t - start) * B + first) * ld
+            h_t = h + t * ht + first * hb
+            dh_t = <const real *>job.dh + t * job.dt + first * job.db
+            more = t > start and rows >= FEW
+            if t == T - 1:
+                step_backward(rows, H, h_t, hb, dh_t, job.db, <real *>NULL, 0, <real *>NULL, 0, delta_t, ld)
+            else:
+                fused_backward(rows, H, delta_t + B * ld if t < stop - 1 else later + first * ld, ld,
+                               <const real *>job.panels_W, h_t, hb, dh_t, job.db, <real *>NULL, 0, delta_t, ld,
+                               h_t - ht if more else NULL, dh_t - job.dt if more else NULL)
+        first += rows
+    rows = end - row
     memcpy(later + row * ld, delta + row * ld, rows * ld * sizeof(real))
     clock = lap(clock, BACKWARD_RECURRENCE, member, sizeof(real), 2.0 * (min(stop, T - 1) - start) * rows * H * H,
                 3.0 * n * rows * H + (H * H if task == start == 0 else 0))
@@ -287,11 +321,17 @@ cdef void weight_gradients(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop
     cdef Py_ssize_t unit = share(H, task, tasks), units = share(H, task + 1, tasks) - unit
     cdef Py_ssize_t row = share(n * B, task, tasks), rows = share(n * B, task + 1, tasks) - row
     cdef const real *delta = <const real *>job.delta
+    cdef const real *D = delta + unit
+    cdef Py_ssize_t ld_D = ld
     cdef bint accumulate = stop < job.T
     cdef long long clock = begin()
+    if job.narrow != NULL:
+        D, ld_D = <const real *>job.narrow + unit * n * B, 0
+        pack_narrow(n * B, units, delta + unit, ld, <real *>D)
+        clock = lap(clock, PACK, member, sizeof(real), 0, 2.0 * n * B * units)
     # Each task its units: dU = Σ delta_t x_tᵀ    dW = Σ delta_t h_{t-1}ᵀ    db = Σ delta_t   (10.28, 10.26, 10.23)
-    outer(n * B, units, I, delta + unit, ld, <const real *>job.panels_x, accumulate, <real *>job.dU + unit * I)
-    outer(n * B, units, H, delta + unit, ld, <const real *>job.panels_h, accumulate, <real *>job.dW + unit * H)
+    outer(n * B, units, I, D, ld_D, <const real *>job.panels_x, accumulate, <real *>job.dU + unit * I)
+    outer(n * B, units, H, D, ld_D, <const real *>job.panels_h, accumulate, <real *>job.dW + unit * H)
     column_sums(n * B, units, delta + unit, ld, <real *>job.sum_b + unit, <real *>job.lost + unit)
     clock = lap(clock, WEIGHT_GRADIENTS, member, sizeof(real), 2.0 * n * B * units * (I + H),
                 <double>n * B * units + (<double>n * B * (I + H) if task == 0 else 0) +
@@ -324,22 +364,31 @@ cdef void state_gradients_work(real tag, Job *job, Py_ssize_t round, int task, i
     """One round: each task its sequences; delta: 2 B ld numbers, for two steps of each."""
     cdef Py_ssize_t T = job.T, H = job.H, ht = job.ht, hb = job.hb, dt = job.dt, db = job.db, t, ld = job.ld
     cdef Py_ssize_t row = share(job.B, task, tasks), B = share(job.B, task + 1, tasks) - row
-    cdef const real *h = <const real *>job.h + row * hb
-    cdef const real *dh = <const real *>job.dh + row * db
-    cdef real *grad_h = <real *>job.grad_h + row * H
-    cdef real *delta = <real *>job.delta + 2 * row * ld
+    cdef Py_ssize_t first = 0, rows, block = block_rows(H, sizeof(real))
+    cdef real *delta
     cdef real *grad_t
+    cdef const real *h_t
+    cdef const real *dh_t
+    cdef bint more
     cdef long long clock = begin()
-    for t in range(T - 1, -1, -1):
-        # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t    (10.20, 10.21)
-        grad_t = grad_h + t * job.B * H
-        if t == T - 1:
-            step_backward(B, H, h + t * ht, hb, dh + t * dt, db, <real *>NULL, 0, grad_t, H, delta + t % 2 * B * ld, ld)
-        else:
-            fused_backward(B, H, delta + (t + 1) % 2 * B * ld, ld, <const real *>job.panels_W, h + t * ht, hb,
-                           dh + t * dt, db, grad_t, H, delta + t % 2 * B * ld, ld)
-        if stopped(job, member):
-            return
+    while first < B:
+        rows = min(block, B - first)
+        delta = <real *>job.delta + 2 * (row + first) * ld
+        for t in range(T - 1, -1, -1):
+            # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t    (10.20, 10.21)
+            grad_t = <real *>job.grad_h + (t * job.B + row + first) * H
+            h_t = <const real *>job.h + t * ht + (row + first) * hb
+            dh_t = <const real *>job.dh + t * dt + (row + first) * db
+            more = t > 0 and rows >= FEW
+            if t == T - 1:
+                step_backward(rows, H, h_t, hb, dh_t, db, <real *>NULL, 0, grad_t, H, delta + t % 2 * rows * ld, ld)
+            else:
+                fused_backward(rows, H, delta + (t + 1) % 2 * rows * ld, ld, <const real *>job.panels_W, h_t, hb, dh_t,
+                               db, grad_t, H, delta + t % 2 * rows * ld, ld, h_t - ht if more else NULL,
+                               dh_t - dt if more else NULL)
+            if stopped(job, member):
+                return
+        first += rows
     lap(clock, BACKWARD_RECURRENCE, member, sizeof(real), 2.0 * max(T - 1, 0) * B * H * H,
         3.0 * T * B * H + (H * H if task == 0 else 0))
 
@@ -475,6 +524,7 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     job.delta = scratch.take((job.chunk + 1) * B * job.ld * size)
     job.panels_x = scratch.take(panels_size(job.chunk * B, I, size) * size)
     job.panels_h = scratch.take(panels_size(job.chunk * B, H, size) * size)
+    job.narrow = scratch.take(job.chunk * B * H * size) if job.ld * size >= APART else NULL
     job.lost = scratch.take(H * size)
     memset(job.lost, 0, H * size)
     job.dh, job.h, job.x, job.h0 = data(dh), data(h), data(x), data(h0)

@@ -11,10 +11,12 @@
 #define SIMD(word) PYRNN_GLUE(word, ISA)
 #if defined(__GNUC__) || defined(__clang__)
 #define UNROLL _Pragma("GCC unroll 12")
+#define NO_UNROLL _Pragma("GCC unroll 1")
 #define ALWAYS_INLINE __attribute__((always_inline))
 #define PREFETCH(p) __builtin_prefetch(p)
 #else
 #define UNROLL
+#define NO_UNROLL
 #define ALWAYS_INLINE
 #define PREFETCH(p) (void)(p)
 #endif

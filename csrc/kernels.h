@@ -70,29 +70,37 @@
     void (*product_##T)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t N, const R *A, ptrdiff_t ld_a, const R *panels,         \
                         const R *init, ptrdiff_t ld_init, R *out, ptrdiff_t ld_out);                                   \
                                                                                                                        \
+    /* Narrow panels of D [K, M], K M numbers: as many columns each as a tile of outer has rows, the last one fewer.   \
+     *   D  [K, M]  read       panels [K M]  written */                                                                \
+    void (*pack_narrow_##T)(ptrdiff_t K, ptrdiff_t M, const R *D, ptrdiff_t ld_d, R *panels);                          \
+                                                                                                                       \
     /* C = Dᵀ X, or C += Dᵀ X where accumulate: the sum of K outer products.                                       \
-     *   D  [K, M]  read       panels of X [K, N]  read       C  [M, N]  written, read where accumulate */             \
-    void (*outer_##T)(ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const R *D, ptrdiff_t ld_d, const R *panels,              \
-                      int accumulate, R *C, ptrdiff_t ld_c);                                                           \
+     *   D  [K, M]  read: with ld_d 0, narrow panels of it       panels of X [K, N]  read                              \
+     *   C  [M, N]  written, read where accumulate */                                                                  \
+    void (*outer_##T)(ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const R *D, ptrdiff_t ld_d, const R *X, int accumulate,   \
+                      R *C, ptrdiff_t ld_c);                                                                           \
                                                                                                                        \
     /* A forward step (10.8, 10.9) for `rows` sequences: h = tanh(init + U x + W previous).                            \
      *   x         [rows, inputs]  read; of 0 inputs where init has U x     panels of Uᵀ  read                       \
      *   previous  [rows, H]       read; not h                               panels of Wᵀ  read                      \
      *   init      [rows, H]       read: b with ld_init 0, or NULL for zeros; may be h                                 \
      *   h         [rows, H]       written                                                                             \
-     *   copy      [rows, H]       written with h too; NULL for none */                                                \
+     *   copy      [rows, H]       written with h too; NULL for none                                                   \
+     *   next_h    [rows, H]       stride ld_h: brought near, since it is written next; NULL for none */               \
     void (*fused_forward_##T)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H, const R *x, ptrdiff_t ld_x,               \
                               const R *panels_U, const R *previous, ptrdiff_t ld_previous, const R *panels_W,          \
-                              const R *init, ptrdiff_t ld_init, R *h, ptrdiff_t ld_h, R *copy, ptrdiff_t ld_copy);     \
+                              const R *init, ptrdiff_t ld_init, R *h, ptrdiff_t ld_h, R *copy, ptrdiff_t ld_copy,      \
+                              const R *next_h);                                                                        \
                                                                                                                        \
     /* A backward step (10.21) for `rows` sequences: grad_h = dh + Wᵀ later, delta = (1 - h²) grad_h.               \
      *   later    [rows, H]  read: delta_{t+1}; not delta       panels of W  read                                      \
      *   h, dh    [rows, H]  read                                                                                      \
      *   grad     [rows, H]  written with grad_h; NULL if nobody asks                                                  \
-     *   delta    [rows, H]  written */                                                                                \
+     *   delta    [rows, H]  written                                                                                   \
+     *   next_h, next_dh    strides as h and dh: brought near, since they are read next; NULL for none */              \
     void (*fused_backward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *later, ptrdiff_t ld_later, const R *panels,       \
                                const R *h, ptrdiff_t ld_h, const R *dh, ptrdiff_t ld_dh, R *grad, ptrdiff_t ld_grad,   \
-                               R *delta, ptrdiff_t ld_delta);                                                          \
+                               R *delta, ptrdiff_t ld_delta, const R *next_h, const R *next_dh);                       \
                                                                                                                        \
     /* For measuring a processor: n times s = a[0] s + a[1] on as many registers as the sums of the widest tile take,  \
      * without memory and without one waiting for another. a[0] becomes the least s. Returns the flops. */             \

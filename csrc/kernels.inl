@@ -28,6 +28,7 @@
     PYRNN_KERNEL(panels_size, t),     \
     PYRNN_KERNEL(pack, t),            \
     PYRNN_KERNEL(pack_transposed, t), \
+    PYRNN_KERNEL(pack_narrow, t),     \
     PYRNN_KERNEL(product, t),         \
     PYRNN_KERNEL(outer, t),           \
     PYRNN_KERNEL(fused_forward, t),   \

@@ -7,8 +7,7 @@
  * small should be added up first. So the bits depend neither on the tile that a number falls into, nor on the number of
  * rows, nor on the instruction set. */
 
-/* One factor pair of a sum of products: A [rows, K] and panels of B [K, N]. A[i, k] is at A + i ld + k, or, in outer
- * products, at A + k ld + i. */
+/* One factor pair of a product: A [rows, K], its rows ld apart, and panels of B [K, N]. */
 typedef struct {
     ptrdiff_t K;
     const REAL *A;
@@ -16,15 +15,33 @@ typedef struct {
     const REAL *panels;
 } V(pair);
 
-/* sum += A B for the tile of m rows and n registers from this row on and from this column, the first of a panel. */
-static inline ALWAYS_INLINE void V(accumulate)(const int m, const int n, const int outer, const V(pair) * p,
-                                               ptrdiff_t row, ptrdiff_t column, VEC sum[SUMS / 2][8])
+/* A product, and what becomes of it: s = A B, or s = A B + C D where `before`, C D, has any k. Every pointer below
+ * leads to [rows, N], the rows ld apart. KEEP      out = init + s FORWARD   out = copy = tanh(init + s) BACKWARD  copy
+ * = init + s    out = (1 - h²) copy */
+enum { V(KEEP), V(FORWARD), V(BACKWARD) };
+typedef struct {
+    V(pair) pair, before;
+    const REAL *init; /* NULL for zeros; may be out */
+    ptrdiff_t ld_init;
+    REAL *out;
+    ptrdiff_t ld_out;
+    REAL *copy; /* or NULL */
+    ptrdiff_t ld_copy;
+    const REAL *h;
+    ptrdiff_t ld_h;
+    const REAL *next_h, *next_init; /* rows like those of h (FORWARD: of out) and init that are used next; or NULL */
+} V(work);
+
+/* sum += A B for a tile of m rows and n registers: A[i, k] is at A + i ld + k or, in outer products, at A + k ld + i.
+ */
+static inline ALWAYS_INLINE void V(accumulate)(const int m, const int n, const int outer, ptrdiff_t K, const REAL *A,
+                                               ptrdiff_t ld, const REAL *panel, ptrdiff_t next_panel,
+                                               VEC sum[SUMS / 2][8])
 {
-    const ptrdiff_t width = n == 1 ? LANES : 2 * LANES, K = p->K, ld = p->ld;
-    const REAL *A = p->A + (outer ? row : row * ld), *panel = p->panels + column * K;
+    const ptrdiff_t width = n == 1 ? LANES : 2 * LANES;
     VEC b[8];
     for (ptrdiff_t k = 0; k < K; k++) {
-        UNROLL for (int j = 0; j < n; j++) b[j] = V(load)(panel + j / 2 * K * width + k * width + j % 2 * LANES);
+        UNROLL for (int j = 0; j < n; j++) b[j] = V(load)(panel + j / 2 * next_panel + k * width + j % 2 * LANES);
         UNROLL for (int i = 0; i < m; i++)
         {
             const VEC a = V(set)(outer ? A[k * ld + i] : A[i * ld + k]);
@@ -33,107 +50,148 @@ static inline ALWAYS_INLINE void V(accumulate)(const int m, const int n, const i
     }
 }
 
-static inline ALWAYS_INLINE void V(clear)(const int m, const int n, VEC sum[SUMS / 2][8])
+/* The product of a pair from row i and column j on. */
+static inline ALWAYS_INLINE void V(product_tile)(const int m, const int n, const V(pair) * p, ptrdiff_t i, ptrdiff_t j,
+                                                 VEC sum[SUMS / 2][8])
 {
-    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < n; j++) sum[i][j] = V(set)(0);
+    UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] = V(set)(0);
+    V(accumulate)
+    (m, n, 0, p->K, p->A + i * p->ld, p->ld, p->panels + j * p->K, 2 * LANES * p->K, sum);
 }
 
-/* sum += p; nothing where p is NULL. */
+/* A register of memory of which `last` lanes count, if it is the last one of its row. */
+static inline VEC V(load_lanes)(int is_last, const REAL *p, ptrdiff_t last)
+{
+    return is_last && last < LANES ? V(load_part)(p, last) : V(load)(p);
+}
+static inline void V(store_lanes)(int is_last, REAL *p, ptrdiff_t last, VEC a)
+{
+    if (is_last && last < LANES)
+        V(store_part)(p, last, a);
+    else
+        V(store)(p, a);
+}
+
+/* sum = p + sum; nothing where p is NULL. */
 static inline ALWAYS_INLINE void V(add_tile)(const int m, const int n, const REAL *p, ptrdiff_t ld, ptrdiff_t last,
                                              VEC sum[SUMS / 2][8])
 {
     if (!p) return;
-    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < n; j++)
-    {
-        const REAL *q = p + i * ld + j * LANES;
-        sum[i][j] = V(add)(last < LANES && j == n - 1 ? V(load_part)(q, last) : V(load)(q), sum[i][j]);
-    }
+    UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] =
+        V(add)(V(load_lanes)(c == n - 1, p + r * ld + c * LANES, last), sum[r][c]);
 }
 
 static inline ALWAYS_INLINE void V(store_tile)(const int m, const int n, REAL *p, ptrdiff_t ld, ptrdiff_t last,
                                                VEC sum[SUMS / 2][8])
 {
-    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < n; j++)
-    {
-        REAL *q = p + i * ld + j * LANES;
-        if (last < LANES && j == n - 1)
-            V(store_part)(q, last, sum[i][j]);
-        else
-            V(store)(q, sum[i][j]);
-    }
+    UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++)
+        V(store_lanes)(c == n - 1, p + r * ld + c * LANES, last, sum[r][c]);
 }
 
-/* One tile of init + A B, and then of (init + A B) + C D. Either product may have no k. `last`: how many lanes of the
- * last register are columns of B. init may be NULL for zeros, and may be out. */
-#define TILE_ARGUMENTS                                                                                            \
-    const V(pair) * ab, const V(pair) * cd, ptrdiff_t row, ptrdiff_t column, const REAL *init, ptrdiff_t ld_init, \
-        REAL *out, ptrdiff_t ld_out, ptrdiff_t last
-typedef void V(tile_function)(TILE_ARGUMENTS);
+/* The tile of m rows and n registers at row i, column j; `last` lanes of the last register are columns of out. */
+typedef void V(tile_function)(const V(work) * w, ptrdiff_t i, ptrdiff_t j, ptrdiff_t last);
 
-static inline ALWAYS_INLINE void V(tile)(const int m, const int n, const int outer, TILE_ARGUMENTS)
+static inline ALWAYS_INLINE void V(tile)(const int what, const int m, const int n, const V(work) * w, ptrdiff_t i,
+                                         ptrdiff_t j, ptrdiff_t last)
+{
+    const REAL *init = w->init ? w->init + i * w->ld_init + j : NULL;
+    REAL *out = w->out + i * w->ld_out + j, *copy = what != V(KEEP) && w->copy ? w->copy + i * w->ld_copy + j : NULL;
+    VEC sum[SUMS / 2][8], line[SUMS];
+    if (what == V(FORWARD) && w->before.K) {
+        V(product_tile)(m, n, &w->before, i, j, sum);
+        V(add_tile)(m, n, init, w->ld_init, last, sum);
+        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) line[r * n + c] = sum[r][c];
+        V(product_tile)(m, n, &w->pair, i, j, sum);
+        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] =
+            V(add)(line[r * n + c], sum[r][c]);
+    } else {
+        V(product_tile)(m, n, &w->pair, i, j, sum);
+        V(add_tile)(m, n, init, w->ld_init, last, sum);
+    }
+    if (what == V(FORWARD)) {
+        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) line[r * n + c] = sum[r][c];
+        NO_UNROLL for (int x = 0; x < m * n; x++) line[x] = V(tanh)(line[x]);
+        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] = line[r * n + c];
+    }
+    if (copy) V(store_tile)(m, n, copy, w->ld_copy, last, sum);
+    if (what == V(BACKWARD)) {
+        const REAL *h = w->h + i * w->ld_h + j;
+        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] =
+            V(mul)(V(slope)(V(load_lanes)(c == n - 1, h + r * w->ld_h + c * LANES, last)), sum[r][c]);
+    }
+    V(store_tile)(m, n, out, w->ld_out, last, sum);
+}
+
+/* A tile of an outer product: C = or, with `add`, += D X once `done`; until then its sums wait in `sums`. */
+typedef void V(outer_function)(ptrdiff_t K, const REAL *D, ptrdiff_t ld_d, const REAL *X, VEC *sums, int more, int done,
+                               int add, REAL *C, ptrdiff_t ld_c, ptrdiff_t last);
+
+static inline ALWAYS_INLINE void V(outer_tile)(const int m, const int n, ptrdiff_t K, const REAL *D, ptrdiff_t ld_d,
+                                               const REAL *X, VEC *sums, int more, int done, int add, REAL *C,
+                                               ptrdiff_t ld_c, ptrdiff_t last)
 {
     VEC sum[SUMS / 2][8];
-    if (outer || ab->K || !cd->K) {
-        V(clear)(m, n, sum);
-        V(accumulate)(m, n, outer, ab, row, column, sum);
-        V(add_tile)(m, n, init, ld_init, last, sum);
-        V(store_tile)(m, n, out, ld_out, last, sum);
-        init = out, ld_init = ld_out;
-        if (outer || !cd->K) return;
+    if (more)
+        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] = sums[r * n + c];
+    else
+        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] = V(set)(0);
+    V(accumulate)(m, n, 1, K, D, ld_d, X, 0, sum);
+    if (done) {
+        V(add_tile)(m, n, add ? C : NULL, ld_c, last, sum);
+        V(store_tile)(m, n, C, ld_c, last, sum);
+    } else {
+        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sums[r * n + c] = sum[r][c];
     }
-    V(clear)(m, n, sum);
-    V(accumulate)(m, n, outer, cd, row, column, sum);
-    V(add_tile)(m, n, init, ld_init, last, sum);
-    V(store_tile)(m, n, out, ld_out, last, sum);
 }
 
-/* pyrnn_product_12x2_f32_avx512 and pyrnn_outer_12x2_f32_avx512: 12 rows, 2 registers. */
-#define TILE(m, n)                                                               \
-    static void KERNEL(product_##m##x##n)(TILE_ARGUMENTS)                        \
-    {                                                                            \
-        V(tile)(m, n, 0, ab, cd, row, column, init, ld_init, out, ld_out, last); \
+/* pyrnn_forward_12x2_f32_avx512, pyrnn_outer_12x2_f32_avx512 and so on: 12 rows, 2 registers. */
+#define TILE(kind, KIND, m, n)                                                                        \
+    static void KERNEL(kind##_##m##x##n)(const V(work) * w, ptrdiff_t i, ptrdiff_t j, ptrdiff_t last) \
+    {                                                                                                 \
+        V(tile)(V(KIND), m, n, w, i, j, last);                                                        \
     }
-#define OUTER(m, n)                                                              \
-    static void KERNEL(outer_##m##x##n)(TILE_ARGUMENTS)                          \
-    {                                                                            \
-        V(tile)(m, n, 1, ab, cd, row, column, init, ld_init, out, ld_out, last); \
+#define EACH(m, n) TILE(product, KEEP, m, n) TILE(forward, FORWARD, m, n) TILE(backward, BACKWARD, m, n)
+#define OUTER(m, n)                                                                                           \
+    static void KERNEL(outer_##m##x##n)(ptrdiff_t K, const REAL *D, ptrdiff_t ld_d, const REAL *X, VEC *sums, \
+                                        int more, int done, int add, REAL *C, ptrdiff_t ld_c, ptrdiff_t last) \
+    {                                                                                                         \
+        V(outer_tile)(m, n, K, D, ld_d, X, sums, more, done, add, C, ld_c, last);                             \
     }
-#define BOTH(m) TILE(m, 1) TILE(m, 2) OUTER(m, 1) OUTER(m, 2)
+#define ALL(m) EACH(m, 1) EACH(m, 2) OUTER(m, 1) OUTER(m, 2)
 /* clang-format off */
-BOTH(1) BOTH(2) BOTH(3) BOTH(4) BOTH(5) BOTH(6) TILE(1, 4) TILE(2, 4) TILE(3, 4) TILE(1, 8)
+ALL(1) ALL(2) ALL(3) ALL(4) ALL(5) ALL(6) EACH(1, 4) EACH(2, 4) EACH(3, 4) EACH(1, 8)
 #if SUMS == 24
-BOTH(7) BOTH(8) BOTH(9) BOTH(10) BOTH(11) BOTH(12) TILE(4, 4) TILE(5, 4) TILE(6, 4) TILE(2, 8) TILE(3, 8)
+ALL(7) ALL(8) ALL(9) ALL(10) ALL(11) ALL(12) EACH(4, 4) EACH(5, 4) EACH(6, 4) EACH(2, 8) EACH(3, 8)
 #endif
-/* clang-format on */
 #undef TILE
+#undef EACH
 #undef OUTER
-#undef BOTH
-#undef TILE_ARGUMENTS
-
-    /* By the binary logarithm of the registers, then by the rows less one. */
-    static V(tile_function) *const V(product_tiles)[4][SUMS / 2] = {
-#if SUMS == 24
-#define ALL(kind, n)                                                                                                   \
-    KERNEL(kind##_1x##n), KERNEL(kind##_2x##n), KERNEL(kind##_3x##n), KERNEL(kind##_4x##n), KERNEL(kind##_5x##n),      \
-        KERNEL(kind##_6x##n), KERNEL(kind##_7x##n), KERNEL(kind##_8x##n), KERNEL(kind##_9x##n), KERNEL(kind##_10x##n), \
-        KERNEL(kind##_11x##n), KERNEL(kind##_12x##n)
-        {ALL(product, 1)},
-        {ALL(product, 2)},
-        {KERNEL(product_1x4), KERNEL(product_2x4), KERNEL(product_3x4), KERNEL(product_4x4), KERNEL(product_5x4),
-         KERNEL(product_6x4)},
-        {KERNEL(product_1x8), KERNEL(product_2x8), KERNEL(product_3x8)},
-#else
-#define ALL(kind, n)                                                                                              \
-    KERNEL(kind##_1x##n), KERNEL(kind##_2x##n), KERNEL(kind##_3x##n), KERNEL(kind##_4x##n), KERNEL(kind##_5x##n), \
-        KERNEL(kind##_6x##n)
-        {ALL(product, 1)},
-        {ALL(product, 2)},
-        {KERNEL(product_1x4), KERNEL(product_2x4), KERNEL(product_3x4)},
-        {KERNEL(product_1x8)},
-#endif
-};
-static V(tile_function) *const V(outer_tiles)[2][SUMS / 2] = {{ALL(outer, 1)}, {ALL(outer, 2)}};
 #undef ALL
+
+#define T(kind, m, n) KERNEL(kind##_##m##x##n)
+#define UP_TO_3(kind, n) T(kind, 1, n), T(kind, 2, n), T(kind, 3, n)
+#define UP_TO_6(kind, n) UP_TO_3(kind, n), T(kind, 4, n), T(kind, 5, n), T(kind, 6, n)
+#if SUMS == 24
+#define MOST(kind, n) UP_TO_6(kind, n), T(kind, 7, n), T(kind, 8, n), T(kind, 9, n), T(kind, 10, n), T(kind, 11, n), T(kind, 12, n)
+#define HALF(kind) UP_TO_6(kind, 4)
+#define QUARTER(kind) UP_TO_3(kind, 8)
+#else
+#define MOST(kind, n) UP_TO_6(kind, n)
+#define HALF(kind) UP_TO_3(kind, 4)
+#define QUARTER(kind) T(kind, 1, 8)
+#endif
+#define SHAPES(kind) {{MOST(kind, 1)}, {MOST(kind, 2)}, {HALF(kind)}, {QUARTER(kind)}}
+/* By what becomes of them, the binary logarithm of the registers, and the rows less one. */
+static V(tile_function) *const V(tiles)[3][4][SUMS / 2] = {SHAPES(product), SHAPES(forward), SHAPES(backward)};
+static V(outer_function) *const V(outer_tiles)[2][SUMS / 2] = {{MOST(outer, 1)}, {MOST(outer, 2)}};
+/* clang-format on */
+#undef T
+#undef UP_TO_3
+#undef UP_TO_6
+#undef MOST
+#undef HALF
+#undef QUARTER
+#undef SHAPES
 
 /* Registers from column j of N on that a tile of m rows takes, as a binary logarithm: whole panels, or the last one. */
 static inline int V(tile_width)(ptrdiff_t m, ptrdiff_t rest, int widest)
@@ -143,72 +201,41 @@ static inline int V(tile_width)(ptrdiff_t m, ptrdiff_t rest, int widest)
     return 0;
 }
 
-/* What is done with a tile once its sums stand in `out`. */
-typedef struct {
-    enum { V(KEEP), V(FORWARD), V(BACKWARD) } what;
-    REAL *copy; /* FORWARD: a second place for h; BACKWARD: grad; or NULL */
-    ptrdiff_t ld_copy;
-    const REAL *h; /* BACKWARD */
-    ptrdiff_t ld_h;
-} V(finish);
-
-static inline void V(finish_tile)(const V(finish) * f, ptrdiff_t m, ptrdiff_t columns, ptrdiff_t i, ptrdiff_t j,
-                                  REAL *out, ptrdiff_t ld_out)
-{
-    if (f->what == V(KEEP)) return;
-    for (ptrdiff_t r = 0; r < m; r++) {
-        REAL *o = out + r * ld_out, *copy = f->copy ? f->copy + (i + r) * f->ld_copy + j : NULL;
-        const REAL *h = f->what == V(BACKWARD) ? f->h + (i + r) * f->ld_h + j : NULL;
-        for (ptrdiff_t c = 0; c < columns; c += LANES) {
-            const ptrdiff_t n = columns - c;
-            if (n >= LANES) {
-                const VEC s = V(load)(o + c), d = h ? V(mul)(V(slope)(V(load)(h + c)), s) : V(tanh)(s);
-                V(store)(o + c, d);
-                if (copy) V(store)(copy + c, h ? s : d);
-            } else {
-                const VEC s = V(load_part)(o + c, n);
-                const VEC d = h ? V(mul)(V(slope)(V(load_part)(h + c, n)), s) : V(tanh)(s);
-                V(store_part)(o + c, n, d);
-                if (copy) V(store_part)(copy + c, n, h ? s : d);
-            }
-        }
-    }
-}
-
-/* Bring rows of the next tile near while this one is computed. They come from memory, a few cache lines of each, which
- * no processor foresees: 2 % of a backward pass. */
+/* Bring near what the same tile of the step that comes next reads or writes: rows from memory, a cache line or two of
+ * each, which no processor foresees. */
 static inline void V(fetch)(const REAL *a, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t columns)
 {
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t c = 0; c < columns; c += 64 / (ptrdiff_t)sizeof(REAL)) PREFETCH(a + r * ld + c);
 }
 
-/* out = init + A B + C D, tile by tile, each finished while it is in the nearest cache. A panel stays there for all the
- * rows; rows are shared out evenly between tiles, so that 13 become 7 and 6. */
-static void KERNEL(run)(int outer, ptrdiff_t rows, ptrdiff_t N, const V(pair) * ab, const V(pair) * cd,
-                        const REAL *init, ptrdiff_t ld_init, REAL *out, ptrdiff_t ld_out, const V(finish) * finish)
+/* All the work [rows, N], tile by tile. A panel stays in the nearest cache for all the rows; rows are shared out evenly
+ * between tiles, so that 13 become 7 and 6. */
+static void V(run)(const int what, ptrdiff_t rows, ptrdiff_t N, const V(work) * w)
 {
     const ptrdiff_t tiles = (rows + SUMS / 2 - 1) / (SUMS / 2);
     if (!tiles) return;
     const ptrdiff_t small = rows / tiles, larger = rows % tiles; /* `larger` tiles have one row more */
+    const ptrdiff_t ld_h = what == V(FORWARD) ? w->ld_out : w->ld_h;
     for (ptrdiff_t j = 0; j < N;) {
-        const int n = V(tile_width)(small + (larger > 0), N - j, outer ? 1 : 3);
+        const int n = V(tile_width)(small + (larger > 0), N - j, 3);
         const ptrdiff_t registers = (ptrdiff_t)1 << n, columns = N - j < registers * LANES ? N - j : registers * LANES;
         const ptrdiff_t last = columns - (registers - 1) * LANES;
         for (ptrdiff_t t = 0, i = 0; t < tiles; t++) {
-            const ptrdiff_t m = small + (t < larger), next = i + m;
-            V(tile_function) *const tile = outer ? V(outer_tiles)[n][m - 1] : V(product_tiles)[n][m - 1];
-            if (t + 1 < tiles && init && ld_init) V(fetch)(init + next * ld_init + j, ld_init, small, columns);
-            if (t + 1 < tiles && finish->h) V(fetch)(finish->h + next * finish->ld_h + j, finish->ld_h, small, columns);
-            tile(ab, cd, i, j, init ? init + i * ld_init + j : NULL, ld_init, out + i * ld_out + j, ld_out, last);
-            V(finish_tile)(finish, m, columns, i, j, out + i * ld_out + j, ld_out);
-            i = next;
+            const ptrdiff_t m = small + (t < larger);
+            if (w->next_h) V(fetch)(w->next_h + i * ld_h + j, ld_h, m, columns);
+            if (w->next_init) V(fetch)(w->next_init + i * w->ld_init + j, w->ld_init, m, columns);
+            V(tiles)[what][n][m - 1](w, i, j, last);
+            i += m;
         }
         j += registers * LANES;
     }
 }
 
 static ptrdiff_t KERNEL(panels_size)(ptrdiff_t K, ptrdiff_t N) { return K * ((N + LANES - 1) / LANES * LANES); }
+
+/* Rows that are packed together: they stay in the nearest cache while their columns go to one panel after the other. */
+enum { V(PACKED_TOGETHER) = 16 };
 
 static void KERNEL(pack)(ptrdiff_t K, ptrdiff_t first, ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t N, const REAL *B,
                          ptrdiff_t ld_t, ptrdiff_t ld_r, REAL *panels)
@@ -224,6 +251,20 @@ static void KERNEL(pack)(ptrdiff_t K, ptrdiff_t first, ptrdiff_t steps, ptrdiff_
                     V(store)(p + c, rest >= LANES ? V(load)(from) : V(load_part)(from, rest));
                 }
         panels += K * width;
+    }
+}
+
+static void KERNEL(pack_narrow)(ptrdiff_t K, ptrdiff_t M, const REAL *D, ptrdiff_t ld_d, REAL *panels)
+{
+    enum { WIDTH = SUMS / 2 };
+    for (ptrdiff_t k0 = 0; k0 < K; k0 += V(PACKED_TOGETHER)) {
+        const ptrdiff_t end = K - k0 < V(PACKED_TOGETHER) ? K : k0 + V(PACKED_TOGETHER);
+        ptrdiff_t i = 0;
+        for (; i + WIDTH <= M; i += WIDTH)
+            for (ptrdiff_t k = k0; k < end; k++)
+                memcpy(panels + i * K + k * WIDTH, D + k * ld_d + i, WIDTH * sizeof(REAL));
+        for (ptrdiff_t k = k0; i < M && k < end; k++)
+            memcpy(panels + i * K + k * (M - i), D + k * ld_d + i, (size_t)(M - i) * sizeof(REAL));
     }
 }
 
@@ -273,34 +314,73 @@ static void KERNEL(pack_transposed)(ptrdiff_t K, ptrdiff_t N, const REAL *B, ptr
 static void KERNEL(product)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t N, const REAL *A, ptrdiff_t ld_a, const REAL *panels,
                             const REAL *init, ptrdiff_t ld_init, REAL *out, ptrdiff_t ld_out)
 {
-    KERNEL(run)
-    (0, rows, N, &(V(pair)){K, A, ld_a, panels}, &(V(pair)){0, A, 0, panels}, init, ld_init, out, ld_out,
-     &(V(finish)){.what = V(KEEP)});
-}
-
-static void KERNEL(outer)(ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const REAL *D, ptrdiff_t ld_d, const REAL *panels,
-                          int accumulate, REAL *C, ptrdiff_t ld_c)
-{
-    KERNEL(run)
-    (1, M, N, &(V(pair)){K, D, ld_d, panels}, &(V(pair)){0, D, 0, panels}, accumulate ? C : NULL, ld_c, C, ld_c,
-     &(V(finish)){.what = V(KEEP)});
+    V(run)
+    (V(KEEP), rows, N,
+     &(V(work)){.pair = {K, A, ld_a, panels}, .init = init, .ld_init = ld_init, .out = out, .ld_out = ld_out});
 }
 
 static void KERNEL(fused_forward)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H, const REAL *x, ptrdiff_t ld_x,
                                   const REAL *panels_U, const REAL *previous, ptrdiff_t ld_previous,
                                   const REAL *panels_W, const REAL *init, ptrdiff_t ld_init, REAL *h, ptrdiff_t ld_h,
-                                  REAL *copy, ptrdiff_t ld_copy)
+                                  REAL *copy, ptrdiff_t ld_copy, const REAL *next_h)
 {
-    KERNEL(run)
-    (0, rows, H, &(V(pair)){inputs, x, ld_x, panels_U}, &(V(pair)){H, previous, ld_previous, panels_W}, init, ld_init,
-     h, ld_h, &(V(finish)){.what = V(FORWARD), .copy = copy, .ld_copy = ld_copy});
+    V(run)
+    (V(FORWARD), rows, H,
+     &(V(work)){.pair = {H, previous, ld_previous, panels_W},
+                .before = {inputs, x, ld_x, panels_U},
+                .init = init,
+                .ld_init = ld_init,
+                .out = h,
+                .ld_out = ld_h,
+                .copy = copy,
+                .ld_copy = ld_copy,
+                .next_h = next_h});
 }
 
 static void KERNEL(fused_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *later, ptrdiff_t ld_later,
                                    const REAL *panels, const REAL *h, ptrdiff_t ld_h, const REAL *dh, ptrdiff_t ld_dh,
-                                   REAL *grad, ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta)
+                                   REAL *grad, ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta, const REAL *next_h,
+                                   const REAL *next_dh)
 {
-    KERNEL(run)
-    (0, rows, H, &(V(pair)){H, later, ld_later, panels}, &(V(pair)){0, later, 0, panels}, dh, ld_dh, delta, ld_delta,
-     &(V(finish)){.what = V(BACKWARD), .copy = grad, .ld_copy = ld_grad, .h = h, .ld_h = ld_h});
+    V(run)
+    (V(BACKWARD), rows, H,
+     &(V(work)){.pair = {H, later, ld_later, panels},
+                .init = dh,
+                .ld_init = ld_dh,
+                .out = delta,
+                .ld_out = ld_delta,
+                .copy = grad,
+                .ld_copy = ld_grad,
+                .h = h,
+                .ld_h = ld_h,
+                .next_h = next_h,
+                .next_init = next_dh});
+}
+
+/* Blocks as those of any fast matrix product (Goto and van de Geijn 2008): DEPTH rows of a wide panel stay in the first
+ * cache while those of some narrow ones come from the second. The sums of a block of tiles wait for the next DEPTH. */
+static void KERNEL(outer)(ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const REAL *D, ptrdiff_t ld_d, const REAL *X,
+                          int accumulate, REAL *C, ptrdiff_t ld_c)
+{
+    enum { ROWS = SUMS / 2, TILES = 72 / ROWS, DEPTH = 8192 / (LANES * sizeof(REAL)) };
+    VEC sums[TILES][SUMS];
+    for (ptrdiff_t first = 0; first < M; first += TILES * ROWS)
+        for (ptrdiff_t j = 0; j < N; j += 2 * LANES) {
+            const int n = N - j > LANES;
+            const ptrdiff_t width = n ? 2 * LANES : LANES, columns = N - j < width ? N - j : width;
+            ptrdiff_t k = 0, depth;
+            do {
+                depth = K - k < DEPTH ? K - k : DEPTH;
+                const int done = k + depth == K;
+                for (ptrdiff_t t = 0, i = first; t < TILES && i < M; t++, i += ROWS) {
+                    const ptrdiff_t m = M - i < ROWS ? M - i : ROWS;
+                    if (done && accumulate) V(fetch)(C + i * ld_c + j, ld_c, m, columns);
+                    V(outer_tiles)
+                    [n][m - 1](depth, ld_d ? D + k * ld_d + i : D + i * K + k * m, ld_d ? ld_d : m,
+                               X + j * K + k * width, sums[t], k > 0, done, accumulate, C + i * ld_c + j, ld_c,
+                               columns - n * LANES);
+                }
+                k += depth;
+            } while (k < K);
+        }
 }

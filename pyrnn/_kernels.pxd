@@ -35,16 +35,19 @@ cdef extern from "kernels.h":
         void (*product_f32)(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const float *A, Py_ssize_t ld_a,
                             const float *panels, const float *init, Py_ssize_t ld_init, float *out,
                             Py_ssize_t ld_out) noexcept nogil
-        void (*outer_f32)(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const float *D, Py_ssize_t ld_d,
-                          const float *panels, int accumulate, float *C, Py_ssize_t ld_c) noexcept nogil
+        void (*pack_narrow_f32)(Py_ssize_t K, Py_ssize_t M, const float *D, Py_ssize_t ld_d,
+                                float *panels) noexcept nogil
+        void (*outer_f32)(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const float *D, Py_ssize_t ld_d, const float *X,
+                          int accumulate, float *C, Py_ssize_t ld_c) noexcept nogil
         void (*fused_forward_f32)(Py_ssize_t rows, Py_ssize_t inputs, Py_ssize_t H, const float *x, Py_ssize_t ld_x,
                                   const float *panels_U, const float *previous, Py_ssize_t ld_previous,
                                   const float *panels_W, const float *init, Py_ssize_t ld_init, float *h,
-                                  Py_ssize_t ld_h, float *copy, Py_ssize_t ld_copy) noexcept nogil
+                                  Py_ssize_t ld_h, float *copy, Py_ssize_t ld_copy,
+                                  const float *next_h) noexcept nogil
         void (*fused_backward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *later, Py_ssize_t ld_later,
                                    const float *panels, const float *h, Py_ssize_t ld_h, const float *dh,
                                    Py_ssize_t ld_dh, float *grad, Py_ssize_t ld_grad, float *delta,
-                                   Py_ssize_t ld_delta) noexcept nogil
+                                   Py_ssize_t ld_delta, const float *next_h, const float *next_dh) noexcept nogil
         Py_ssize_t (*panels_size_f64)(Py_ssize_t K, Py_ssize_t N) noexcept nogil
         void (*pack_f64)(Py_ssize_t K, Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t N,
                          const double *B, Py_ssize_t ld_t, Py_ssize_t ld_r, double *panels) noexcept nogil
@@ -53,16 +56,19 @@ cdef extern from "kernels.h":
         void (*product_f64)(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const double *A, Py_ssize_t ld_a,
                             const double *panels, const double *init, Py_ssize_t ld_init, double *out,
                             Py_ssize_t ld_out) noexcept nogil
-        void (*outer_f64)(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const double *D, Py_ssize_t ld_d,
-                          const double *panels, int accumulate, double *C, Py_ssize_t ld_c) noexcept nogil
+        void (*pack_narrow_f64)(Py_ssize_t K, Py_ssize_t M, const double *D, Py_ssize_t ld_d,
+                                double *panels) noexcept nogil
+        void (*outer_f64)(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const double *D, Py_ssize_t ld_d, const double *X,
+                          int accumulate, double *C, Py_ssize_t ld_c) noexcept nogil
         void (*fused_forward_f64)(Py_ssize_t rows, Py_ssize_t inputs, Py_ssize_t H, const double *x, Py_ssize_t ld_x,
                                   const double *panels_U, const double *previous, Py_ssize_t ld_previous,
                                   const double *panels_W, const double *init, Py_ssize_t ld_init, double *h,
-                                  Py_ssize_t ld_h, double *copy, Py_ssize_t ld_copy) noexcept nogil
+                                  Py_ssize_t ld_h, double *copy, Py_ssize_t ld_copy,
+                                  const double *next_h) noexcept nogil
         void (*fused_backward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *later, Py_ssize_t ld_later,
                                    const double *panels, const double *h, Py_ssize_t ld_h, const double *dh,
                                    Py_ssize_t ld_dh, double *grad, Py_ssize_t ld_grad, double *delta,
-                                   Py_ssize_t ld_delta) noexcept nogil
+                                   Py_ssize_t ld_delta, const double *next_h, const double *next_dh) noexcept nogil
         Py_ssize_t (*multiply_adds_f32)(Py_ssize_t n, float *a) noexcept nogil
         Py_ssize_t (*multiply_adds_f64)(Py_ssize_t n, double *a) noexcept nogil
     pyrnn_kernel_table pyrnn_kernels
