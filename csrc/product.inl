@@ -29,7 +29,6 @@ typedef struct {
     ptrdiff_t ld_copy;
     const REAL *h;
     ptrdiff_t ld_h;
-    const REAL *next_h, *next_init; /* rows like those of h (FORWARD: of out) and init that are used next; or NULL */
 } V(work);
 
 /* sum += A B for a tile of m rows and n registers: A[i, k] is at A + i ld + k or, in outer products, at A + k ld + i.
@@ -193,43 +192,56 @@ static V(outer_function) *const V(outer_tiles)[2][SUMS / 2] = {{MOST(outer, 1)},
 #undef QUARTER
 #undef SHAPES
 
-/* Registers from column j of N on that a tile of m rows takes, as a binary logarithm: whole panels, or the last one. */
-static inline int V(tile_width)(ptrdiff_t m, ptrdiff_t rest, int widest)
-{
-    for (int n = widest; n > 0; n--)
-        if ((m << n) <= SUMS && rest > (((ptrdiff_t)1 << n) - 1) * LANES) return n;
-    return 0;
-}
-
-/* Bring near what the same tile of the step that comes next reads or writes: rows from memory, a cache line or two of
- * each, which no processor foresees. */
+/* Bring near what a tile reads and writes once its sums are there: a few cache lines of each of some rows from memory,
+ * which no processor foresees. Both ends count, since rows begin where they like. */
 static inline void V(fetch)(const REAL *a, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t columns)
 {
-    for (ptrdiff_t r = 0; r < rows; r++)
+    for (ptrdiff_t r = 0; r < rows; r++) {
         for (ptrdiff_t c = 0; c < columns; c += 64 / (ptrdiff_t)sizeof(REAL)) PREFETCH(a + r * ld + c);
+        PREFETCH(a + r * ld + columns - 1);
+    }
 }
 
-/* All the work [rows, N], tile by tile. A panel stays in the nearest cache for all the rows; rows are shared out evenly
- * between tiles, so that 13 become 7 and 6. */
-static void V(run)(const int what, ptrdiff_t rows, ptrdiff_t N, const V(work) * w)
+/* The columns of 2^n registers from column j on, for all the rows. They are shared out evenly between tiles, so that 13
+ * become 7 and 6: `larger` tiles have one more than `small`. */
+static inline void V(run_columns)(const int what, ptrdiff_t tiles, ptrdiff_t small, ptrdiff_t larger, ptrdiff_t N,
+                                  const V(work) * w, ptrdiff_t j, int n)
 {
-    const ptrdiff_t tiles = (rows + SUMS / 2 - 1) / (SUMS / 2);
-    if (!tiles) return;
-    const ptrdiff_t small = rows / tiles, larger = rows % tiles; /* `larger` tiles have one row more */
-    const ptrdiff_t ld_h = what == V(FORWARD) ? w->ld_out : w->ld_h;
-    for (ptrdiff_t j = 0; j < N;) {
-        const int n = V(tile_width)(small + (larger > 0), N - j, 3);
-        const ptrdiff_t registers = (ptrdiff_t)1 << n, columns = N - j < registers * LANES ? N - j : registers * LANES;
-        const ptrdiff_t last = columns - (registers - 1) * LANES;
-        for (ptrdiff_t t = 0, i = 0; t < tiles; t++) {
-            const ptrdiff_t m = small + (t < larger);
-            if (w->next_h) V(fetch)(w->next_h + i * ld_h + j, ld_h, m, columns);
-            if (w->next_init) V(fetch)(w->next_init + i * w->ld_init + j, w->ld_init, m, columns);
-            V(tiles)[what][n][m - 1](w, i, j, last);
-            i += m;
+    const ptrdiff_t most = LANES << n, columns = N - j < most ? N - j : most;
+    for (ptrdiff_t t = 0, i = 0; t < tiles; t++) {
+        const ptrdiff_t m = small + (t < larger);
+        if (what != V(KEEP)) V(fetch)(w->out + i * w->ld_out + j, w->ld_out, m, columns);
+        if (what == V(BACKWARD)) {
+            V(fetch)(w->h + i * w->ld_h + j, w->ld_h, m, columns);
+            V(fetch)(w->init + i * w->ld_init + j, w->ld_init, m, columns);
         }
-        j += registers * LANES;
+        V(tiles)[what][n][m - 1](w, i, j, columns - (most - LANES));
+        i += m;
     }
+}
+
+/* All the work [rows, N], tile by tile, from the left or from the right. A panel stays in the nearest cache for all the
+ * rows. Tiles are as wide as their rows allow; what is left has one of each smaller width that it takes. */
+static void V(run)(const int what, ptrdiff_t rows, ptrdiff_t N, const V(work) * w, int from_right)
+{
+    const ptrdiff_t tiles = (rows + SUMS / 2 - 1) / (SUMS / 2), registers = (N + LANES - 1) / LANES;
+    if (!tiles || !registers) return;
+    const ptrdiff_t small = rows / tiles, larger = rows % tiles, m = small + (larger > 0);
+    int widest = 3;
+    while (m << widest > SUMS || (ptrdiff_t)1 << widest > registers) widest--;
+#define COLUMNS(r, n) V(run_columns)(what, tiles, small, larger, N, w, (r)*LANES, n)
+    if (from_right) {
+        ptrdiff_t r = registers;
+        for (int n = 0; n < widest; n++)
+            if (registers >> n & 1) COLUMNS(r -= (ptrdiff_t)1 << n, n);
+        while (r > 0) COLUMNS(r -= (ptrdiff_t)1 << widest, widest);
+    } else {
+        ptrdiff_t r = 0;
+        for (; r + ((ptrdiff_t)1 << widest) <= registers; r += (ptrdiff_t)1 << widest) COLUMNS(r, widest);
+        for (int n = widest - 1; n >= 0; n--)
+            if (registers >> n & 1) COLUMNS(r, n), r += (ptrdiff_t)1 << n;
+    }
+#undef COLUMNS
 }
 
 static ptrdiff_t KERNEL(panels_size)(ptrdiff_t K, ptrdiff_t N) { return K * ((N + LANES - 1) / LANES * LANES); }
@@ -237,21 +249,40 @@ static ptrdiff_t KERNEL(panels_size)(ptrdiff_t K, ptrdiff_t N) { return K * ((N 
 /* Rows that are packed together: they stay in the nearest cache while their columns go to one panel after the other. */
 enum { V(PACKED_TOGETHER) = 16 };
 
+/* Rows of one matrix, all to their places in the panels. */
+static inline void V(pack_rows)(ptrdiff_t K, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t N, const REAL *B,
+                                ptrdiff_t ld_r, REAL *panels)
+{
+    ptrdiff_t j = 0;
+    for (; j + 2 * LANES <= N; j += 2 * LANES, panels += K * 2 * LANES)
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            const VEC a = V(load)(B + r * ld_r + j), b = V(load)(B + r * ld_r + j + LANES);
+            V(store)(panels + (first + r) * 2 * LANES, a);
+            V(store)(panels + (first + r) * 2 * LANES + LANES, b);
+        }
+    if (j == N) return;
+    const ptrdiff_t width = N - j > LANES ? 2 * LANES : LANES;
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (ptrdiff_t c = 0; c < width; c += LANES) {
+            const ptrdiff_t rest = N - j - c;
+            const REAL *from = B + r * ld_r + j + c;
+            V(store)
+            (panels + (first + r) * width + c, rest >= LANES ? V(load)(from) : V(load_part)(from, rest));
+        }
+}
+
 static void KERNEL(pack)(ptrdiff_t K, ptrdiff_t first, ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t N, const REAL *B,
                          ptrdiff_t ld_t, ptrdiff_t ld_r, REAL *panels)
 {
-    for (ptrdiff_t j = 0; j < N; j += 2 * LANES) {
-        const ptrdiff_t width = N - j > LANES ? 2 * LANES : LANES;
-        REAL *p = panels + first * width;
-        for (ptrdiff_t t = 0; t < steps; t++)
-            for (ptrdiff_t r = 0; r < rows; r++, p += width)
-                for (ptrdiff_t c = 0; c < width; c += LANES) {
-                    const REAL *from = B + t * ld_t + r * ld_r + j + c;
-                    const ptrdiff_t rest = N - j - c;
-                    V(store)(p + c, rest >= LANES ? V(load)(from) : V(load_part)(from, rest));
-                }
-        panels += K * width;
+    if (rows == 1) { /* rows and steps change places: blocks of rows are long */
+        rows = steps, ld_r = ld_t;
+        steps = 1;
     }
+    for (ptrdiff_t t = 0; t < steps; t++)
+        for (ptrdiff_t r = 0; r < rows; r += V(PACKED_TOGETHER)) {
+            const ptrdiff_t n = rows - r < V(PACKED_TOGETHER) ? rows - r : V(PACKED_TOGETHER);
+            V(pack_rows)(K, first + t * rows + r, n, N, B + t * ld_t + r * ld_r, ld_r, panels);
+        }
 }
 
 static void KERNEL(pack_narrow)(ptrdiff_t K, ptrdiff_t M, const REAL *D, ptrdiff_t ld_d, REAL *panels)
@@ -316,13 +347,13 @@ static void KERNEL(product)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t N, const REAL
 {
     V(run)
     (V(KEEP), rows, N,
-     &(V(work)){.pair = {K, A, ld_a, panels}, .init = init, .ld_init = ld_init, .out = out, .ld_out = ld_out});
+     &(V(work)){.pair = {K, A, ld_a, panels}, .init = init, .ld_init = ld_init, .out = out, .ld_out = ld_out}, 0);
 }
 
 static void KERNEL(fused_forward)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H, const REAL *x, ptrdiff_t ld_x,
                                   const REAL *panels_U, const REAL *previous, ptrdiff_t ld_previous,
                                   const REAL *panels_W, const REAL *init, ptrdiff_t ld_init, REAL *h, ptrdiff_t ld_h,
-                                  REAL *copy, ptrdiff_t ld_copy, const REAL *next_h)
+                                  REAL *copy, ptrdiff_t ld_copy, int from_right)
 {
     V(run)
     (V(FORWARD), rows, H,
@@ -333,14 +364,13 @@ static void KERNEL(fused_forward)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H,
                 .out = h,
                 .ld_out = ld_h,
                 .copy = copy,
-                .ld_copy = ld_copy,
-                .next_h = next_h});
+                .ld_copy = ld_copy},
+     from_right);
 }
 
 static void KERNEL(fused_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *later, ptrdiff_t ld_later,
                                    const REAL *panels, const REAL *h, ptrdiff_t ld_h, const REAL *dh, ptrdiff_t ld_dh,
-                                   REAL *grad, ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta, const REAL *next_h,
-                                   const REAL *next_dh)
+                                   REAL *grad, ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta, int from_right)
 {
     V(run)
     (V(BACKWARD), rows, H,
@@ -352,9 +382,8 @@ static void KERNEL(fused_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *late
                 .copy = grad,
                 .ld_copy = ld_grad,
                 .h = h,
-                .ld_h = ld_h,
-                .next_h = next_h,
-                .next_init = next_dh});
+                .ld_h = ld_h},
+     from_right);
 }
 
 /* Blocks as those of any fast matrix product (Goto and van de Geijn 2008): DEPTH rows of a wide panel stay in the first
