@@ -420,6 +420,35 @@ def read_in_place(*arrays):
     return True
 
 
+cdef inline bint has_shape(object a, int kind, int ndim, Py_ssize_t first, Py_ssize_t second,
+                           Py_ssize_t third) noexcept:
+    """Whether it is an array of this shape that the loops read as it lies; of matrices, each row behind the last."""
+    return (type(a) is cnp.ndarray and cnp.PyArray_NDIM(a) == ndim and usable(a, kind)
+            and cnp.PyArray_DIM(a, 0) == first
+            and (ndim < 2 or cnp.PyArray_DIM(a, 1) == second)
+            and (ndim < 3 or cnp.PyArray_DIM(a, 2) == third)
+            and (ndim != 2 or stride(a, 0) >= second))
+
+
+def fit(x, U, W, b, h0, dh=None, h=None):
+    """Whether forward, or backward where there is dh, takes the arguments as they are: b and h0 may be None.
+
+    What it says no to may still be right: it is the short way past the checks, 0.2 us instead of 3.
+    """
+    cdef Py_ssize_t T, B, I, H
+    cdef int kind
+    if type(x) is not cnp.ndarray or type(U) is not cnp.ndarray or cnp.PyArray_NDIM(x) != 3 or cnp.PyArray_NDIM(U) != 2:
+        return False
+    kind = cnp.PyArray_TYPE(x)
+    if kind != cnp.NPY_FLOAT32 and kind != cnp.NPY_FLOAT64:
+        return False
+    T, B, I = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), cnp.PyArray_DIM(x, 2)
+    H = cnp.PyArray_DIM(U, 0)
+    return (usable(x, kind) and has_shape(U, kind, 2, H, I, 0) and has_shape(W, kind, 2, H, H, 0)
+            and (b is None or has_shape(b, kind, 1, H, 0, 0)) and (h0 is None or has_shape(h0, kind, 2, B, H, 0))
+            and (dh is None or has_shape(dh, kind, 3, T, B, H) and has_shape(h, kind, 3, T, B, H)))
+
+
 def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray h0, cnp.ndarray out,
             n_threads=None):
     """Write h [T, B, H] to out and return it; out is new if None, and b may be None. BLAS has threads of its own."""

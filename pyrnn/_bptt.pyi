@@ -1,6 +1,9 @@
 from numpy import ndarray
 
 def read_in_place(*arrays: object) -> bool: ...
+def fit(
+    x: object, U: object, W: object, b: object, h0: object, dh: object | None = None, h: object | None = None
+) -> bool: ...
 def forward(
     x: ndarray,
     U: ndarray,

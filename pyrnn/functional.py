@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pyrnn import _checks, _engines
+from pyrnn import _bptt, _checks, _engines
 from pyrnn._results import Gradients
 
 
@@ -68,6 +68,8 @@ def forward(x, U, W, b=None, h0=None, *, out=None, n_threads=None, engine="auto"
            [0.867 , 0.642 ]])
     """
     compiled = _engines.choose(engine, n_threads)
+    if out is None and _bptt.fit(x, U, W, b, h0):
+        return compiled.forward(x, U, W, b, _initial(h0, x.shape[1], len(U), x.dtype), None, n_threads)
     given = {"x": x, "U": U, "W": W, "b": b, "h0": h0}
     x, U, W, b, h0 = _checks.as_real_arrays("b", "h0", **given)
     states = _check_network(x, U, W, h0)
@@ -145,6 +147,8 @@ def backward(dh, h, x, U, W, h0=None, *, n_threads=None, engine="auto"):
            [2.582 ]])
     """
     compiled = _engines.choose(engine, n_threads)
+    if dh is not None and _bptt.fit(x, U, W, None, h0, dh, h):
+        return Gradients(*compiled.backward(dh, h, x, U, W, _initial(h0, x.shape[1], len(U), x.dtype), n_threads))
     dh, h, x, U, W, h0 = _checks.as_real_arrays("h0", dh=dh, h=h, x=x, U=U, W=W, h0=h0)
     states = _check_network(x, U, W, h0)
     H = U.shape[0]
