@@ -536,3 +536,51 @@ def test_beyond_32_bits(network, assert_close, T, B, H):
     for t in (0, 1, 2, -7, -2, -1):
         for i in {0, h.shape[1] // 2, h.shape[1] - 1}:
             assert_close(h[t, i], steady[t], 1e-5)
+
+
+class Subclass(np.ndarray):
+    pass
+
+
+def unaligned(a):
+    return np.frombuffer(b"\0" + a.tobytes(), np.uint8)[1:].view(a.dtype).reshape(a.shape)
+
+
+def one_too_many(a):
+    return np.concatenate([a, a[-1:]])
+
+
+def rows_overlap(a):
+    return np.lib.stride_tricks.as_strided(a, a.shape, (0, a.itemsize))
+
+
+OTHERWISE = {
+    "a list": np.ndarray.tolist,
+    "a subclass": lambda a: a.view(Subclass),
+    "float32": lambda a: a.astype(np.float32),
+    "integers": lambda a: a.astype(np.int64),
+    "byte order": lambda a: a.astype(a.dtype.newbyteorder()),
+    "columns apart": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "unaligned": unaligned,
+    "one row too many": one_too_many,
+    "one column too many": lambda a: one_too_many(a.T).T.copy(),
+    "an axis too many": lambda a: a[np.newaxis],
+}
+
+
+@pytest.mark.parametrize("otherwise", OTHERWISE)
+@pytest.mark.parametrize("name", ["x", "U", "W", "b", "h0", "dh", "h"])
+def test_only_what_fits_goes_past_the_checks(network, name, otherwise):
+    n = {k: v for k, v in network(dtype=np.float64).items() if k in ("x", "U", "W", "b", "h0", "dh", "h")}
+    assert pyrnn._bptt.fit(**n)
+    assert not pyrnn._bptt.fit(**n | {name: OTHERWISE[otherwise](n[name])})
+
+
+def test_what_fits_and_may_be_missing(network):
+    n = network(dtype=np.float64)
+    assert pyrnn._bptt.fit(n["x"], n["U"], n["W"], None, None)
+    for name in ("U", "W"):
+        assert not pyrnn._bptt.fit(*({**n, name: rows_overlap(n[name])}[k] for k in ("x", "U", "W", "b", "h0")))
+    assert not pyrnn._bptt.fit(n["x"], n["U"], n["W"], None, None, n["dh"], None)
+    for name in ("x", "U", "W"):
+        assert not pyrnn._bptt.fit(*({**n, name: None}[k] for k in ("x", "U", "W", "b", "h0")))

@@ -14,6 +14,9 @@ from pyrnn import _fused, _kernels, _team, reference
 
 ROOT = Path(__file__).parent.parent
 SIZES = [(5, 3, 4, 6), (1, 1, 1, 1), (40, 20, 7, 33), (12, 8, 64, 128), (30, 1, 3, 50), (6, 13, 9, 512), (7, 64, 1, 17)]
+SIZES += [
+    (9, 70, 5, 400)
+]  # several blocks of sequences, delta packed, more rows than a tile of dW goes through at once
 
 
 @pytest.fixture(params=[name for name in _kernels.available() if name != "base"])
@@ -79,7 +82,7 @@ def test_bits_do_not_depend_on_strides(dtype, instruction_set):
     )
 
 
-@pytest.mark.parametrize("size", [(50, 64, 17, 128), (40, 13, 5, 100), (5, 40, 200, 300), (200, 9, 3, 64)])
+@pytest.mark.parametrize("size", [(50, 64, 17, 128), (40, 13, 5, 100), (9, 70, 200, 300), (200, 9, 3, 64)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("chunk", [1 << 13, 1 << 19])
 def test_bits_do_not_depend_on_threads(dtype, size, chunk, set_chunk_bytes):
