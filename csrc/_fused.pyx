@@ -10,9 +10,6 @@ The same sums as _bptt.pyx; see there for the letters, the chunks of time and ho
   half.
 - Threads share out the sequences, each with the loop over time inside. In backward the rounds of the team are, for each
   chunk, the sequences and then the rows of dU and dW: no number is summed by two of them.
-- Where one to three sequences leave each panel of W to be read once a step, every other step goes through the panels
-  from the last to the first: what the step before has left in a cache is used before it is replaced. Measured (AVX2,
-  B = 1): 1.04 times as fast at H = 128 and 256, 1.1 to 1.2 times at H = 512. Of more sequences, it is slower.
 - Rows that a tile reads side by side must not fall into the same sets of the first-level cache, as they do when they
   lie a multiple of 2 KB apart (measured, H = 512 float32: 119 GF/s became 76). Such states are kept a second time,
   padded.
@@ -40,14 +37,17 @@ from pyrnn._typed cimport (
 cnp.import_array()
 
 cdef Py_ssize_t FEW = 4  # below so many sequences, several steps of one make better tiles than one step of all
-# Bytes of the states of a block of sequences at one step: a small second-level cache holds those of two steps, and the
-# panels of W that go past them.
+
 # Bytes between rows of delta from which on it is packed for the outer products: so far apart, the rows that a tile runs
-# down fall into few sets of the first-level cache. Measured (AVX2, H = 256 to 512): 3 to 5 % of backward in float32, 5
+# down fall into few sets of the first-level cache. Measured (AVX2, H = 256 to 512): 1 to 5 % of backward in float32, 5
 # to 10 % in float64; below, the packing costs what it brings.
 cdef enum:
-    BLOCK_BYTES = 96 << 10
     APART = 1024
+
+# Bytes of the states of a block of sequences at one step: a small second-level cache holds those of two steps, and the
+# panels of W that go past them. Measured: 2 % at H = 512, B = 128 in float32; from 64 to 128 KB all the same.
+cdef enum:
+    BLOCK_BYTES = 96 << 10
 
 
 cdef inline Py_ssize_t block_rows(Py_ssize_t left, Py_ssize_t H, Py_ssize_t itemsize) noexcept nogil:
@@ -238,8 +238,7 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
                 if state != NULL:
                     copy = state + (t % 2 * B + first) * ld
                 fused_forward(rows, inputs, H, x + t * xt + first * xb, xb, panels_U, previous, ld_previous, panels_W,
-                              h_t if merged else b, hb if merged else 0, h_t, hb, copy, ld,
-                              t % 2 == 1 and rows < FEW)
+                              h_t if merged else b, hb if merged else 0, h_t, hb, copy, ld, t % 2)
             first += rows
         clock = lap(clock, FORWARD_RECURRENCE, member, sizeof(real), 2.0 * (stop - start) * B * H * (inputs + H),
                     (stop - start) * B * (inputs + (2.0 if merged else 1.0) * H) + (B * H if start == 0 else 0) +
@@ -300,7 +299,7 @@ cdef void backward_recurrence(real tag, Job *job, Py_ssize_t start, Py_ssize_t s
             else:
                 fused_backward(rows, H, delta_t + B * ld if t < stop - 1 else later + first * ld, ld,
                                <const real *>job.panels_W, h_t, hb, dh_t, job.db, <real *>NULL, 0, delta_t, ld,
-                               t % 2 == 1 and rows < FEW)
+                               t % 2)
         first += rows
     rows = end - row
     memcpy(later + row * ld, delta + row * ld, rows * ld * sizeof(real))
@@ -382,7 +381,7 @@ cdef void state_gradients_work(real tag, Job *job, Py_ssize_t round, int task, i
                 step_backward(rows, H, h_t, hb, dh_t, db, <real *>NULL, 0, grad_t, H, delta + t % 2 * rows * ld, ld)
             else:
                 fused_backward(rows, H, delta + (t + 1) % 2 * rows * ld, ld, <const real *>job.panels_W, h_t, hb, dh_t,
-                               db, grad_t, H, delta + t % 2 * rows * ld, ld, t % 2 == 1 and rows < FEW)
+                               db, grad_t, H, delta + t % 2 * rows * ld, ld, t % 2)
             if stopped(job, member):
                 return
         first += rows

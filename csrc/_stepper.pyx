@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from pyrnn import _fused
 
-from pyrnn._arrays cimport data, empty, line, lines, padded, real, stride, usable
+from pyrnn._arrays cimport data, empty, fits, line, lines, padded, real, stride
 from pyrnn._kernels cimport kernels
 from pyrnn._profile cimport FORWARD_RECURRENCE, OUTPUT, begin, lap
 from pyrnn._typed cimport fused_forward, product
@@ -83,11 +83,6 @@ cdef class Stepper:
 
     cdef inline void release(self) noexcept nogil:
         pyrnn_exchange(&self.busy, 0)
-
-    cdef inline bint fits(self, object a, const cnp.npy_intp *shape) noexcept:
-        """Whether it is an array of this shape that the kernels read as it lies."""
-        return (type(a) is cnp.ndarray and cnp.PyArray_NDIM(a) == self.ndim and cnp.PyArray_DIM(a, 0) == shape[0]
-                and cnp.PyArray_DIM(a, self.ndim - 1) == shape[self.ndim - 1] and usable(a, self.kind))
 
     cdef inline Py_ssize_t row_stride(self, cnp.ndarray a) noexcept:
         return stride(a, 0) if self.ndim == 2 else 0
@@ -162,8 +157,9 @@ cdef class Stepper:
         [0.7616 0.642 ]
         [0.867 0.642]
         """
-        cdef bint in_place = out is None or self.fits(out, self.out_shape) and self.written_in_place(out)
-        if self.fits(x, self.x_shape) and in_place and (out is None or self.apart(x, out)):
+        cdef bint in_place = out is None or (
+            fits(out, self.kind, self.ndim, self.out_shape) and self.written_in_place(out))
+        if fits(x, self.kind, self.ndim, self.x_shape) and in_place and (out is None or self.apart(x, out)):
             return self.advance(x, out)
         result = self.advance(self._checked(x, out), None)
         if out is None:

@@ -86,21 +86,22 @@
      *   init      [rows, H]       read: b with ld_init 0, or NULL for zeros; may be h                                 \
      *   h         [rows, H]       written                                                                             \
      *   copy      [rows, H]       written with h too; NULL for none                                                   \
-     * from_right: begin with the last panels, so that those used last by the step before are used first. */           \
+     * odd: 0 and 1 from step to step, so that few rows find panels in the cache that the step before has left there.  \
+     */                                                                                                                \
     void (*fused_forward_##T)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H, const R *x, ptrdiff_t ld_x,               \
                               const R *panels_U, const R *previous, ptrdiff_t ld_previous, const R *panels_W,          \
                               const R *init, ptrdiff_t ld_init, R *h, ptrdiff_t ld_h, R *copy, ptrdiff_t ld_copy,      \
-                              int from_right);                                                                         \
+                              int odd);                                                                                \
                                                                                                                        \
     /* A backward step (10.21) for `rows` sequences: grad_h = dh + Wᵀ later, delta = (1 - h²) grad_h.               \
      *   later    [rows, H]  read: delta_{t+1}; not delta       panels of W  read                                      \
      *   h, dh    [rows, H]  read                                                                                      \
      *   grad     [rows, H]  written with grad_h; NULL if nobody asks                                                  \
      *   delta    [rows, H]  written                                                                                   \
-     * from_right: as in fused_forward. */                                                                             \
+     * odd: as in fused_forward. */                                                                                    \
     void (*fused_backward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *later, ptrdiff_t ld_later, const R *panels,       \
                                const R *h, ptrdiff_t ld_h, const R *dh, ptrdiff_t ld_dh, R *grad, ptrdiff_t ld_grad,   \
-                               R *delta, ptrdiff_t ld_delta, int from_right);                                          \
+                               R *delta, ptrdiff_t ld_delta, int odd);                                                 \
                                                                                                                        \
     /* For measuring a processor: n times s = a[0] s + a[1] on as many registers as the sums of the widest tile take,  \
      * without memory and without one waiting for another. a[0] becomes the least s. Returns the flops. */             \

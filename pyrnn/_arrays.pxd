@@ -41,6 +41,17 @@ cdef inline bint usable(cnp.ndarray a, int kind) noexcept:
     return cnp.PyArray_STRIDE(a, last) == size or cnp.PyArray_DIM(a, last) == 1
 
 
+cdef inline bint fits(object a, int kind, int ndim, const cnp.npy_intp *shape) noexcept:
+    """Whether it is an array of this type and shape that the loops can read as it lies; a subclass may mean another."""
+    cdef int i
+    if type(a) is not cnp.ndarray or cnp.PyArray_NDIM(a) != ndim:
+        return False
+    for i in range(ndim):
+        if cnp.PyArray_DIM(a, i) != shape[i]:
+            return False
+    return usable(a, kind)
+
+
 cdef inline int check_signals() noexcept with gil:
     return PyErr_CheckSignals()
 

@@ -43,11 +43,11 @@ cdef extern from "kernels.h":
                                   const float *panels_U, const float *previous, Py_ssize_t ld_previous,
                                   const float *panels_W, const float *init, Py_ssize_t ld_init, float *h,
                                   Py_ssize_t ld_h, float *copy, Py_ssize_t ld_copy,
-                                  int from_right) noexcept nogil
+                                  int odd) noexcept nogil
         void (*fused_backward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *later, Py_ssize_t ld_later,
                                    const float *panels, const float *h, Py_ssize_t ld_h, const float *dh,
                                    Py_ssize_t ld_dh, float *grad, Py_ssize_t ld_grad, float *delta,
-                                   Py_ssize_t ld_delta, int from_right) noexcept nogil
+                                   Py_ssize_t ld_delta, int odd) noexcept nogil
         Py_ssize_t (*panels_size_f64)(Py_ssize_t K, Py_ssize_t N) noexcept nogil
         void (*pack_f64)(Py_ssize_t K, Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t N,
                          const double *B, Py_ssize_t ld_t, Py_ssize_t ld_r, double *panels) noexcept nogil
@@ -64,11 +64,11 @@ cdef extern from "kernels.h":
                                   const double *panels_U, const double *previous, Py_ssize_t ld_previous,
                                   const double *panels_W, const double *init, Py_ssize_t ld_init, double *h,
                                   Py_ssize_t ld_h, double *copy, Py_ssize_t ld_copy,
-                                  int from_right) noexcept nogil
+                                  int odd) noexcept nogil
         void (*fused_backward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *later, Py_ssize_t ld_later,
                                    const double *panels, const double *h, Py_ssize_t ld_h, const double *dh,
                                    Py_ssize_t ld_dh, double *grad, Py_ssize_t ld_grad, double *delta,
-                                   Py_ssize_t ld_delta, int from_right) noexcept nogil
+                                   Py_ssize_t ld_delta, int odd) noexcept nogil
         Py_ssize_t (*multiply_adds_f32)(Py_ssize_t n, float *a) noexcept nogil
         Py_ssize_t (*multiply_adds_f64)(Py_ssize_t n, double *a) noexcept nogil
     pyrnn_kernel_table pyrnn_kernels

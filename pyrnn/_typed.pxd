@@ -98,22 +98,22 @@ cdef inline void outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real *D, 
 cdef inline void fused_forward(Py_ssize_t rows, Py_ssize_t I, Py_ssize_t H, const real *x, Py_ssize_t ld_x,
                                const real *panels_U, const real *previous, Py_ssize_t ld_previous,
                                const real *panels_W, const real *init, Py_ssize_t ld_init, real *h, Py_ssize_t ld_h,
-                               real *copy, Py_ssize_t ld_copy, bint from_right) noexcept nogil:
+                               real *copy, Py_ssize_t ld_copy, bint odd) noexcept nogil:
     if real is float:
         kernels().fused_forward_f32(rows, I, H, x, ld_x, panels_U, previous, ld_previous, panels_W, init, ld_init, h,
-                                    ld_h, copy, ld_copy, from_right)
+                                    ld_h, copy, ld_copy, odd)
     else:
         kernels().fused_forward_f64(rows, I, H, x, ld_x, panels_U, previous, ld_previous, panels_W, init, ld_init, h,
-                                    ld_h, copy, ld_copy, from_right)
+                                    ld_h, copy, ld_copy, odd)
 
 
 cdef inline void fused_backward(Py_ssize_t rows, Py_ssize_t H, const real *later, Py_ssize_t ld_later,
                                 const real *panels, const real *h, Py_ssize_t ld_h, const real *dh, Py_ssize_t ld_dh,
                                 real *grad, Py_ssize_t ld_grad, real *delta, Py_ssize_t ld_delta,
-                                bint from_right) noexcept nogil:
+                                bint odd) noexcept nogil:
     if real is float:
         kernels().fused_backward_f32(rows, H, later, ld_later, panels, h, ld_h, dh, ld_dh, grad, ld_grad, delta,
-                                     ld_delta, from_right)
+                                     ld_delta, odd)
     else:
         kernels().fused_backward_f64(rows, H, later, ld_later, panels, h, ld_h, dh, ld_dh, grad, ld_grad, delta,
-                                     ld_delta, from_right)
+                                     ld_delta, odd)

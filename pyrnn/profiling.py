@@ -76,7 +76,7 @@ class profile:
     -----
     The phases are
 
-    - pack: weights and inputs laid out for the kernels, or transposed for BLAS;
+    - pack: weights, inputs and deltas laid out for the kernels, or weights transposed for BLAS;
     - forward recurrence: b + U x_t + W h_{t-1} and tanh (10.8, 10.9);
     - input product: U x_t for all steps of a chunk of time (10.8), where that is faster than within the step: in the
       ``blas`` engine, and in the ``fused`` one with fewer than four sequences;
