@@ -12,7 +12,7 @@ thread: 512 KB against 4 MB is within 3 % up to H = 256, and at H = 1000 slower 
 """
 
 cimport numpy as cnp
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from pyrnn._arrays cimport data, empty, fits, gather, interrupted, pass_on, pyrnn_seconds, real, stride, usable
 from pyrnn._blas cimport by_rows
@@ -20,7 +20,10 @@ from pyrnn._profile cimport (
     BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, JACOBIAN, OUTPUT, OUTPUT_GRADIENTS, PACK,
     WEIGHT_GRADIENTS, begin, lap,
 )
-from pyrnn._typed cimport column_sums, gemm, jacobian_step, step_backward, step_forward, transpose
+from pyrnn._typed cimport (
+    column_sums, gemm, jacobian_step, leaky_step_backward, leaky_step_forward, step_backward, step_forward,
+    times_difference, transpose,
+)
 
 cnp.import_array()
 
@@ -80,122 +83,269 @@ cdef void merged_gradient(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t N
     gemm(True, False, H, N, T * B, delta, ld_d, rows, ld, accumulate, dU, N)
 
 
+cdef inline void add_rows(Py_ssize_t rows, Py_ssize_t H, const real *a, Py_ssize_t ld_a, real *out,
+                          Py_ssize_t ld) noexcept nogil:
+    """out += a."""
+    cdef Py_ssize_t i, j
+    for i in range(rows):
+        for j in range(H):
+            out[i * ld + j] += a[i * ld_a + j]
+
+
 # ---- Forward --------------------------------------------------------------------------------------------------------
-cdef int forward_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t I, Py_ssize_t H, const real *x, Py_ssize_t xt,
-                      Py_ssize_t xb, const real *U, Py_ssize_t ld_u, const real *W, Py_ssize_t ld_w, bint transposed,
-                      const real *b, const real *h0, Py_ssize_t ld_h0, real *h, Py_ssize_t ht, Py_ssize_t hb,
-                      Py_ssize_t chunk, real *copy) noexcept nogil:
-    cdef Py_ssize_t t, start = 0, stop, ld_previous = ld_h0
-    cdef const real *previous = h0
+cdef int forward_loop(real tag, Job *job, const real *U, Py_ssize_t ld_u, const real *W, Py_ssize_t ld_w,
+                      bint transposed, real *copy) noexcept nogil:
+    cdef Py_ssize_t B = job.B, I = job.inputs, H = job.H, c, t, start, stop, n, rows
+    cdef Py_ssize_t ld_fed = job.ld_fed0, ld_past = job.ld_h0
+    cdef const real *fed = <const real *>job.fed0
+    cdef const real *past = <const real *>job.h0
+    cdef const real *x
     cdef real *h_t
     cdef double since = pyrnn_seconds()
     cdef long long clock = begin()
-    while start < T:
-        stop = min(start + chunk, T)
-        merged_product(stop - start, B, I, H, x + start * xt, xt, xb, U, ld_u, h + start * ht, ht, hb, copy)
-        clock = lap(clock, INPUT_PRODUCT, 0, sizeof(real), 2.0 * (stop - start) * B * H * I,
-                    <double>(stop - start) * B * (I + H) + (H * I if start == 0 else 0))
+    for c in range(job.chunks):
+        start, stop = job.starts[c], job.starts[c + 1]
+        rows = rows_before(job, stop) - rows_before(job, start)
+        x, h_t = <const real *>job.x.first + at(job, &job.x, start, 0), <real *>job.h.first + at(job, &job.h, start, 0)
+        if job.offsets == NULL:
+            merged_product(stop - start, B, I, H, x, job.x.st, job.x.sb, U, ld_u, h_t, job.h.st, job.h.sb, copy)
+        else:
+            merged_product(1, rows, I, H, x, 0, job.x.sb, U, ld_u, h_t, 0, job.h.sb, copy)
+        clock = lap(clock, INPUT_PRODUCT, 0, sizeof(real), 2.0 * rows * H * I,
+                    <double>rows * (I + H) + (H * I if start == 0 else 0))
         for t in range(start, stop):
-            h_t = h + t * ht
+            n = present(job, t, 0, B)
+            h_t = <real *>job.h.first + at(job, &job.h, t, 0)
             # a_t = b + U x_t + W h_{t-1}                                    (10.8)
-            gemm(False, not transposed, B, H, H, previous, ld_previous, W, ld_w, True, h_t, hb)
+            if job.drive.first != NULL:
+                add_rows(n, H, <const real *>job.drive.first + at(job, &job.drive, t, 0), job.drive.sb, h_t, job.h.sb)
+            gemm(False, not transposed, n, H, H, fed, ld_fed, W, ld_w, True, h_t, job.h.sb)
             # h_t = tanh(a_t)                                                (10.9)
-            step_forward(B, H, b, h_t, hb)
-            previous, ld_previous = h_t, hb
-        clock = lap(clock, FORWARD_RECURRENCE, 0, sizeof(real), 2.0 * (stop - start) * B * H * H,
-                    2.0 * (stop - start) * B * H + (H * H + B * H if start == 0 else 0))
-        start = stop
+            if job.leaky:
+                leaky_step_forward(n, H, <const real *>job.b, past, ld_past, h_t, job.h.sb,
+                                   <real *>job.rates.first + at(job, &job.rates, t, 0), job.rates.sb,
+                                   <const real *>job.alpha, job.phi, job.current)
+            else:
+                step_forward(n, H, <const real *>job.b, h_t, job.h.sb, job.phi)
+            past, ld_past = h_t, job.h.sb
+            fed, ld_fed = <const real *>job.fed.first + at(job, &job.fed, t, 0), job.fed.sb
+        clock = lap(clock, FORWARD_RECURRENCE, 0, sizeof(real), 2.0 * rows * H * H,
+                    2.0 * rows * H + (H * H + B * H if start == 0 else 0))
         if interrupted(&since):
             return -1
     return 0
 
 
 # ---- Backward -------------------------------------------------------------------------------------------------------
-cdef int backward_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t I, Py_ssize_t H, const real *dh, Py_ssize_t dt,
-                       Py_ssize_t db_, const real *h, Py_ssize_t ht, Py_ssize_t hb, const real *x, Py_ssize_t xt,
-                       Py_ssize_t xb, const real *U, Py_ssize_t ld_u, const real *W, Py_ssize_t ld_w, const real *h0,
-                       Py_ssize_t ld_h0, real *dx, real *dU, real *dW, real *db, real *dh0, Py_ssize_t chunk,
-                       real *delta, real *copy) noexcept nogil:
-    """delta: (chunk + 1) B H numbers, its last step the first of the chunk after; copy: chunk B max(I, H)."""
-    cdef Py_ssize_t t, start, stop, first, n, step = B * H
-    cdef const real *back
+cdef void step_back(real tag, const Job *job, Py_ssize_t t, const real *dh, Py_ssize_t ld_dh, const real *rates,
+                    Py_ssize_t ld_rates, const real *W, Py_ssize_t ld_w, const real *later, const real *past,
+                    Py_ssize_t ld_past, real *grad, Py_ssize_t ld_grad, real *delta) noexcept nogil:
+    """Step t, or -1 for h0: delta and grad, which may be NULL without alpha; later: delta_{t+1}, past: grad_{t+1}."""
+    cdef Py_ssize_t H = job.H, n = present(job, max(t, 0), 0, job.B), going_on = present(job, t + 1, 0, job.B)
+    cdef real *back = delta if grad == NULL else grad
+    cdef Py_ssize_t ld_back = H if grad == NULL else ld_grad
+    if going_on > 0:
+        gemm(False, False, going_on, H, H, later, H, W, ld_w, False, back, ld_back)
+        end_back(job, going_on, dh, ld_dh, rates, ld_rates, <const real *>back, ld_back, past, ld_past, grad, ld_grad,
+                 delta)
+    if n > going_on:  # sequences that end here
+        if grad != NULL:
+            grad += going_on * ld_grad
+        end_back(job, n - going_on, dh + going_on * ld_dh, ld_dh, rates + going_on * ld_rates, ld_rates,
+                 <const real *>NULL, 0, <const real *>NULL, 0, grad, ld_grad, delta + going_on * H)
+
+
+cdef void end_back(const Job *job, Py_ssize_t rows, const real *dh, Py_ssize_t ld_dh, const real *rates,
+                   Py_ssize_t ld_rates, const real *back, Py_ssize_t ld_back, const real *past, Py_ssize_t ld_past,
+                   real *grad, Py_ssize_t ld_grad, real *delta) noexcept nogil:
+    # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t      (10.20, 10.21)
+    if job.leaky:
+        leaky_step_backward(rows, job.H, rates, ld_rates, dh, ld_dh, back, ld_back, past, ld_past, grad, ld_grad, delta,
+                            job.H, <const real *>job.alpha, job.phi, job.current)
+    else:
+        step_backward(rows, job.H, rates, ld_rates, dh, ld_dh, back, ld_back, grad, ld_grad, delta, job.H, job.phi)
+
+
+cdef int backward_loop(real tag, Job *job, const real *U, Py_ssize_t ld_u, const real *W, Py_ssize_t ld_w,
+                       real *copy) noexcept nogil:
+    """job.delta: most + B rows, the last B the first step of the chunk after; so job.grad, with alpha."""
+    cdef Py_ssize_t B = job.B, I = job.inputs, H = job.H, c, t, start, stop, base, rows, n
+    cdef Py_ssize_t slot = job.most * H
+    cdef real *delta = <real *>job.delta
+    cdef real *grad = <real *>job.grad
     cdef real *delta_t
+    cdef real *grad_t
+    cdef const real *later
+    cdef const real *past
     cdef double since = pyrnn_seconds()
-    cdef bint later = False  # the sums over time hold something
+    cdef bint accumulate = False   # the sums over time hold something
     cdef long long clock = begin()
-    stop = T
-    while stop > 0:
-        start = max(0, stop - chunk)
-        n = stop - start
+    for c in range(job.chunks - 1, -1, -1):
+        start, stop = job.starts[c], job.starts[c + 1]
+        base = rows_before(job, start)
+        rows = rows_before(job, stop) - base
         for t in range(stop - 1, start - 1, -1):
             # delta_t = (1 - h_t²) ∘ (dh_t + Wᵀ delta_{t+1})                 (10.21)
-            delta_t = delta + (t - start) * step
-            back = NULL
-            if t < T - 1:
-                gemm(False, False, B, H, H, delta_t + step if t < stop - 1 else delta + chunk * step, H, W, ld_w,
-                     False, delta_t, H)
-                back = delta_t
-            step_backward(B, H, h + t * ht, hb, dh + t * dt, db_, back, H, <real *>NULL, 0, delta_t, H)
-        clock = lap(clock, BACKWARD_RECURRENCE, 0, sizeof(real), 2.0 * (min(stop, T - 1) - start) * B * H * H,
-                    3.0 * n * B * H + (H * H if start == 0 else 0))
+            n = (rows_before(job, t) - base) * H
+            delta_t, grad_t = delta + n, NULL if grad == NULL else grad + n
+            n = slot if t == stop - 1 else (rows_before(job, t + 1) - base) * H
+            later, past = delta + n, NULL if grad == NULL else grad + n
+            step_back(tag, job, t, <const real *>job.dh.first + at(job, &job.dh, t, 0), job.dh.sb,
+                      <const real *>job.rates.first + at(job, &job.rates, t, 0), job.rates.sb, W, ld_w, later, past, H,
+                      grad_t, H, delta_t)
+        clock = lap(clock, BACKWARD_RECURRENCE, 0, sizeof(real),
+                    2.0 * (rows_before(job, min(stop + 1, job.T)) - rows_before(job, start + 1)) * H * H,
+                    3.0 * rows * H + (H * H if start == 0 else 0))
         # dx_t = Uᵀ delta_t
-        gemm(False, False, n * B, I, H, delta, H, U, ld_u, False, dx + start * B * I, I)
-        clock = lap(clock, INPUT_GRADIENTS, 0, sizeof(real), 2.0 * n * B * H * I,
-                    <double>n * B * (H + I) + (H * I if start == 0 else 0))
+        if job.dx.first != NULL:
+            merged_rows(start, stop, job, &job.dx, I, delta, U, ld_u, copy)
+        if job.d_drive.first != NULL:
+            for t in range(start, stop):
+                copy_rows(present(job, t, 0, B), H, delta + (rows_before(job, t) - base) * H, H,
+                          <real *>job.d_drive.first + at(job, &job.d_drive, t, 0), job.d_drive.sb)
+        clock = lap(clock, INPUT_GRADIENTS, 0, sizeof(real), 2.0 * rows * H * I,
+                    <double>rows * (H + I) + (H * I if start == 0 else 0))
         # dU = Σ delta_t x_tᵀ                                                (10.28)
-        merged_gradient(n, B, H, I, delta, H, x + start * xt, xt, xb, later, dU, copy)
+        if job.offsets == NULL:
+            merged_gradient(stop - start, B, H, I, delta, H, <const real *>job.x.first + start * job.x.st, job.x.st,
+                            job.x.sb, accumulate, <real *>job.dU, copy)
+        else:
+            merged_gradient(1, rows, H, I, delta, H, <const real *>job.x.first + base * job.x.sb, 0, job.x.sb,
+                            accumulate, <real *>job.dU, copy)
         # dW = Σ delta_t h_{t-1}ᵀ                                            (10.26)
-        first = 1 if start == 0 else 0  # the step whose h_{t-1} is h0
-        if first:
-            gemm(True, False, H, H, B, delta, H, h0, ld_h0, later, dW, H)
-        if n > first:
-            merged_gradient(n - first, B, H, H, delta + first * step, H, h + (start + first - 1) * ht, ht, hb,
-                            later or first == 1, dW, copy)
+        recurrent_gradient(start, stop, job, delta, accumulate, copy)
         # db = Σ delta_t                                                     (10.23)
-        column_sums(n * B, H, delta, H, db, <real *>NULL)
-        clock = lap(clock, WEIGHT_GRADIENTS, 0, sizeof(real), 2.0 * n * B * H * (I + H),
-                    <double>n * B * (2 * H + I) + (H * (I + H + 1) if start == 0 else 0))
-        memcpy(delta + chunk * step, delta, step * sizeof(real))
-        later = True
-        stop = start
+        column_sums(rows, H, delta, H, <real *>job.sum_b, <real *>NULL)
+        n = present(job, start, 0, B) * H
+        memcpy(delta + slot, delta, n * sizeof(real))
+        if grad != NULL:
+            memcpy(grad + slot, grad, n * sizeof(real))
+            leak_gradient(start, stop, job, grad)
+        clock = lap(clock, WEIGHT_GRADIENTS, 0, sizeof(real), 2.0 * rows * H * (I + H),
+                    <double>rows * (2 * H + I) + (H * (I + H + 1) if start == 0 else 0))
+        accumulate = True
         if interrupted(&since):
             return -1
     # dh0 = Wᵀ delta_1
-    if T > 0:
-        gemm(False, False, B, H, H, delta, H, W, ld_w, False, dh0, H)
+    if job.T > 0:
+        if job.leaky:
+            step_back(tag, job, -1, <const real *>job.zeros, 0, <const real *>job.fed0, job.ld_fed0, W, ld_w,
+                      delta + slot, grad + slot, H, <real *>job.dh0, H, delta)
+        else:
+            gemm(False, False, B, H, H, delta + slot, H, W, ld_w, False, <real *>job.dh0, H)
         lap(clock, INPUT_GRADIENTS, 0, sizeof(real), 2.0 * B * H * H, 2.0 * B * H + H * H)
     return 0
 
 
-cdef int state_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, const real *dh, Py_ssize_t dt, Py_ssize_t db_,
-                              const real *h, Py_ssize_t ht, Py_ssize_t hb, const real *W, Py_ssize_t ld_w,
-                              real *grad_h, real *delta) noexcept nogil:
-    cdef Py_ssize_t t
+cdef void copy_rows(Py_ssize_t rows, Py_ssize_t n, const real *a, Py_ssize_t ld_a, real *out,
+                    Py_ssize_t ld) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(rows):
+        memcpy(out + i * ld, a + i * ld_a, n * sizeof(real))
+
+
+cdef void merged_rows(Py_ssize_t start, Py_ssize_t stop, const Job *job, const Rows *dx, Py_ssize_t N,
+                      const real *delta, const real *U, Py_ssize_t ld_u, real *copy) noexcept nogil:
+    """dx_t = Uᵀ delta_t of a chunk, at once where the rows of dx lie one after the other."""
+    cdef Py_ssize_t B = job.B, H = job.H, t
+    cdef Py_ssize_t rows = rows_before(job, stop) - rows_before(job, start)
+    cdef real *out = <real *>dx.first + at(job, dx, start, 0)
+    if job.offsets != NULL or one_stride(stop - start, B, N, dx.st, dx.sb):
+        gemm(False, False, rows, N, H, delta, H, U, ld_u, False, out, dx.sb if B > 1 or job.offsets != NULL else dx.st)
+    else:
+        for t in range(stop - start):
+            gemm(False, False, B, N, H, delta + t * B * H, H, U, ld_u, False, out + t * dx.st, dx.sb)
+
+
+cdef void recurrent_gradient(Py_ssize_t start, Py_ssize_t stop, const Job *job, const real *delta, bint accumulate,
+                             real *copy) noexcept nogil:
+    """dW of a chunk: the steps whose h_{t-1} is h0, and the others."""
+    cdef Py_ssize_t B = job.B, H = job.H, t, first = 1 if start == 0 else 0, n = present(job, 0, 0, B)
+    cdef Py_ssize_t base = rows_before(job, start), rows
+    if first:
+        gemm(True, False, H, H, n, delta, H, <const real *>job.fed0, job.ld_fed0, accumulate, <real *>job.dW, H)
+        accumulate = True
+    first += start
+    rows = rows_before(job, stop) - rows_before(job, first)
+    delta += (rows_before(job, first) - base) * H
+    if rows <= 0:
+        return
+    if job.offsets == NULL:
+        merged_gradient(stop - first, B, H, H, delta, H, <const real *>job.fed.first + (first - 1) * job.fed.st,
+                        job.fed.st, job.fed.sb, accumulate, <real *>job.dW, copy)
+        return
+    for t in range(first, stop):
+        copy_rows(present(job, t, 0, B), H, <const real *>job.fed.first + at(job, &job.fed, t - 1, 0), job.fed.sb,
+                  copy + (rows_before(job, t) - rows_before(job, first)) * H, H)
+    gemm(True, False, H, H, rows, delta, H, copy, H, accumulate, <real *>job.dW, H)
+
+
+cdef void leak_gradient(Py_ssize_t start, Py_ssize_t stop, const Job *job, real *grad) noexcept nogil:
+    """dalpha = Σ grad_h_t ∘ (r_t - h_{t-1}); in the current form alpha times that, which is h_t - h_{t-1} for r_t."""
+    cdef Py_ssize_t H = job.H, t, n, base = rows_before(job, start)
+    cdef const Rows *later = &job.h if job.current else &job.rates
+    cdef const real *past
+    cdef Py_ssize_t ld_past
+    for t in range(start, stop):
+        n = present(job, t, 0, job.B)
+        if t == 0:
+            past, ld_past = <const real *>job.h0, job.ld_h0
+        else:
+            past, ld_past = <const real *>job.h.first + at(job, &job.h, t - 1, 0), job.h.sb
+        times_difference(n, H, <const real *>later.first + at(job, later, t, 0), later.sb, past, ld_past,
+                         grad + (rows_before(job, t) - base) * H, H)
+    column_sums(rows_before(job, stop) - base, H, grad, H, <real *>job.sum_alpha, <real *>job.lost_alpha)
+
+
+cdef void end_of_leak(const Job *job, Py_ssize_t itemsize, Py_ssize_t first, Py_ssize_t end) noexcept nogil:
+    """What the roundings of the sum have lost, and in the current form the division by alpha, of some units."""
+    if itemsize == 4:
+        end_of_leak_typed(job, first, end, <float *>job.sum_alpha)
+    else:
+        end_of_leak_typed(job, first, end, <double *>job.sum_alpha)
+
+
+cdef inline void end_of_leak_typed(const Job *job, Py_ssize_t first, Py_ssize_t end, real *total) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef real lost
+    for i in range(first, end):
+        lost = (<real *>job.lost_alpha)[i]
+        if lost == lost:  # a sum of inf or NaN has lost NaN
+            total[i] += lost
+        if job.current:
+            total[i] /= (<const real *>job.alpha)[i]
+
+
+cdef int state_gradients_loop(real tag, Job *job, const real *W, Py_ssize_t ld_w) noexcept nogil:
+    """job.delta: B rows."""
+    cdef Py_ssize_t t, H = job.H
     cdef real *grad_t
-    cdef real *back = NULL
+    cdef const real *past = NULL
+    cdef real *delta = <real *>job.delta
     cdef double since = pyrnn_seconds()
     cdef long long clock = begin()
-    for t in range(T - 1, -1, -1):
-        # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t    (10.20, 10.21)
-        grad_t = grad_h + t * B * H
-        if t < T - 1:
-            gemm(False, False, B, H, H, delta, H, W, ld_w, False, grad_t, H)
-            back = grad_t
-        step_backward(B, H, h + t * ht, hb, dh + t * dt, db_, back, H, grad_t, H, delta, H)
+    for t in range(job.T - 1, -1, -1):
+        grad_t = <real *>job.grad_h.first + at(job, &job.grad_h, t, 0)
+        step_back(tag, job, t, <const real *>job.dh.first + at(job, &job.dh, t, 0), job.dh.sb,
+                  <const real *>job.rates.first + at(job, &job.rates, t, 0), job.rates.sb, W, ld_w, delta, past,
+                  job.grad_h.sb, grad_t, job.grad_h.sb, delta)
+        past = grad_t
         if interrupted(&since):
             return -1
-    lap(clock, BACKWARD_RECURRENCE, 0, sizeof(real), 2.0 * max(T - 1, 0) * B * H * H, 3.0 * T * B * H + H * H)
+    lap(clock, BACKWARD_RECURRENCE, 0, sizeof(real), 2.0 * (rows_before(job, job.T) - rows_before(job, 1)) * H * H,
+        3.0 * rows_before(job, job.T) * H + H * H)
     return 0
 
 
 cdef int jacobian_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, const real *h, Py_ssize_t ht, Py_ssize_t hb,
-                       const real *W, Py_ssize_t ld_w, real *J) noexcept nogil:
+                       const real *W, Py_ssize_t ld_w, real *J, const real *alpha, int phi,
+                       bint current) noexcept nogil:
     cdef Py_ssize_t t, i
     cdef double written = 0, since = pyrnn_seconds()
     cdef long long clock = begin()
     for t in range(T):
         for i in range(B):
-            jacobian_step(H, h + t * ht + i * hb, W, ld_w, J + (t * B + i) * H * H)
+            jacobian_step(H, h + t * ht + i * hb, W, ld_w, J + (t * B + i) * H * H, alpha, phi, current)
             written += H * H
             if written > 1e6:
                 written = 0
@@ -254,6 +404,131 @@ cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssiz
     return 0
 
 
+# ---- What both engines do with their arguments ----------------------------------------------------------------------
+cdef Rows rows_in(cnp.ndarray a):
+    """An array [T, B, n] as the loops see it; None as nothing."""
+    cdef Rows rows
+    rows.first, rows.st, rows.sb = NULL, 0, 0
+    if a is not None:
+        rows.first, rows.st, rows.sb = data(a), stride(a, 0), stride(a, 1)
+    return rows
+
+
+cdef list set_up(Job *job, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, int phi, cnp.ndarray alpha, bint current,
+                 cnp.ndarray offsets, bint from_end):
+    """Write what x, h0, the cell and the lengths say into a job, and return the arrays that it points to."""
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
+    cdef cnp.ndarray fed0 = h0, steps = None
+    cdef list kept = []
+    memset(job, 0, sizeof(Job))
+    job.T, job.B, job.inputs, job.H = x.shape[0], x.shape[1], x.shape[2], H
+    job.x, job.phi, job.leaky, job.current, job.alpha = rows_in(x), phi, alpha is not None, current, data(alpha)
+    if offsets is not None:
+        job.offsets = <const Py_ssize_t *>data(offsets)
+        job.T = offsets.shape[0] - 1
+        job.B = job.offsets[1] if job.T > 0 else 0
+        steps = integers(job.B + 1)
+        count_steps(job, <Py_ssize_t *>data(steps))
+        job.steps_before = <const Py_ssize_t *>data(steps)
+        kept.append(steps)
+    if h0 is not None:
+        if current:
+            fed0 = empty(h0, (h0.shape[0], H))
+            copy_states(h0, fed0)
+            apply_phi(fed0, phi)
+            kept.append(fed0)
+        job.h0, job.ld_h0, job.fed0, job.ld_fed0 = data(h0), stride(h0, 0), data(fed0), stride(fed0, 0)
+    kept.append(divide(job, size, from_end))
+    return kept
+
+
+cdef cnp.ndarray integers(cnp.npy_intp n):
+    return cnp.PyArray_EMPTY(1, &n, cnp.NPY_INTP, 0)
+
+
+cdef void count_steps(Job *job, Py_ssize_t *before) noexcept:
+    """The steps of the sequences before each, of sequences of different lengths."""
+    cdef Py_ssize_t row, t = job.T
+    before[0] = 0
+    for row in range(job.B):
+        while t > 0 and job.offsets[t] - job.offsets[t - 1] <= row:
+            t -= 1
+        before[row + 1] = before[row] + t
+
+
+cdef cnp.ndarray divide(Job *job, Py_ssize_t size, bint from_end):
+    """Divide time into chunks, all but the first, or with from_end all but the last, as full as they may be."""
+    cdef Py_ssize_t steps = chunk_steps(job.T, job.B, max(job.H, job.inputs), size), most = steps * job.B, t, c
+    cdef cnp.ndarray starts
+    cdef Py_ssize_t *start
+    if job.offsets == NULL:
+        job.chunks = (job.T + steps - 1) // steps if job.T > 0 else 0
+        starts = integers(job.chunks + 1)
+        start = <Py_ssize_t *>data(starts)
+        for c in range(job.chunks + 1):
+            start[c] = max(0, job.T - (job.chunks - c) * steps) if from_end else min(c * steps, job.T)
+    else:
+        starts = integers(job.T + 1)
+        start = <Py_ssize_t *>data(starts)
+        c, start[0] = 0, 0
+        for t in range(1, job.T + 1):
+            if t == job.T or job.offsets[t + 1] - job.offsets[start[c]] > most:
+                c += 1
+                start[c] = t
+        job.chunks = c
+    job.starts, job.most = start, most
+    return starts
+
+
+cdef void copy_states(cnp.ndarray a, cnp.ndarray out) noexcept:
+    """out [B, H] = a [B, H]."""
+    cdef Py_ssize_t i
+    for i in range(a.shape[0]):
+        memcpy(cnp.PyArray_BYTES(out) + i * cnp.PyArray_STRIDE(out, 0),
+               cnp.PyArray_BYTES(a) + i * cnp.PyArray_STRIDE(a, 0), a.shape[1] * cnp.PyArray_ITEMSIZE(a))
+
+
+cdef void apply_phi(cnp.ndarray a, int phi) noexcept:
+    """a = phi(a), [rows, H] contiguous."""
+    if cnp.PyArray_ITEMSIZE(a) == 4:
+        step_forward(a.shape[0], a.shape[1], <const float *>NULL, <float *>data(a), a.shape[1], phi)
+    else:
+        step_forward(a.shape[0], a.shape[1], <const double *>NULL, <double *>data(a), a.shape[1], phi)
+
+
+cdef cnp.ndarray phi_of(cnp.ndarray h, int phi):
+    """phi of the states [T, B, H], as the loops of forward compute it."""
+    cdef cnp.ndarray rates = empty(h, (h.shape[0] * h.shape[1], h.shape[2]))
+    if cnp.PyArray_ITEMSIZE(h) == 4:
+        gather(h.shape[0], h.shape[1], h.shape[2], <const float *>data(h), stride(h, 0), stride(h, 1),
+               <float *>data(rates))
+    else:
+        gather(h.shape[0], h.shape[1], h.shape[2], <const double *>data(h), stride(h, 0), stride(h, 1),
+               <double *>data(rates))
+    apply_phi(rates, phi)
+    return rates.reshape((h.shape[0], h.shape[1], h.shape[2]))
+
+
+cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive):
+    """New arrays for the gradients of a job, which is told where they are."""
+    cdef Py_ssize_t H = job.H, B = job.B
+    cdef bint nothing = job.T == 0
+    cdef cnp.ndarray dx = empty(x, (x.shape[0], x.shape[1], x.shape[2]))
+    cdef cnp.ndarray dU = empty(x, (H, x.shape[2]), zero=nothing)
+    cdef cnp.ndarray dW = empty(x, (H, H), zero=nothing), db = empty(x, (H,), zero=True)
+    cdef cnp.ndarray dh0 = empty(x, (B, H), zero=nothing), d_drive = None, d_alpha = None
+    if drive:
+        d_drive = empty(x, (x.shape[0], x.shape[1], H))
+    if job.leaky:
+        d_alpha = empty(x, (3, H), zero=True)  # beside it what its roundings have lost, and zeros
+        job.sum_alpha = data(d_alpha)
+        job.lost_alpha = <char *>job.sum_alpha + H * cnp.PyArray_ITEMSIZE(x)
+        job.zeros = <char *>job.lost_alpha + H * cnp.PyArray_ITEMSIZE(x)
+    job.dx, job.d_drive = rows_in(dx), rows_in(d_drive)
+    job.dU, job.dW, job.sum_b, job.dh0 = data(dU), data(dW), data(db), data(dh0)
+    return dx, dU, dW, db, dh0, d_drive, None if d_alpha is None else d_alpha[0]
+
+
 # ---- For floor 3: checked arrays in, memory allocated here, and the GIL given up ------------------------------------
 cdef cnp.ndarray transposed_copy(real tag, cnp.ndarray W):
     cdef Py_ssize_t rows = W.shape[0], n = W.shape[1]
@@ -273,89 +548,72 @@ cdef bint worth_transposing(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H) noexcept:
     return H <= 256 and T * B >= 16 and by_rows(B, H, H)
 
 
-cdef cnp.ndarray run_forward(real tag, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray h0,
-                             cnp.ndarray h):
-    cdef Py_ssize_t T = x.shape[0], B = x.shape[1], I = x.shape[2], H = W.shape[0]
-    cdef Py_ssize_t xt = stride(x, 0), xb = stride(x, 1), ht = stride(h, 0), hb = stride(h, 1)
-    cdef bint transposed = worth_transposing(T, B, H)
+cdef cnp.ndarray run_forward(real tag, Job *job, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray h):
+    cdef bint transposed = worth_transposing(job.T, job.B, job.H)
     cdef cnp.ndarray M = transposed_copy(tag, W) if transposed else W
-    cdef Py_ssize_t ld_u = stride(U, 0), ld_w = stride(M, 0), ld_h0 = stride(h0, 0)
-    cdef Py_ssize_t chunk = chunk_steps(T, B, max(H, I), sizeof(real))
-    cdef cnp.ndarray copy = None if one_stride(T, B, I, xt, xb) else empty(x, (chunk * B * I,))
-    cdef const real *px = <const real *>data(x)
+    cdef Py_ssize_t ld_u = stride(U, 0), ld_w = stride(M, 0)
+    cdef bint in_place = job.offsets != NULL or one_stride(job.T, job.B, job.inputs, job.x.st, job.x.sb)
+    cdef cnp.ndarray copy = None if in_place else empty(x, (job.most * job.inputs,))
+    cdef cnp.ndarray rates
     cdef const real *pU = <const real *>data(U)
     cdef const real *pW = <const real *>data(M)
-    cdef const real *pb = <const real *>data(b)
-    cdef const real *ph0 = <const real *>data(h0)
-    cdef real *ph = <real *>data(h)
     cdef real *pcopy = <real *>data(copy)
     cdef int status
+    if job.leaky and job.rates.first == NULL:  # nobody asks, but the loop needs those of a step, or of the one before
+        if job.current:
+            rates = empty(x, (rows_before(job, job.T), job.H))
+            job.rates.first, job.rates.st, job.rates.sb = data(rates), job.B * job.H, job.H
+        else:
+            rates = empty(x, (job.H,))
+            job.rates.first, job.rates.st, job.rates.sb = data(rates), 0, 0
+    job.fed = job.rates if job.current else job.h
     with nogil:
-        status = forward_loop(T, B, I, H, px, xt, xb, pU, ld_u, pW, ld_w, transposed, pb, ph0, ld_h0, ph, ht, hb,
-                              chunk, pcopy)
+        status = forward_loop(tag, job, pU, ld_u, pW, ld_w, transposed, pcopy)
     pass_on(status)
     return h
 
 
-cdef tuple run_backward(real tag, cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W,
-                        cnp.ndarray h0):
-    cdef Py_ssize_t T = x.shape[0], B = x.shape[1], I = x.shape[2], H = W.shape[0]
-    cdef Py_ssize_t xt = stride(x, 0), xb = stride(x, 1), ht = stride(h, 0), hb = stride(h, 1)
-    cdef Py_ssize_t dt = stride(dh, 0), db_ = stride(dh, 1)
-    cdef Py_ssize_t ld_u = stride(U, 0), ld_w = stride(W, 0), ld_h0 = stride(h0, 0)
-    cdef Py_ssize_t chunk = chunk_steps(T, B, max(H, I), sizeof(real))
-    cdef bint in_place = one_stride(T, B, I, xt, xb) and one_stride(T, B, H, ht, hb)
-    cdef cnp.ndarray dx = empty(x, (T, B, I)), dU = empty(x, (H, I), zero=T == 0), dW = empty(x, (H, H), zero=T == 0)
-    cdef cnp.ndarray db = empty(x, (H,), zero=True), dh0 = empty(x, (B, H), zero=T == 0)
-    cdef cnp.ndarray delta = empty(x, ((chunk + 1) * B * H,))
-    cdef cnp.ndarray copy = None if in_place else empty(x, (chunk * B * max(I, H),))
-    cdef const real *pdh = <const real *>data(dh)
-    cdef const real *ph = <const real *>data(h)
-    cdef const real *px = <const real *>data(x)
+cdef int run_backward(real tag, Job *job, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W) except -1:
+    cdef Py_ssize_t ld_u = stride(U, 0), ld_w = stride(W, 0), rows = job.most + job.B
+    cdef bint in_place = job.offsets == NULL and one_stride(
+        job.T, job.B, job.inputs, job.x.st, job.x.sb) and one_stride(job.T, job.B, job.H, job.fed.st, job.fed.sb)
+    cdef cnp.ndarray delta = empty(x, (rows * job.H,)), grad = empty(x, (rows * job.H,)) if job.leaky else None
+    cdef cnp.ndarray copy = None if in_place else empty(x, (job.most * max(job.inputs, job.H),))
     cdef const real *pU = <const real *>data(U)
     cdef const real *pW = <const real *>data(W)
-    cdef const real *ph0 = <const real *>data(h0)
-    cdef real *pdx = <real *>data(dx)
-    cdef real *pdU = <real *>data(dU)
-    cdef real *pdW = <real *>data(dW)
-    cdef real *pdb = <real *>data(db)
-    cdef real *pdh0 = <real *>data(dh0)
-    cdef real *pdelta = <real *>data(delta)
     cdef real *pcopy = <real *>data(copy)
     cdef int status
+    job.delta, job.grad = data(delta), data(grad)
     with nogil:
-        status = backward_loop(T, B, I, H, pdh, dt, db_, ph, ht, hb, px, xt, xb, pU, ld_u, pW, ld_w, ph0, ld_h0, pdx,
-                               pdU, pdW, pdb, pdh0, chunk, pdelta, pcopy)
-    pass_on(status)
-    return dx, dU, dW, db, dh0
+        status = backward_loop(tag, job, pU, ld_u, pW, ld_w, pcopy)
+        if job.leaky and status == 0:
+            end_of_leak(job, sizeof(real), 0, job.H)
+    return pass_on(status)
 
 
-cdef cnp.ndarray run_state_gradients(real tag, cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W):
-    cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2]
-    cdef Py_ssize_t dt = stride(dh, 0), db_ = stride(dh, 1), ht = stride(h, 0), hb = stride(h, 1), ld_w = stride(W, 0)
-    cdef cnp.ndarray grad_h = empty(h, (T, B, H)), delta = empty(h, (B * H,))
-    cdef const real *pdh = <const real *>data(dh)
-    cdef const real *ph = <const real *>data(h)
+cdef cnp.ndarray run_state_gradients(real tag, Job *job, cnp.ndarray W, cnp.ndarray grad_h):
+    cdef Py_ssize_t ld_w = stride(W, 0)
+    cdef cnp.ndarray delta = empty(W, (job.B * job.H,))
     cdef const real *pW = <const real *>data(W)
-    cdef real *pgrad = <real *>data(grad_h)
-    cdef real *pdelta = <real *>data(delta)
     cdef int status
+    job.delta = data(delta)
     with nogil:
-        status = state_gradients_loop(T, B, H, pdh, dt, db_, ph, ht, hb, pW, ld_w, pgrad, pdelta)
+        status = state_gradients_loop(tag, job, pW, ld_w)
     pass_on(status)
     return grad_h
 
 
-cdef cnp.ndarray run_jacobian(real tag, cnp.ndarray h, cnp.ndarray W):
+cdef cnp.ndarray run_jacobian(real tag, cnp.ndarray h, cnp.ndarray W, int phi, cnp.ndarray alpha, bint current):
     cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2]
     cdef Py_ssize_t ht = stride(h, 0), hb = stride(h, 1), ld_w = stride(W, 0)
     cdef cnp.ndarray J = empty(h, (T, B, H, H))
     cdef const real *ph = <const real *>data(h)
     cdef const real *pW = <const real *>data(W)
+    cdef const real *pa = <const real *>data(alpha)
     cdef real *pJ = <real *>data(J)
     cdef int status
     with nogil:
-        status = jacobian_loop(T, B, H, ph, ht, hb, pW, ld_w, pJ)
+        status = jacobian_loop(T, B, H, ph, ht, hb, pW, ld_w, pJ, pa, phi, current)
     pass_on(status)
     return J
 
@@ -447,35 +705,63 @@ def fit(x, U, W, b, h0, dh=None, h=None):
 
 
 def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray h0, cnp.ndarray out,
-            n_threads=None):
-    """Write h [T, B, H] to out and return it; out is new if None, and b may be None. BLAS has threads of its own."""
+            n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, cnp.ndarray drive=None,
+            cnp.ndarray rates=None, cnp.ndarray offsets=None):
+    """Write h [T, B, H] to out and return it; out is new if None, and b may be None. BLAS has threads of its own.
+
+    phi and current: numbers of pyrnn._cell; rates: written, or None. With `offsets` (see _sequences.pyx) x, drive,
+    rates and h are [1, N, .].
+    """
+    cdef Job job
+    cdef list _kept = set_up(&job, x, W.shape[0], h0, phi, alpha, current, offsets, False)
     if out is None:
         out = empty(x, (x.shape[0], x.shape[1], W.shape[0]))
+    job.h, job.drive, job.rates, job.b = rows_in(out), rows_in(drive), rows_in(rates), data(b)
     if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
-        return run_forward(<float>0, x, U, W, b, h0, out)
-    return run_forward(<double>0, x, U, W, b, h0, out)
+        return run_forward(<float>0, &job, x, U, W, out)
+    return run_forward(<double>0, &job, x, U, W, out)
 
 
 def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray h0,
-             n_threads=None):
-    """(dx, dU, dW, db, dh0), new arrays."""
+             n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, bint drive=False,
+             cnp.ndarray rates=None, cnp.ndarray offsets=None):
+    """(dx, dU, dW, db, dh0, ddrive, dalpha), new arrays; the last two None unless there is a drive, an alpha [H].
+
+    rates: what forward wrote; None without alpha, and in the current form if it must be computed.
+    """
+    cdef Job job
+    cdef list _kept = set_up(&job, x, W.shape[0], h0, phi, alpha, current, offsets, True)
+    cdef tuple results = gradient_arrays(&job, x, drive)
+    if current and rates is None:
+        rates = phi_of(h, phi)
+    job.dh, job.h, job.rates = rows_in(dh), rows_in(h), rows_in(h if alpha is None else rates)
+    job.fed = job.rates if current else job.h
     if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
-        return run_backward(<float>0, dh, h, x, U, W, h0)
-    return run_backward(<double>0, dh, h, x, U, W, h0)
+        run_backward(<float>0, &job, x, U, W)
+    else:
+        run_backward(<double>0, &job, x, U, W)
+    return results
 
 
-def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W):
+def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, int phi=0, cnp.ndarray alpha=None,
+                    bint current=False, cnp.ndarray rates=None, cnp.ndarray offsets=None):
     """grad_h [T, B, H], a new array."""
+    cdef Job job
+    cdef list _kept = set_up(&job, h, W.shape[0], None, phi, alpha, current, offsets, True)
+    cdef cnp.ndarray grad_h = empty(h, (h.shape[0], h.shape[1], h.shape[2]))
+    if current and rates is None:
+        rates = phi_of(h, phi)
+    job.dh, job.rates, job.grad_h = rows_in(dh), rows_in(h if alpha is None else rates), rows_in(grad_h)
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
-        return run_state_gradients(<float>0, dh, h, W)
-    return run_state_gradients(<double>0, dh, h, W)
+        return run_state_gradients(<float>0, &job, W, grad_h)
+    return run_state_gradients(<double>0, &job, W, grad_h)
 
 
-def jacobian(cnp.ndarray h, cnp.ndarray W):
-    """J [T, B, H, H], a new array."""
-    if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
-        return run_jacobian(<float>0, h, W)
-    return run_jacobian(<double>0, h, W)
+def jacobian(cnp.ndarray rates, cnp.ndarray W, int phi=0, cnp.ndarray alpha=None, bint current=False):
+    """J [T, B, H, H], a new array; rates: phi of each step, in the current form of the step before."""
+    if cnp.PyArray_TYPE(rates) == cnp.NPY_FLOAT32:
+        return run_jacobian(<float>0, rates, W, phi, alpha, current)
+    return run_jacobian(<double>0, rates, W, phi, alpha, current)
 
 
 def output(cnp.ndarray h, cnp.ndarray V, cnp.ndarray c):
@@ -490,6 +776,14 @@ def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V):
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
         return run_output_gradients(<float>0, do, h, V)
     return run_output_gradients(<double>0, do, h, V)
+
+
+def phi(cnp.ndarray h, int phi):
+    """phi of h [..., H] contiguous, in place; returns it."""
+    cdef cnp.npy_intp n[2]
+    n[0], n[1] = h.size // max(h.shape[h.ndim - 1], 1), h.shape[h.ndim - 1]
+    apply_phi(h.reshape((n[0], n[1])), phi)
+    return h
 
 
 def set_chunk_bytes(Py_ssize_t size):

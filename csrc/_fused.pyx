@@ -22,16 +22,18 @@ from libc.string cimport memcpy, memset
 from pyrnn._arrays cimport (
     crowded, data, empty, gather, interrupted, line, lines, padded, pass_on, real, stride,
 )
-from pyrnn._bptt cimport chunk_steps
+from pyrnn._bptt cimport (
+    Job, Rows, at, chunk_steps, end_of_leak, gradient_arrays, phi_of, present, rows_before, rows_in, set_up,
+)
 from pyrnn._profile cimport (
     BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, OUTPUT, OUTPUT_GRADIENTS, PACK,
     WEIGHT_GRADIENTS, begin, lap,
 )
 from pyrnn._team cimport run, team_size, work_function
-from pyrnn._wait cimport pyrnn_atomic, pyrnn_exchange, pyrnn_load, pyrnn_seconds
+from pyrnn._wait cimport pyrnn_exchange, pyrnn_load, pyrnn_seconds
 from pyrnn._typed cimport (
-    column_sums, fused_backward, fused_forward, outer, pack, pack_narrow, pack_transposed, panels_size, product,
-    step_backward,
+    column_sums, fused_backward, fused_forward, leaky_backward, leaky_forward, leaky_step_backward, outer, pack,
+    pack_narrow, pack_transposed, panels_size, product, step_backward, times_difference,
 )
 
 cnp.import_array()
@@ -149,47 +151,36 @@ cdef void pack_into(cnp.ndarray M, bint transposed, void *panels) noexcept:
 
 # ---- Forward --------------------------------------------------------------------------------------------------------
 cdef void rows_product(Py_ssize_t T, Py_ssize_t B, Py_ssize_t K, Py_ssize_t N, const real *x, Py_ssize_t xt,
-                       Py_ssize_t xb, const real *panels, const real *b, real *out, Py_ssize_t ot,
-                       Py_ssize_t ob) noexcept nogil:
-    """out_t = b + U x_t for all t, by steps or by sequences: no sum knows the difference."""
+                       Py_ssize_t xb, const real *panels, const real *init, Py_ssize_t it, Py_ssize_t ib, real *out,
+                       Py_ssize_t ot, Py_ssize_t ob) noexcept nogil:
+    """out_t = init_t + U x_t for all t, by steps or by sequences: no sum knows the difference."""
     cdef Py_ssize_t i
     if B >= FEW:
         for i in range(T):
-            product(B, K, N, x + i * xt, xb, panels, b, 0, out + i * ot, ob)
+            product(B, K, N, x + i * xt, xb, panels, NULL if init == NULL else init + i * it, ib, out + i * ot, ob)
     else:
         for i in range(B):
-            product(T, K, N, x + i * xb, xt, panels, b, 0, out + i * ob, ot)
-
-
-cdef struct Job:
-    # One call, as the tasks of a team see it; letters as in the loops below, but I, a macro in complex.h.
-    Py_ssize_t T, B, inputs, H, chunk, xt, xb, ht, hb, dt, db, ld_h0, ld
-    const void *x
-    const void *b
-    const void *h0
-    const void *dh
-    const void *panels_U
-    const void *panels_W
-    void *h
-    void *grad_h
-    void *dx
-    void *dU
-    void *dW
-    void *sum_b
-    void *lost                     # [H]: what the rounding of sum_b has lost
-    void *dh0
-    void *state
-    void *delta
-    void *panels_x
-    void *panels_h
-    void *narrow                   # narrow panels of delta; NULL where it is read as it lies
-    double since                   # when the caller last looked for Ctrl-C
-    pyrnn_atomic stop              # 1 once a signal handler has raised an exception
+            product(T, K, N, x + i * xb, xt, panels, NULL if init == NULL else init + i * ib, it, out + i * ob, ot)
 
 
 cdef inline Py_ssize_t share(Py_ssize_t n, int task, int tasks) noexcept nogil:
     """Where the share of a task begins, and that of the one before ends."""
     return n * task // tasks
+
+
+cdef inline Py_ssize_t share_of_sequences(const Job *job, int task, int tasks) noexcept nogil:
+    """The same for sequences: an even share of their steps."""
+    cdef Py_ssize_t low = 0, high = job.B, middle, wanted
+    if job.offsets == NULL:
+        return share(job.B, task, tasks)
+    wanted = share(job.steps_before[job.B], task, tasks)
+    while low < high:
+        middle = (low + high) // 2
+        if job.steps_before[middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 cdef bint stopped(Job *job, int member) noexcept nogil:
@@ -199,53 +190,114 @@ cdef bint stopped(Job *job, int member) noexcept nogil:
     return pyrnn_load(&job.stop) != 0
 
 
+cdef inline void plus_drive(const Job *job, Py_ssize_t t, Py_ssize_t first, Py_ssize_t rows, const real *b,
+                            real *h_t) noexcept nogil:
+    """h_t = b + drive_t, where the sums of a step begin."""
+    cdef Py_ssize_t _, j
+    cdef const real *drive = <const real *>job.drive.first + at(job, &job.drive, t, first)
+    for _ in range(rows):
+        if b == NULL:
+            memcpy(h_t, drive, job.H * sizeof(real))
+        else:
+            for j in range(job.H):
+                h_t[j] = b[j] + drive[j]
+        h_t += job.h.sb
+        drive += job.drive.sb
+
+
 cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
     """One round: each task its sequences."""
-    cdef Py_ssize_t T = job.T, I = job.inputs, H = job.H, xt = job.xt, xb = job.xb, ht = job.ht, hb = job.hb
-    cdef Py_ssize_t row = share(job.B, task, tasks), B = share(job.B, task + 1, tasks) - row
-    cdef Py_ssize_t t, start = 0, stop, ld = job.ld, ld_previous
-    cdef const real *x = <const real *>job.x + row * xb
-    cdef const real *h0 = <const real *>job.h0 + row * job.ld_h0
+    cdef Py_ssize_t I = job.inputs, H = job.H, hb = job.h.sb, ld = job.ld
+    cdef Py_ssize_t row = share_of_sequences(job, task, tasks), B = share_of_sequences(job, task + 1, tasks) - row
+    cdef Py_ssize_t c, t, start, stop, first, rows, n, ld_previous, ld_past, steps
+    cdef bint merged = B < FEW  # the input product of all steps of a chunk at once
+    cdef bint driven = job.drive.first != NULL
+    cdef Py_ssize_t inputs = 0 if merged else I, ld_init = hb if merged or driven else 0
+    cdef const real *x
     cdef const real *previous
+    cdef const real *past
     cdef const real *panels_U = <const real *>job.panels_U
     cdef const real *panels_W = <const real *>job.panels_W
     cdef const real *b = <const real *>job.b
-    cdef real *h = <real *>job.h + row * hb
-    cdef bint merged = B < FEW  # the input product of all steps of a chunk at once
-    cdef Py_ssize_t inputs = 0 if merged else I, first, rows
     cdef real *state = NULL if job.state == NULL else <real *>job.state + 2 * row * ld
     cdef real *copy = NULL
     cdef real *h_t
     cdef long long clock = begin()
-    while start < T:
-        stop = min(start + job.chunk, T)
+    for c in range(job.chunks):
+        start, stop = job.starts[c], job.starts[c + 1]
+        steps = 0  # of all sequences
         if merged:
-            rows_product(stop - start, B, I, H, x + start * xt, xt, xb, panels_U, b, h + start * ht, ht, hb)
-            clock = lap(clock, INPUT_PRODUCT, member, sizeof(real), 2.0 * (stop - start) * B * H * I,
-                        <double>(stop - start) * B * (I + H) + (H * I if task == start == 0 else 0))
+            for t in range(start, stop):
+                n = present(job, t, row, B)
+                steps += n
+                if driven:
+                    plus_drive(job, t, row, n, b, <real *>job.h.first + at(job, &job.h, t, row))
+            input_product(tag, job, start, stop, row, B)
+            clock = lap(clock, INPUT_PRODUCT, member, sizeof(real), 2.0 * steps * H * I,
+                        <double>steps * (I + H) + (H * I if task == start == 0 else 0))
+            steps = 0
         first = 0
         while first < B:
             rows = block_rows(B - first, H, sizeof(real))
             for t in range(start, stop):
                 # h_t = tanh(b + U x_t + W h_{t-1})                          (10.8, 10.9)
-                h_t = h + t * ht + first * hb
+                n = present(job, t, row + first, rows)
+                if n == 0:
+                    break
+                steps += n
+                x = <const real *>job.x.first + at(job, &job.x, t, row + first)
+                h_t = <real *>job.h.first + at(job, &job.h, t, row + first)
                 if t == 0:
-                    previous, ld_previous = h0 + first * job.ld_h0, job.ld_h0
-                elif state == NULL:
-                    previous, ld_previous = h_t - ht, hb
+                    previous, ld_previous = <const real *>job.fed0 + (row + first) * job.ld_fed0, job.ld_fed0
+                    past, ld_past = <const real *>job.h0 + (row + first) * job.ld_h0, job.ld_h0
                 else:
-                    previous, ld_previous = state + ((t - 1) % 2 * B + first) * ld, ld
+                    past, ld_past = <real *>job.h.first + at(job, &job.h, t - 1, row + first), hb
+                    previous, ld_previous = past, hb
+                    if state != NULL:
+                        previous, ld_previous = state + ((t - 1) % 2 * B + first) * ld, ld
                 if state != NULL:
                     copy = state + (t % 2 * B + first) * ld
-                fused_forward(rows, inputs, H, x + t * xt + first * xb, xb, panels_U, previous, ld_previous, panels_W,
-                              h_t if merged else b, hb if merged else 0, h_t, hb, copy, ld, t % 2)
+                if driven and not merged:
+                    plus_drive(job, t, row + first, n, b, h_t)
+                if job.leaky:
+                    leaky_forward(n, inputs, H, x, job.x.sb, panels_U, previous, ld_previous, panels_W,
+                                  h_t if merged or driven else b, ld_init, past, ld_past, h_t, hb, copy, ld,
+                                  <real *>NULL if job.rates.first == NULL else
+                                  <real *>job.rates.first + at(job, &job.rates, t, row + first), job.rates.sb,
+                                  <const real *>job.alpha, job.phi, job.current, t % 2)
+                else:
+                    fused_forward(n, inputs, H, x, job.x.sb, panels_U, previous, ld_previous, panels_W,
+                                  h_t if merged or driven else b, ld_init, h_t, hb, copy, ld, job.phi, t % 2)
             first += rows
-        clock = lap(clock, FORWARD_RECURRENCE, member, sizeof(real), 2.0 * (stop - start) * B * H * (inputs + H),
-                    (stop - start) * B * (inputs + (2.0 if merged else 1.0) * H) + (B * H if start == 0 else 0) +
+        clock = lap(clock, FORWARD_RECURRENCE, member, sizeof(real), 2.0 * steps * H * (inputs + H),
+                    steps * (inputs + (2.0 if merged else 1.0) * H) + (B * H if start == 0 else 0) +
                     (H * (inputs + H) if task == start == 0 else 0))
         if stopped(job, member):
             return
-        start = stop
+
+
+cdef void input_product(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t row,
+                        Py_ssize_t B) noexcept nogil:
+    """h_t = b + U x_t, or h_t + U x_t where a drive is there already, of some sequences and the steps of a chunk."""
+    cdef const real *x = <const real *>job.x.first + at(job, &job.x, start, row)
+    cdef const real *panels_U = <const real *>job.panels_U
+    cdef real *h = <real *>job.h.first + at(job, &job.h, start, row)
+    cdef const real *init = <const real *>job.b
+    cdef Py_ssize_t it = 0, ib = 0, t
+    if job.drive.first != NULL:
+        init, it, ib = h, job.h.st, job.h.sb
+    if job.offsets == NULL:
+        rows_product(stop - start, B, job.inputs, job.H, x, job.x.st, job.x.sb, panels_U, init, it, ib, h, job.h.st,
+                     job.h.sb)
+    elif B == job.B:
+        product(rows_before(job, stop) - rows_before(job, start), job.inputs, job.H, x, job.x.sb, panels_U, init, ib, h,
+                job.h.sb)
+    else:
+        for t in range(start, stop):
+            x = <const real *>job.x.first + at(job, &job.x, t, row)
+            h = <real *>job.h.first + at(job, &job.h, t, row)
+            product(present(job, t, row, B), job.inputs, job.H, x, job.x.sb, panels_U,
+                    init if job.drive.first == NULL else h, ib, h, job.h.sb)
 
 
 # ---- Backward -------------------------------------------------------------------------------------------------------
@@ -258,135 +310,246 @@ cdef void pack_share(Py_ssize_t K, Py_ssize_t first, Py_ssize_t steps, Py_ssize_
         pack(K, first, steps, rows, right - left, B + left, ld_t, ld_r, panels + left * K)
 
 
+cdef void pack_sequence(const Job *job, const Rows *a, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t first,
+                        Py_ssize_t K, Py_ssize_t N, real tag, real *panels, int task, int tasks) noexcept nogil:
+    """A task's share of the panels of steps `start` to `stop` of a, which are their rows from `first` on."""
+    if start >= stop:
+        return
+    if job.offsets == NULL:
+        pack_share(K, first, stop - start, job.B, N, <const real *>a.first + start * a.st, a.st, a.sb, panels, task,
+                   tasks)
+    else:
+        pack_share(K, first, 1, rows_before(job, stop) - rows_before(job, start), N,
+                   <const real *>a.first + at(job, a, start, 0), 0, a.sb, panels, task, tasks)
+
+
+cdef void pack_fed(const Job *job, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t K, real tag, real *panels, int task,
+                   int tasks) noexcept nogil:
+    """The same of what W multiplies in each step: of the step before, and of that what goes on."""
+    cdef Py_ssize_t t, base = rows_before(job, start)
+    if start == 0:
+        pack_share(K, 0, 1, present(job, 0, 0, job.B), job.H, <const real *>job.fed0, 0, job.ld_fed0, panels, task,
+                   tasks)
+        start = 1
+    if job.offsets == NULL:
+        pack_sequence(job, &job.fed, start - 1, stop - 1, start * job.B - base, K, job.H, tag, panels, task, tasks)
+        return
+    for t in range(start, stop):
+        pack_share(K, rows_before(job, t) - base, 1, present(job, t, 0, job.B), job.H,
+                   <const real *>job.fed.first + at(job, &job.fed, t - 1, 0), 0, job.fed.sb, panels, task, tasks)
+
+
 cdef void backward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
     """Two rounds for each chunk, from the last one on: the recurrence, then the weights; and a last one for dh0."""
-    cdef Py_ssize_t stop = job.T - round // 2 * job.chunk, start = max(0, stop - job.chunk)
+    cdef Py_ssize_t c = job.chunks - 1 - round // 2
     if stopped(job, member):
         return
-    if stop <= 0:
+    if c < 0:
         initial_gradient(tag, job, task, tasks, member)
     elif round % 2 == 0:
-        backward_recurrence(tag, job, start, stop, task, tasks, member)
+        backward_recurrence(tag, job, job.starts[c], job.starts[c + 1], task, tasks, member)
     else:
-        weight_gradients(tag, job, start, stop, task, tasks, member)
+        weight_gradients(tag, job, job.starts[c], job.starts[c + 1], task, tasks, member)
+
+
+cdef void step_back(const Job *job, Py_ssize_t t, Py_ssize_t first, Py_ssize_t n, Py_ssize_t going_on,
+                    const real *later, const real *past, Py_ssize_t ld_past, real *grad, Py_ssize_t ld_grad,
+                    real *delta) noexcept nogil:
+    """grad, NULL if nobody asks, and delta of step t for n sequences, of which so many go on to the next step.
+
+    later: delta_{t+1}, past: grad_{t+1}.
+    """
+    cdef Py_ssize_t H = job.H, ld = job.ld, ld_dh = job.dh.sb, ld_rates = job.rates.sb
+    cdef const real *dh = <const real *>job.dh.first + at(job, &job.dh, t, first)
+    cdef const real *rates = <const real *>job.rates.first + at(job, &job.rates, t, first)
+    # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t      (10.20, 10.21)
+    if going_on > 0 and job.leaky:
+        leaky_backward(going_on, H, later, ld, <const real *>job.panels_W, rates, ld_rates, dh, ld_dh, past, ld_past,
+                       grad, ld_grad, delta, ld, <const real *>job.alpha, job.phi, job.current, t % 2)
+    elif going_on > 0:
+        fused_backward(going_on, H, later, ld, <const real *>job.panels_W, rates, ld_rates, dh, ld_dh, grad, ld_grad,
+                       delta, ld, job.phi, t % 2)
+    if n == going_on:
+        return
+    dh += going_on * ld_dh
+    rates += going_on * ld_rates
+    delta += going_on * ld
+    if grad != NULL:
+        grad += going_on * ld_grad
+    if job.leaky:
+        leaky_step_backward(n - going_on, H, rates, ld_rates, dh, ld_dh, <const real *>NULL, 0, <const real *>NULL, 0,
+                            grad, ld_grad, delta, ld, <const real *>job.alpha, job.phi, job.current)
+    else:
+        step_backward(n - going_on, H, rates, ld_rates, dh, ld_dh, <const real *>NULL, 0, grad, ld_grad, delta, ld,
+                      job.phi)
 
 
 cdef void backward_recurrence(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop, int task, int tasks,
                               int member) noexcept nogil:
-    """delta of the chunk, its rows ld apart, after them the first step of the chunk that follows; panels of x and h."""
-    cdef Py_ssize_t T = job.T, B = job.B, I = job.inputs, H = job.H, xt = job.xt, xb = job.xb, ht = job.ht, hb = job.hb
-    cdef Py_ssize_t row = share(B, task, tasks), end = share(B, task + 1, tasks), n = stop - start, ld = job.ld
-    cdef Py_ssize_t t, first = row, rows
-    cdef const real *x = <const real *>job.x
-    cdef const real *h = <const real *>job.h
+    """delta of the chunk, its rows ld apart, after them the first step of the chunk that follows; with alpha grad too;
+    panels of x and h."""
+    cdef Py_ssize_t I = job.inputs, H = job.H, ld = job.ld, base = rows_before(job, start)
+    cdef Py_ssize_t row = share_of_sequences(job, task, tasks), end = share_of_sequences(job, task + 1, tasks)
+    cdef Py_ssize_t t, first = row, rows, n, going_on, K = rows_before(job, stop) - base, steps = 0, products = 0
+    cdef Py_ssize_t here, there
     cdef real *delta = <real *>job.delta
-    cdef real *later = delta + job.chunk * B * ld
+    cdef real *grad = <real *>job.grad
     cdef real *panels_x = <real *>job.panels_x
     cdef real *panels_h = <real *>job.panels_h
-    cdef real *delta_t
-    cdef const real *h_t
-    cdef const real *dh_t
     cdef long long clock = begin()
     while first < end:
         rows = block_rows(end - first, H, sizeof(real))
         for t in range(stop - 1, start - 1, -1):
-            # delta_t = (1 - h_t²) ∘ (dh_t + Wᵀ delta_{t+1})                 (10.21)
-            delta_t = delta + ((t - start) * B + first) * ld
-            h_t = h + t * ht + first * hb
-            dh_t = <const real *>job.dh + t * job.dt + first * job.db
-            if t == T - 1:
-                step_backward(rows, H, h_t, hb, dh_t, job.db, <real *>NULL, 0, <real *>NULL, 0, delta_t, ld)
-            else:
-                fused_backward(rows, H, delta_t + B * ld if t < stop - 1 else later + first * ld, ld,
-                               <const real *>job.panels_W, h_t, hb, dh_t, job.db, <real *>NULL, 0, delta_t, ld,
-                               t % 2)
+            n = present(job, t, first, rows)
+            if n == 0:
+                continue
+            going_on = present(job, t + 1, first, rows)
+            here = (rows_before(job, t) - base + first) * ld
+            there = ((rows_before(job, t + 1) - base if t < stop - 1 else job.most) + first) * ld
+            step_back(job, t, first, n, going_on, delta + there, NULL if grad == NULL else grad + there, ld,
+                      NULL if grad == NULL else grad + here, ld, delta + here)
+            steps += n
+            products += going_on
         first += rows
-    rows = end - row
-    memcpy(later + row * ld, delta + row * ld, rows * ld * sizeof(real))
-    clock = lap(clock, BACKWARD_RECURRENCE, member, sizeof(real), 2.0 * (min(stop, T - 1) - start) * rows * H * H,
-                3.0 * n * rows * H + (H * H if task == start == 0 else 0))
-    pack_share(n * B, 0, n, B, I, x + start * xt, xt, xb, panels_x, task, tasks)
-    if start == 0:
-        pack_share(n * B, 0, 1, B, H, <const real *>job.h0, 0, job.ld_h0, panels_h, task, tasks)
-        pack_share(n * B, B, n - 1, B, H, h, ht, hb, panels_h, task, tasks)
-    else:
-        pack_share(n * B, 0, n, B, H, h + (start - 1) * ht, ht, hb, panels_h, task, tasks)
-    lap(clock, PACK, member, sizeof(real), 0, 2.0 * n * B * (I + H) / tasks)
+    n = present(job, start, row, end - row)
+    memcpy(delta + (job.most + row) * ld, delta + row * ld, n * ld * sizeof(real))
+    if grad != NULL:
+        memcpy(grad + (job.most + row) * ld, grad + row * ld, n * ld * sizeof(real))
+    clock = lap(clock, BACKWARD_RECURRENCE, member, sizeof(real), 2.0 * products * H * H,
+                3.0 * steps * H + (H * H if task == start == 0 else 0))
+    pack_sequence(job, &job.x, start, stop, 0, K, I, tag, panels_x, task, tasks)
+    pack_fed(job, start, stop, K, tag, panels_h, task, tasks)
+    lap(clock, PACK, member, sizeof(real), 0, 2.0 * K * (I + H) / tasks)
 
 
 cdef void weight_gradients(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop, int task, int tasks,
                            int member) noexcept nogil:
-    cdef Py_ssize_t B = job.B, I = job.inputs, H = job.H, n = stop - start, ld = job.ld
+    cdef Py_ssize_t I = job.inputs, H = job.H, ld = job.ld, base = rows_before(job, start)
+    cdef Py_ssize_t K = rows_before(job, stop) - base
     cdef Py_ssize_t unit = share(H, task, tasks), units = share(H, task + 1, tasks) - unit
-    cdef Py_ssize_t row = share(n * B, task, tasks), rows = share(n * B, task + 1, tasks) - row
+    cdef Py_ssize_t row = share(K, task, tasks), rows = share(K, task + 1, tasks) - row
     cdef const real *delta = <const real *>job.delta
     cdef const real *D = delta + unit
     cdef Py_ssize_t ld_D = ld
     cdef bint accumulate = stop < job.T
     cdef long long clock = begin()
     if job.narrow != NULL:
-        D, ld_D = <const real *>job.narrow + unit * n * B, 0
-        pack_narrow(n * B, units, delta + unit, ld, <real *>D)
-        clock = lap(clock, PACK, member, sizeof(real), 0, 2.0 * n * B * units)
+        D, ld_D = <const real *>job.narrow + unit * K, 0
+        pack_narrow(K, units, delta + unit, ld, <real *>D)
+        clock = lap(clock, PACK, member, sizeof(real), 0, 2.0 * K * units)
     # Each task its units: dU = Σ delta_t x_tᵀ    dW = Σ delta_t h_{t-1}ᵀ    db = Σ delta_t   (10.28, 10.26, 10.23)
-    outer(n * B, units, I, D, ld_D, <const real *>job.panels_x, accumulate, <real *>job.dU + unit * I)
-    outer(n * B, units, H, D, ld_D, <const real *>job.panels_h, accumulate, <real *>job.dW + unit * H)
-    column_sums(n * B, units, delta + unit, ld, <real *>job.sum_b + unit, <real *>job.lost + unit)
-    clock = lap(clock, WEIGHT_GRADIENTS, member, sizeof(real), 2.0 * n * B * units * (I + H),
-                <double>n * B * units + (<double>n * B * (I + H) if task == 0 else 0) +
+    outer(K, units, I, D, ld_D, <const real *>job.panels_x, accumulate, <real *>job.dU + unit * I)
+    outer(K, units, H, D, ld_D, <const real *>job.panels_h, accumulate, <real *>job.dW + unit * H)
+    column_sums(K, units, delta + unit, ld, <real *>job.sum_b + unit, <real *>job.lost + unit)
+    if job.leaky:
+        leak_gradient(job, start, stop, unit, units, <real *>job.grad + unit)
+    clock = lap(clock, WEIGHT_GRADIENTS, member, sizeof(real), 2.0 * K * units * (I + H),
+                <double>K * units + (<double>K * (I + H) if task == 0 else 0) +
                 (units * (I + H + 1) if start == 0 else 0))
-    # Each task its rows: dx_t = Uᵀ delta_t
-    product(rows, H, I, delta + row * ld, ld, <const real *>job.panels_U, <real *>NULL, 0,
-            <real *>job.dx + (start * B + row) * I, I)
+    # Each task its rows: dx_t = Uᵀ delta_t, and delta itself is the gradient of a drive
+    input_gradients(job, start, stop, row, rows, delta + row * ld)
     lap(clock, INPUT_GRADIENTS, member, sizeof(real), 2.0 * rows * H * I,
         <double>rows * (H + I) + (H * I if task == start == 0 else 0))
+
+
+cdef void leak_gradient(const Job *job, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t unit, Py_ssize_t units,
+                        real *grad) noexcept nogil:
+    """dalpha = Σ grad_h_t ∘ (r_t - h_{t-1}); in the current form alpha times that, which is h_t - h_{t-1} for r_t."""
+    cdef Py_ssize_t t, n, base = rows_before(job, start), ld_past
+    cdef const Rows *later = &job.h if job.current else &job.rates
+    cdef const real *past
+    for t in range(start, stop):
+        n = present(job, t, 0, job.B)
+        if t == 0:
+            past, ld_past = <const real *>job.h0 + unit, job.ld_h0
+        else:
+            past, ld_past = <const real *>job.h.first + at(job, &job.h, t - 1, 0) + unit, job.h.sb
+        times_difference(n, units, <const real *>later.first + at(job, later, t, 0) + unit, later.sb, past, ld_past,
+                         grad + (rows_before(job, t) - base) * job.ld, job.ld)
+    column_sums(rows_before(job, stop) - base, units, grad, job.ld, <real *>job.sum_alpha + unit,
+                <real *>job.lost_alpha + unit)
+
+
+cdef void input_gradients(const Job *job, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t row, Py_ssize_t rows,
+                          const real *delta) noexcept nogil:
+    """dx and the gradient of a drive for some of the rows of a chunk."""
+    cdef Py_ssize_t H = job.H, I = job.inputs, ld = job.ld, t, n, i, first
+    cdef const real *panels_U = <const real *>job.panels_U
+    cdef real *out
+    if job.offsets != NULL or (job.dx.st == job.B * job.dx.sb and job.d_drive.st == job.B * job.d_drive.sb):
+        if job.dx.first != NULL:
+            product(rows, H, I, delta, ld, panels_U, <const real *>NULL, 0,
+                    <real *>job.dx.first + at(job, &job.dx, start, row), job.dx.sb)
+        if job.d_drive.first != NULL:
+            out = <real *>job.d_drive.first + at(job, &job.d_drive, start, row)
+            for i in range(rows):
+                memcpy(out + i * job.d_drive.sb, delta + i * ld, H * sizeof(real))
+        return
+    t, first = start + row // job.B, row % job.B
+    while rows > 0:
+        n = min(rows, job.B - first)
+        if job.dx.first != NULL:
+            product(n, H, I, delta, ld, panels_U, <const real *>NULL, 0,
+                    <real *>job.dx.first + at(job, &job.dx, t, first), job.dx.sb)
+        if job.d_drive.first != NULL:
+            out = <real *>job.d_drive.first + at(job, &job.d_drive, t, first)
+            for i in range(n):
+                memcpy(out + i * job.d_drive.sb, delta + i * ld, H * sizeof(real))
+        delta += n * ld
+        rows -= n
+        t, first = t + 1, 0
 
 
 cdef void initial_gradient(real tag, Job *job, int task, int tasks, int member) noexcept nogil:
     cdef Py_ssize_t B = job.B, H = job.H, ld = job.ld
     cdef Py_ssize_t row = share(B, task, tasks), rows = share(B, task + 1, tasks) - row
-    cdef const real *first = <const real *>job.delta + job.chunk * B * ld
-    cdef Py_ssize_t i
+    cdef Py_ssize_t unit = share(H, task, tasks), end = share(H, task + 1, tasks), i
+    cdef const real *first = <const real *>job.delta + (job.most + row) * ld
+    cdef real *dh0 = <real *>job.dh0 + row * H
     cdef real lost
     cdef long long clock = begin()
-    for i in range(share(H, task, tasks), share(H, task + 1, tasks)):
+    for i in range(unit, end):
         lost = (<real *>job.lost)[i]
         if lost == lost:  # a sum of inf or NaN has lost NaN
             (<real *>job.sum_b)[i] += lost
-    # dh0 = Wᵀ delta_1
-    product(rows, H, H, first + row * ld, ld, <const real *>job.panels_W, <real *>NULL, 0, <real *>job.dh0 + row * H, H)
+    # dh0 = Wᵀ delta_1, of a leaky cell what its first state would have as grad_h
+    if job.leaky:
+        end_of_leak(job, sizeof(real), unit, end)
+        leaky_backward(rows, H, first, ld, <const real *>job.panels_W,
+                       <const real *>job.fed0 + row * job.ld_fed0, job.ld_fed0, <const real *>job.zeros, 0,
+                       <const real *>job.grad + (job.most + row) * ld, ld, dh0, H, <real *>job.delta + row * ld, ld,
+                       <const real *>job.alpha, job.phi, job.current, 1)
+    else:
+        product(rows, H, H, first, ld, <const real *>job.panels_W, <const real *>NULL, 0, dh0, H)
     lap(clock, INPUT_GRADIENTS, member, sizeof(real), 2.0 * rows * H * H,
         2.0 * rows * H + (H * H if task == 0 else 0))
 
 
 cdef void state_gradients_work(real tag, Job *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
     """One round: each task its sequences; delta: 2 B ld numbers, for two steps of each."""
-    cdef Py_ssize_t T = job.T, H = job.H, ht = job.ht, hb = job.hb, dt = job.dt, db = job.db, t, ld = job.ld
-    cdef Py_ssize_t row = share(job.B, task, tasks), B = share(job.B, task + 1, tasks) - row
-    cdef Py_ssize_t first = 0, rows
+    cdef Py_ssize_t T = job.T, H = job.H, ld = job.ld, ld_grad = job.grad_h.sb, t, n, steps = 0, products = 0
+    cdef Py_ssize_t row = share_of_sequences(job, task, tasks), end = share_of_sequences(job, task + 1, tasks)
+    cdef Py_ssize_t first = row, rows, going_on
     cdef real *delta
-    cdef real *grad_t
-    cdef const real *h_t
-    cdef const real *dh_t
+    cdef real *grad = <real *>job.grad_h.first
+    cdef const real *past
     cdef long long clock = begin()
-    while first < B:
-        rows = block_rows(B - first, H, sizeof(real))
-        delta = <real *>job.delta + 2 * (row + first) * ld
+    while first < end:
+        rows = block_rows(end - first, H, sizeof(real))
+        delta = <real *>job.delta + 2 * first * ld
         for t in range(T - 1, -1, -1):
-            # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t    (10.20, 10.21)
-            grad_t = <real *>job.grad_h + (t * job.B + row + first) * H
-            h_t = <const real *>job.h + t * ht + (row + first) * hb
-            dh_t = <const real *>job.dh + t * dt + (row + first) * db
-            if t == T - 1:
-                step_backward(rows, H, h_t, hb, dh_t, db, <real *>NULL, 0, grad_t, H, delta + t % 2 * rows * ld, ld)
-            else:
-                fused_backward(rows, H, delta + (t + 1) % 2 * rows * ld, ld, <const real *>job.panels_W, h_t, hb, dh_t,
-                               db, grad_t, H, delta + t % 2 * rows * ld, ld, t % 2)
+            n, going_on = present(job, t, first, rows), present(job, t + 1, first, rows)
+            if n > 0:
+                past = NULL if going_on == 0 else grad + at(job, &job.grad_h, t + 1, first)
+                step_back(job, t, first, n, going_on, delta + (t + 1) % 2 * rows * ld, past, ld_grad,
+                          grad + at(job, &job.grad_h, t, first), ld_grad, delta + t % 2 * rows * ld)
+                steps += n
+                products += going_on
             if stopped(job, member):
                 return
         first += rows
-    lap(clock, BACKWARD_RECURRENCE, member, sizeof(real), 2.0 * max(T - 1, 0) * B * H * H,
-        3.0 * T * B * H + (H * H if task == 0 else 0))
+    lap(clock, BACKWARD_RECURRENCE, member, sizeof(real), 2.0 * products * H * H,
+        3.0 * steps * H + (H * H if task == 0 else 0))
 
 
 # Function pointers have no fused types.
@@ -423,7 +586,7 @@ cdef int output_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t O, con
     while start < T:
         n = min(chunk, T - start)
         # o_t = c + V h_t                                                    (10.10)
-        rows_product(n, B, H, O, h + start * ht, ht, hb, panels_V, c, o + start * B * O, B * O, O)
+        rows_product(n, B, H, O, h + start * ht, ht, hb, panels_V, c, 0, 0, o + start * B * O, B * O, O)
         clock = lap(clock, OUTPUT, 0, sizeof(real), 2.0 * n * B * O * H,
                     <double>n * B * (H + O) + (O * H if start == 0 else 0))
         start += n
@@ -473,76 +636,81 @@ cdef int finish(work_function work, Job *job, Py_ssize_t rounds, Py_ssize_t item
 
 
 def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray h0, cnp.ndarray out,
-            n_threads=None):
-    """Write h [T, B, H] to out and return it; out is new if None, and b may be None."""
+            n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, cnp.ndarray drive=None,
+            cnp.ndarray rates=None, cnp.ndarray offsets=None):
+    """Write h [T, B, H] to out and return it; arguments as in _bptt.pyx."""
     cdef _Scratch scratch = _Scratch()
-    return run_forward(x, scratch.packed(U, True), scratch.packed(W, True), b, h0, out, n_threads, scratch)
+    return run_forward(x, scratch.packed(U, True), scratch.packed(W, True), b, h0, out, n_threads, scratch, phi, alpha,
+                       current, drive, rates, offsets)
 
 
 def forward_packed(cnp.ndarray x, cnp.ndarray panels_U, cnp.ndarray panels_W, cnp.ndarray b, cnp.ndarray h0,
                    cnp.ndarray out, n_threads=None):
     """forward with panels of Uᵀ and Wᵀ."""
-    return run_forward(x, line(panels_U), line(panels_W), b, h0, out, n_threads, _Scratch())
+    return run_forward(x, line(panels_U), line(panels_W), b, h0, out, n_threads, _Scratch(), 0, None, False, None, None,
+                       None)
 
 
 cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *panels_W, cnp.ndarray b, cnp.ndarray h0,
-                             cnp.ndarray out, n_threads, _Scratch scratch):
+                             cnp.ndarray out, n_threads, _Scratch scratch, int phi, cnp.ndarray alpha, bint current,
+                             cnp.ndarray drive, cnp.ndarray rates, cnp.ndarray offsets):
     cdef Job job
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = h0.shape[1]
+    cdef list _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, False)
     cdef cnp.ndarray h = empty(x, (x.shape[0], x.shape[1], H)) if out is None else out
-    job.T, job.B, job.inputs, job.H = x.shape[0], x.shape[1], x.shape[2], H
-    job.xt, job.xb, job.ht, job.hb, job.ld_h0 = stride(x, 0), stride(x, 1), stride(h, 0), stride(h, 1), stride(h0, 0)
-    job.chunk, job.ld = chunk_steps(job.T, job.B, max(job.H, job.inputs), size), padded(job.H, size)
-    job.state = NULL
-    if job.B >= FEW and crowded(job.hb, size):
+    job.h, job.drive, job.rates, job.b = rows_in(h), rows_in(drive), rows_in(rates), data(b)
+    job.ld = padded(H, size)
+    if current or (job.B >= FEW and crowded(job.h.sb, size)):
         job.state = scratch.take(2 * job.B * job.ld * size)
-    job.x, job.b, job.h0, job.h = data(x), data(b), data(h0), data(h)
     job.panels_U, job.panels_W = panels_U, panels_W
     finish(forward_f32 if size == 4 else forward_f64, &job, 1, size,
-           team_size(n_threads, 2.0 * job.T * job.B * job.H * (job.H + job.inputs), job.B))
+           team_size(n_threads, 2.0 * rows_before(&job, job.T) * H * (H + job.inputs), job.B))
     return h
 
 
 def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray h0,
-             n_threads=None):
-    """(dx, dU, dW, db, dh0), new arrays."""
+             n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, bint drive=False,
+             cnp.ndarray rates=None, cnp.ndarray offsets=None):
+    """(dx, dU, dW, db, dh0, ddrive, dalpha), new arrays; arguments as in _bptt.pyx."""
     cdef Job job
     cdef _Scratch scratch = _Scratch()
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), T = x.shape[0], B = x.shape[1], I = x.shape[2], H = W.shape[0]
-    cdef cnp.ndarray dx = empty(x, (T, B, I)), dU = empty(x, (H, I), zero=T == 0), dW = empty(x, (H, H), zero=T == 0)
-    cdef cnp.ndarray db = empty(x, (H,), zero=True), dh0 = empty(x, (B, H), zero=T == 0)
-    cdef Py_ssize_t rounds
-    job.T, job.B, job.inputs, job.H = T, B, I, H
-    job.xt, job.xb, job.ht, job.hb, job.ld_h0 = stride(x, 0), stride(x, 1), stride(h, 0), stride(h, 1), stride(h0, 0)
-    job.dt, job.db = stride(dh, 0), stride(dh, 1)
-    job.chunk, job.ld = chunk_steps(T, B, max(H, I), size), padded(H, size)
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = W.shape[0]
+    cdef list _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, True)
+    cdef tuple results = gradient_arrays(&job, x, drive)
+    if current and rates is None:
+        rates = phi_of(h, phi)
+    job.dh, job.h, job.rates = rows_in(dh), rows_in(h), rows_in(h if alpha is None else rates)
+    job.fed = job.rates if current else job.h
+    job.ld = padded(H, size)
     job.panels_U, job.panels_W = scratch.packed(U, False), scratch.packed(W, False)
-    job.delta = scratch.take((job.chunk + 1) * B * job.ld * size)
-    job.panels_x = scratch.take(panels_size(job.chunk * B, I, size) * size)
-    job.panels_h = scratch.take(panels_size(job.chunk * B, H, size) * size)
-    job.narrow = scratch.take(job.chunk * B * H * size) if job.ld * size >= APART else NULL
+    job.delta = scratch.take((job.most + job.B) * job.ld * size)
+    if job.leaky:
+        job.grad = scratch.take((job.most + job.B) * job.ld * size)
+    job.panels_x = scratch.take(panels_size(job.most, job.inputs, size) * size)
+    job.panels_h = scratch.take(panels_size(job.most, H, size) * size)
+    job.narrow = scratch.take(job.most * H * size) if job.ld * size >= APART else NULL
     job.lost = scratch.take(H * size)
     memset(job.lost, 0, H * size)
-    job.dh, job.h, job.x, job.h0 = data(dh), data(h), data(x), data(h0)
-    job.dx, job.dU, job.dW, job.sum_b, job.dh0 = data(dx), data(dU), data(dW), data(db), data(dh0)
-    rounds = 2 * ((T + job.chunk - 1) // job.chunk) + 1 if T > 0 else 0
-    finish(backward_f32 if size == 4 else backward_f64, &job, rounds, size,
-           team_size(n_threads, 4.0 * T * B * H * (H + I), B))
-    return dx, dU, dW, db, dh0
+    finish(backward_f32 if size == 4 else backward_f64, &job, 2 * job.chunks + 1 if job.T > 0 else 0, size,
+           team_size(n_threads, 4.0 * rows_before(&job, job.T) * H * (H + job.inputs), job.B))
+    return results
 
 
-def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, n_threads=None):
+def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, int phi=0, cnp.ndarray alpha=None,
+                    bint current=False, cnp.ndarray rates=None, cnp.ndarray offsets=None, n_threads=None):
     """grad_h [T, B, H], a new array."""
     cdef Job job
     cdef _Scratch scratch = _Scratch()
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(h), T = h.shape[0], B = h.shape[1], H = h.shape[2]
-    cdef cnp.ndarray grad_h = empty(h, (T, B, H))
-    job.T, job.B, job.H, job.ld = T, B, H, padded(H, size)
-    job.ht, job.hb, job.dt, job.db = stride(h, 0), stride(h, 1), stride(dh, 0), stride(dh, 1)
-    job.panels_W, job.delta = scratch.packed(W, False), scratch.take(2 * B * job.ld * size)
-    job.dh, job.h, job.grad_h = data(dh), data(h), data(grad_h)
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(h), H = h.shape[2]
+    cdef list _kept = set_up(&job, h, H, None, phi, alpha, current, offsets, True)
+    cdef cnp.ndarray grad_h = empty(h, (h.shape[0], h.shape[1], H))
+    if current and rates is None:
+        rates = phi_of(h, phi)
+    job.dh, job.rates, job.grad_h = rows_in(dh), rows_in(h if alpha is None else rates), rows_in(grad_h)
+    job.ld = padded(H, size)
+    job.panels_W, job.delta = scratch.packed(W, False), scratch.take(2 * job.B * job.ld * size)
     finish(state_gradients_f32 if size == 4 else state_gradients_f64, &job, 1, size,
-           team_size(n_threads, 2.0 * T * B * H * H, B))
+           team_size(n_threads, 2.0 * rows_before(&job, job.T) * H * H, job.B))
     return grad_h
 
 

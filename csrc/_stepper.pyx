@@ -224,7 +224,7 @@ cdef void step_typed(real tag, Stepper self, const real *x, Py_ssize_t ld_x, rea
     # h_t = tanh(b + U x_t + W h_{t-1})                                      (10.8, 10.9)
     fused_forward(rows, I, H, x, ld_x, <const real *>line(self.panels_U), previous, ld,
                   <const real *>line(self.panels_W), <const real *>data(self.b), 0, h, ld,
-                  <real *>NULL if self.with_output else out, ld_out, previous > h)
+                  <real *>NULL if self.with_output else out, ld_out, 0, previous > h)
     clock = lap(clock, FORWARD_RECURRENCE, 0, sizeof(real), 2.0 * rows * H * (I + H),
                 rows * (I + 2.0 * H) + H * (I + H))
     if self.with_output:

@@ -11,6 +11,9 @@
 
 #include <stddef.h>
 
+/* phi of a cell. */
+enum { PYRNN_TANH, PYRNN_RELU, PYRNN_IDENTITY };
+
 #define PYRNN_DECLARE(R, T)                                                                                            \
     /* y[i] = tanh(x[i]), i < n. x, y [n], contiguous; y may be x. Error: tanh.h. */                                   \
     void (*tanh_##T)(ptrdiff_t n, const R *x, R *y);                                                                   \
@@ -18,23 +21,50 @@
     /* y[i] = 1 - tanh²(x[i]), i < n, without cancellation. x, y [n], contiguous; y may be x. Error: tanh.h. */       \
     void (*sech2_##T)(ptrdiff_t n, const R *x, R *y);                                                                  \
                                                                                                                        \
-    /* The end of a forward step (10.8, 10.9): h = tanh(a + b), where a holds U x_t + W h_{t-1}.                       \
+    /* The end of a forward step (10.8, 10.9): h = phi(a + b), where a holds U x_t + W h_{t-1}.                        \
      *   h  [rows, H]  stride ld_h   read as a, written as h                                                           \
      *   b  [H]                      read; NULL for no bias */                                                         \
-    void (*step_forward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *b, R *h, ptrdiff_t ld_h);                           \
+    void (*step_forward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *b, R *h, ptrdiff_t ld_h, int phi);                  \
                                                                                                                        \
-    /* The end of a backward step (10.21): grad_h = dh + back, delta = (1 - h²) grad_h.                               \
+    /* The same of a leaky cell: rates = phi(a + b), h = (1 - alpha) past + alpha rates; `current`:                    \
+     * h = (1 - alpha) past + alpha (a + b), rates = phi(h).                                                           \
+     *   past   [rows, H]  read: h_{t-1}; not h                                                                        \
+     *   rates  [rows, H]  written; NULL if nobody asks, not h                                                         \
+     *   alpha  [H]        read */                                                                                     \
+    void (*leaky_step_forward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *b, const R *past, ptrdiff_t ld_past, R *h,    \
+                                   ptrdiff_t ld_h, R *rates, ptrdiff_t ld_rates, const R *alpha, int phi,              \
+                                   int current);                                                                       \
+                                                                                                                       \
+    /* The end of a backward step (10.21): grad_h = dh + back, delta = phi'(h) grad_h; of tanh, (1 - h²) grad_h.      \
      *   h, dh   [rows, H]  read                                                                                       \
      *   back    [rows, H]  read: Wᵀ delta_{t+1}; NULL for none                                                      \
      *   grad    [rows, H]  written with grad_h; may be back; NULL if nobody asks                                      \
      *   delta   [rows, H]  written; may be back */                                                                    \
     void (*step_backward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *h, ptrdiff_t ld_h, const R *dh, ptrdiff_t ld_dh,   \
                               const R *back, ptrdiff_t ld_back, R *grad, ptrdiff_t ld_grad, R *delta,                  \
-                              ptrdiff_t ld_delta);                                                                     \
+                              ptrdiff_t ld_delta, int phi);                                                            \
                                                                                                                        \
-    /* One Jacobian (section 10.2.2): J = diag(1 - h²) W, row i of W scaled by 1 - h_i².                             \
-     *   h [H]  W [H, H] stride ld_w   read        J [H, H] contiguous   written */                                    \
-    void (*jacobian_##T)(ptrdiff_t H, const R *h, const R *W, ptrdiff_t ld_w, R *J);                                   \
+    /* The same of a leaky cell: grad_h = dh + (1 - alpha) past + back, delta = alpha phi'(rates) grad_h; `current`:   \
+     * grad_h = dh + (1 - alpha) past + phi'(rates) back, delta = alpha grad_h. Without back there is no past either.  \
+     *   rates        [rows, H]  read: phi of the step                                                                 \
+     *   past         [rows, H]  read: grad_h_{t+1}                                                                    \
+     *   grad, delta  [rows, H]  written, both; each may be dh, back or past, delta not grad */                        \
+    void (*leaky_step_backward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *rates, ptrdiff_t ld_rates, const R *dh,      \
+                                    ptrdiff_t ld_dh, const R *back, ptrdiff_t ld_back, const R *past,                  \
+                                    ptrdiff_t ld_past, R *grad, ptrdiff_t ld_grad, R *delta, ptrdiff_t ld_delta,       \
+                                    const R *alpha, int phi, int current);                                             \
+                                                                                                                       \
+    /* g = g (p - q), all [rows, n]; p and q read. */                                                                  \
+    void (*times_difference_##T)(ptrdiff_t rows, ptrdiff_t n, const R *p, ptrdiff_t ld_p, const R *q, ptrdiff_t ld_q,  \
+                                 R *g, ptrdiff_t ld_g);                                                                \
+                                                                                                                       \
+    /* One Jacobian (section 10.2.2): J = diag(phi'(h)) W, of tanh row i of W scaled by 1 - h_i². With                \
+     * alpha, of a leaky cell: J = (1 - alpha) I + alpha diag(phi'(h)) W; `current`: J = (1 - alpha) I                 \
+     * + alpha W diag(phi'(h)).                                                                                        \
+     *   h [H]  W [H, H] stride ld_w  alpha [H] or NULL   read                                                         \
+     *   J [H, H] contiguous   written */                                                                              \
+    void (*jacobian_##T)(ptrdiff_t H, const R *h, const R *W, ptrdiff_t ld_w, R *J, const R *alpha, int phi,           \
+                         int current);                                                                                 \
                                                                                                                        \
     /* sum[j] += Σ_i a[i, j]: of sums of 128 rows, and those of sums of 16. With `lost`, sum + lost is the sum of all \
      * that was added in any number of calls, without their roundings.                                                 \
@@ -80,7 +110,7 @@
     void (*outer_##T)(ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const R *D, ptrdiff_t ld_d, const R *X, int accumulate,   \
                       R *C, ptrdiff_t ld_c);                                                                           \
                                                                                                                        \
-    /* A forward step (10.8, 10.9) for `rows` sequences: h = tanh(init + U x + W previous).                            \
+    /* A forward step (10.8, 10.9) for `rows` sequences: h = phi(init + U x + W previous).                             \
      *   x         [rows, inputs]  read; of 0 inputs where init has U x     panels of Uᵀ  read                       \
      *   previous  [rows, H]       read; not h                               panels of Wᵀ  read                      \
      *   init      [rows, H]       read: b with ld_init 0, or NULL for zeros; may be h                                 \
@@ -91,9 +121,9 @@
     void (*fused_forward_##T)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H, const R *x, ptrdiff_t ld_x,               \
                               const R *panels_U, const R *previous, ptrdiff_t ld_previous, const R *panels_W,          \
                               const R *init, ptrdiff_t ld_init, R *h, ptrdiff_t ld_h, R *copy, ptrdiff_t ld_copy,      \
-                              int odd);                                                                                \
+                              int phi, int odd);                                                                       \
                                                                                                                        \
-    /* A backward step (10.21) for `rows` sequences: grad_h = dh + Wᵀ later, delta = (1 - h²) grad_h.               \
+    /* A backward step (10.21) for `rows` sequences: grad_h = dh + Wᵀ later, delta = phi'(h) grad_h.                 \
      *   later    [rows, H]  read: delta_{t+1}; not delta       panels of W  read                                      \
      *   h, dh    [rows, H]  read                                                                                      \
      *   grad     [rows, H]  written with grad_h; NULL if nobody asks                                                  \
@@ -101,7 +131,32 @@
      * odd: as in fused_forward. */                                                                                    \
     void (*fused_backward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *later, ptrdiff_t ld_later, const R *panels,       \
                                const R *h, ptrdiff_t ld_h, const R *dh, ptrdiff_t ld_dh, R *grad, ptrdiff_t ld_grad,   \
-                               R *delta, ptrdiff_t ld_delta, int odd);                                                 \
+                               R *delta, ptrdiff_t ld_delta, int phi, int odd);                                        \
+                                                                                                                       \
+    /* A forward step of a leaky cell: rates = phi(init + U x + W previous), h = (1 - alpha) past + alpha rates;       \
+     * `current`: h = (1 - alpha) past + alpha (init + U x + W previous), rates = phi(h).                              \
+     *   x, previous, init and the panels as in fused_forward; previous: h_{t-1}, or in the current form phi of it     \
+     *   past   [rows, H]  read: h_{t-1}; not h, may be previous                                                       \
+     *   h      [rows, H]  written                                                                                     \
+     *   copy   [rows, H]  written with what the next step needs as `previous`; NULL for none                          \
+     *   rates  [rows, H]  written; NULL for none                                                                      \
+     *   alpha  [H]        read */                                                                                     \
+    void (*leaky_forward_##T)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H, const R *x, ptrdiff_t ld_x,               \
+                              const R *panels_U, const R *previous, ptrdiff_t ld_previous, const R *panels_W,          \
+                              const R *init, ptrdiff_t ld_init, const R *past, ptrdiff_t ld_past, R *h,                \
+                              ptrdiff_t ld_h, R *copy, ptrdiff_t ld_copy, R *rates, ptrdiff_t ld_rates,                \
+                              const R *alpha, int phi, int current, int odd);                                          \
+                                                                                                                       \
+    /* A backward step of a leaky cell: grad_h = dh + (1 - alpha) past + Wᵀ later, delta = alpha phi'(rates) grad_h; \
+     * `current`: grad_h = dh + (1 - alpha) past + phi'(rates) Wᵀ later, delta = alpha grad_h.                       \
+     *   later        [rows, H]  read: delta_{t+1}; not delta       panels of W  read                                  \
+     *   rates, dh    [rows, H]  read; ld_dh may be 0                                                                  \
+     *   past         [rows, H]  read: grad_h_{t+1}; not grad                                                          \
+     *   grad, delta  [rows, H]  written */                                                                            \
+    void (*leaky_backward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *later, ptrdiff_t ld_later, const R *panels,       \
+                               const R *rates, ptrdiff_t ld_rates, const R *dh, ptrdiff_t ld_dh, const R *past,        \
+                               ptrdiff_t ld_past, R *grad, ptrdiff_t ld_grad, R *delta, ptrdiff_t ld_delta,            \
+                               const R *alpha, int phi, int current, int odd);                                         \
                                                                                                                        \
     /* For measuring a processor: n times s = a[0] s + a[1] on as many registers as the sums of the widest tile take,  \
      * without memory and without one waiting for another. a[0] becomes the least s. Returns the flops. */             \

@@ -22,6 +22,9 @@
     PYRNN_KERNEL(sech2, t),           \
     PYRNN_KERNEL(step_forward, t),    \
     PYRNN_KERNEL(step_backward, t),   \
+    PYRNN_KERNEL(leaky_step_forward, t),  \
+    PYRNN_KERNEL(leaky_step_backward, t), \
+    PYRNN_KERNEL(times_difference, t), \
     PYRNN_KERNEL(jacobian, t),        \
     PYRNN_KERNEL(column_sums, t),     \
     PYRNN_KERNEL(transpose, t),       \
@@ -33,6 +36,8 @@
     PYRNN_KERNEL(outer, t),           \
     PYRNN_KERNEL(fused_forward, t),   \
     PYRNN_KERNEL(fused_backward, t),  \
+    PYRNN_KERNEL(leaky_forward, t),   \
+    PYRNN_KERNEL(leaky_backward, t),  \
     PYRNN_KERNEL(multiply_adds, t),   \
     PYRNN_KERNEL(sum, t)
 /* clang-format on */
@@ -66,43 +71,80 @@ static void KERNEL(sech2)(ptrdiff_t n, const REAL *x, REAL *y)
     if (i < n) V(store_part)(y + i, n - i, V(sech2)(V(load_part)(x + i, n - i)));
 }
 
-static void KERNEL(step_forward)(ptrdiff_t rows, ptrdiff_t H, const REAL *restrict b, REAL *restrict h, ptrdiff_t ld_h)
-{
-    for (ptrdiff_t r = 0; r < rows; r++, h += ld_h) {
-        if (!b) {
-            KERNEL(tanh)(H, h, h);
-            continue;
-        }
-        ptrdiff_t i = 0;
-        for (; i + LANES <= H; i += LANES) V(store)(h + i, V(tanh)(V(add)(V(load)(h + i), V(load)(b + i))));
-        if (i < H) {
-            const VEC a = V(add)(V(load_part)(h + i, H - i), V(load_part)(b + i, H - i));
-            V(store_part)(h + i, H - i, V(tanh)(a));
-        }
-    }
-}
+/* a <= 0 ? 0 : b, and b where a is NaN: nothing is less than the least positive number but what is not above 0. */
+static inline VEC V(where_active)(VEC a, VEC b) { return V(if_less)(a, V(set)(C(LEAST)), V(set)(0), b); }
+static inline VEC V(relu)(VEC a) { return V(where_active)(a, a); }
+
+/* phi of the pre-activation. */
+static inline VEC V(phi)(int phi, VEC a) { return phi == PYRNN_TANH ? V(tanh)(a) : phi == PYRNN_RELU ? V(relu)(a) : a; }
 
 /* 1 - h², rounded once. */
 static inline VEC V(slope)(VEC h) { return V(fma)(V(sub)(V(set)(0), h), h, V(set)(1)); }
 
-static void KERNEL(step_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *h, ptrdiff_t ld_h, const REAL *dh,
-                                  ptrdiff_t ld_dh, const REAL *back, ptrdiff_t ld_back, REAL *grad, ptrdiff_t ld_grad,
-                                  REAL *delta, ptrdiff_t ld_delta)
+/* phi' g, from h = phi(a). */
+static inline VEC V(through)(int phi, VEC h, VEC g)
+{
+    return phi == PYRNN_TANH ? V(mul)(V(slope)(h), g) : phi == PYRNN_RELU ? V(where_active)(h, g) : g;
+}
+
+/* A register of memory, or its first n lanes if it has fewer. */
+static inline VEC V(load_some)(const REAL *p, ptrdiff_t n) { return n < LANES ? V(load_part)(p, n) : V(load)(p); }
+static inline void V(store_some)(REAL *p, ptrdiff_t n, VEC a)
+{
+    if (n < LANES)
+        V(store_part)(p, n, a);
+    else
+        V(store)(p, a);
+}
+
+static void KERNEL(step_forward)(ptrdiff_t rows, ptrdiff_t H, const REAL *restrict b, REAL *restrict h, ptrdiff_t ld_h,
+                                 int phi)
+{
+    for (ptrdiff_t r = 0; r < rows; r++, h += ld_h)
+        for (ptrdiff_t i = 0; i < H; i += LANES) {
+            VEC a = V(load_some)(h + i, H - i);
+            if (b) a = V(add)(a, V(load_some)(b + i, H - i));
+            V(store_some)(h + i, H - i, V(phi)(phi, a));
+        }
+}
+
+static void KERNEL(leaky_step_forward)(ptrdiff_t rows, ptrdiff_t H, const REAL *b, const REAL *past, ptrdiff_t ld_past,
+                                       REAL *h, ptrdiff_t ld_h, REAL *rates, ptrdiff_t ld_rates, const REAL *alpha,
+                                       int phi, int current)
 {
     for (ptrdiff_t r = 0; r < rows; r++) {
         for (ptrdiff_t i = 0; i < H; i += LANES) {
             const ptrdiff_t n = H - i;
-            const int part = n < LANES;
-            VEC g = part ? V(load_part)(dh + i, n) : V(load)(dh + i);
-            if (back) g = V(add)(g, part ? V(load_part)(back + i, n) : V(load)(back + i));
-            const VEC d = V(mul)(V(slope)(part ? V(load_part)(h + i, n) : V(load)(h + i)), g);
-            if (part) {
-                if (grad) V(store_part)(grad + i, n, g);
-                V(store_part)(delta + i, n, d);
+            const VEC leak = V(load_some)(alpha + i, n);
+            const VEC old = V(mul)(V(sub)(V(set)(1), leak), V(load_some)(past + i, n));
+            VEC a = V(load_some)(h + i, n), rate;
+            if (b) a = V(add)(a, V(load_some)(b + i, n));
+            if (current) {
+                a = V(fma)(leak, a, old);
+                rate = V(phi)(phi, a);
             } else {
-                if (grad) V(store)(grad + i, g);
-                V(store)(delta + i, d);
+                rate = V(phi)(phi, a);
+                a = V(fma)(leak, rate, old);
             }
+            V(store_some)(h + i, n, a);
+            if (rates) V(store_some)(rates + i, n, rate);
+        }
+        h += ld_h, past += ld_past;
+        if (rates) rates += ld_rates;
+    }
+}
+
+static void KERNEL(step_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *h, ptrdiff_t ld_h, const REAL *dh,
+                                  ptrdiff_t ld_dh, const REAL *back, ptrdiff_t ld_back, REAL *grad, ptrdiff_t ld_grad,
+                                  REAL *delta, ptrdiff_t ld_delta, int phi)
+{
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        for (ptrdiff_t i = 0; i < H; i += LANES) {
+            const ptrdiff_t n = H - i;
+            VEC g = V(load_some)(dh + i, n);
+            if (back) g = V(add)(g, V(load_some)(back + i, n));
+            if (grad) V(store_some)(grad + i, n, g);
+            V(store_some)(delta + i, n, V(through)(phi, V(load_some)(h + i, n), g));
         }
         h += ld_h, dh += ld_dh, delta += ld_delta;
         if (back) back += ld_back;
@@ -110,14 +152,51 @@ static void KERNEL(step_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *h, pt
     }
 }
 
+static void KERNEL(leaky_step_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *rates, ptrdiff_t ld_rates,
+                                        const REAL *dh, ptrdiff_t ld_dh, const REAL *back, ptrdiff_t ld_back,
+                                        const REAL *past, ptrdiff_t ld_past, REAL *grad, ptrdiff_t ld_grad, REAL *delta,
+                                        ptrdiff_t ld_delta, const REAL *alpha, int phi, int current)
+{
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        for (ptrdiff_t i = 0; i < H; i += LANES) {
+            const ptrdiff_t n = H - i;
+            const VEC leak = V(load_some)(alpha + i, n), rate = V(load_some)(rates + i, n);
+            VEC g = V(load_some)(dh + i, n);
+            if (back) {
+                const VEC keep = V(sub)(V(set)(1), leak), s = V(load_some)(back + i, n);
+                const VEC flow = V(fma)(keep, V(load_some)(past + i, n), current ? V(through)(phi, rate, s) : s);
+                g = V(add)(g, flow);
+            }
+            V(store_some)(grad + i, n, g);
+            V(store_some)(delta + i, n, V(mul)(leak, current ? g : V(through)(phi, rate, g)));
+        }
+        rates += ld_rates, dh += ld_dh, grad += ld_grad, delta += ld_delta;
+        if (back) back += ld_back, past += ld_past;
+    }
+}
+
+static void KERNEL(times_difference)(ptrdiff_t rows, ptrdiff_t n, const REAL *p, ptrdiff_t ld_p, const REAL *q,
+                                     ptrdiff_t ld_q, REAL *g, ptrdiff_t ld_g)
+{
+    for (ptrdiff_t r = 0; r < rows; r++, p += ld_p, q += ld_q, g += ld_g)
+        for (ptrdiff_t i = 0; i < n; i += LANES) {
+            const VEC moved = V(sub)(V(load_some)(p + i, n - i), V(load_some)(q + i, n - i));
+            V(store_some)(g + i, n - i, V(mul)(V(load_some)(g + i, n - i), moved));
+        }
+}
+
 static void KERNEL(jacobian)(ptrdiff_t H, const REAL *restrict h, const REAL *restrict W, ptrdiff_t ld_w,
-                             REAL *restrict J)
+                             REAL *restrict J, const REAL *restrict alpha, int phi, int current)
 {
     for (ptrdiff_t i = 0; i < H; i++, W += ld_w, J += H) {
-        const VEC slope = V(slope)(V(set)(h[i]));
-        ptrdiff_t j = 0;
-        for (; j + LANES <= H; j += LANES) V(store)(J + j, V(mul)(slope, V(load)(W + j)));
-        if (j < H) V(store_part)(J + j, H - j, V(mul)(slope, V(load_part)(W + j, H - j)));
+        const VEC rate = V(set)(h[i]), leak = V(set)(alpha ? alpha[i] : 1);
+        for (ptrdiff_t j = 0; j < H; j += LANES) {
+            const VEC w = V(load_some)(W + j, H - j);
+            VEC s = V(through)(phi, current ? V(load_some)(h + j, H - j) : rate, w);
+            if (alpha) s = V(mul)(leak, s);
+            V(store_some)(J + j, H - j, s);
+        }
+        if (alpha) J[i] = (1 - alpha[i]) + J[i];
     }
 }
 

@@ -15,12 +15,17 @@ typedef struct {
     const REAL *panels;
 } V(pair);
 
-/* A product, and what becomes of it: s = A B, in FORWARD C D + A B where `before`, C D, has any k. Every pointer below
- * leads to [rows, N], the rows ld apart. */
+/* A product, and what becomes of it: s = A B, forward C D + A B where `before`, C D, has any k. phi is of the cell,
+ * phi' its slope from h = phi(a). Every pointer below but alpha leads to [rows, N], the rows ld apart. */
 enum {
-    V(KEEP),    /* out = init + s */
-    V(FORWARD), /* out = copy = tanh(init + s) */
-    V(BACKWARD) /* copy = init + s, out = (1 - h²) copy */
+    V(KEEP),           /* out = init + s */
+    V(FORWARD),        /* out = copy = phi(init + s) */
+    V(BACKWARD),       /* copy = init + s, out = phi'(h) copy */
+    V(LEAKY_FORWARD),  /* rates = phi(init + s), out = copy = (1 - alpha) past + alpha rates;
+                        * current: out = (1 - alpha) past + alpha (init + s), copy = rates = phi(out) */
+    V(LEAKY_BACKWARD), /* copy = init + (1 - alpha) past + s, out = alpha phi'(h) copy;
+                        * current: copy = init + (1 - alpha) past + phi'(h) s, out = alpha copy */
+    V(KINDS)
 };
 typedef struct {
     V(pair) pair, before;
@@ -32,6 +37,12 @@ typedef struct {
     ptrdiff_t ld_copy;
     const REAL *h;
     ptrdiff_t ld_h;
+    int phi, current;
+    const REAL *alpha; /* [N] */
+    const REAL *past;
+    ptrdiff_t ld_past;
+    REAL *rates; /* or NULL */
+    ptrdiff_t ld_rates;
 } V(work);
 
 /* sum += A B for a tile of m rows and n registers. A[i, k] is at A + i ld + k, or at A + k ld + i in outer products. */
@@ -89,16 +100,69 @@ static inline ALWAYS_INLINE void V(store_tile)(const int m, const int n, REAL *p
         V(store_lanes)(c == n - 1, p + r * ld + c * LANES, last, sum[r][c]);
 }
 
+/* sum = phi(sum), in a loop that is not unrolled: a tile has up to 24 registers. */
+static inline ALWAYS_INLINE void V(phi_tile)(const int m, const int n, int phi, VEC sum[SUMS / 2][8])
+{
+    VEC line[SUMS];
+    UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) line[r * n + c] = sum[r][c];
+    if (phi == PYRNN_TANH)
+        NO_UNROLL for (int x = 0; x < m * n; x++) line[x] = V(tanh)(line[x]);
+    else if (phi == PYRNN_RELU)
+        NO_UNROLL for (int x = 0; x < m * n; x++) line[x] = V(relu)(line[x]);
+    UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] = line[r * n + c];
+}
+
+/* sum = phi'(h) sum, h the values of phi. */
+static inline ALWAYS_INLINE void V(slope_tile)(const int m, const int n, int phi, const REAL *h, ptrdiff_t ld,
+                                               ptrdiff_t last, VEC sum[SUMS / 2][8])
+{
+    if (phi == PYRNN_TANH) {
+        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] =
+            V(mul)(V(slope)(V(load_lanes)(c == n - 1, h + r * ld + c * LANES, last)), sum[r][c]);
+    } else if (phi == PYRNN_RELU) {
+        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] =
+            V(where_active)(V(load_lanes)(c == n - 1, h + r * ld + c * LANES, last), sum[r][c]);
+    }
+}
+
+/* sum = (1 - alpha) past + alpha sum, or with `all` (1 - alpha) past + sum. */
+static inline ALWAYS_INLINE void V(leak_tile)(const int m, const int n, const int all, const REAL *alpha,
+                                              const REAL *past, ptrdiff_t ld, ptrdiff_t last, VEC sum[SUMS / 2][8])
+{
+    UNROLL for (int c = 0; c < n; c++)
+    {
+        const VEC a = V(load_lanes)(c == n - 1, alpha + c * LANES, last), keep = V(sub)(V(set)(1), a);
+        UNROLL for (int r = 0; r < m; r++)
+        {
+            const VEC old = V(load_lanes)(c == n - 1, past + r * ld + c * LANES, last);
+            sum[r][c] = all ? V(fma)(keep, old, sum[r][c]) : V(fma)(a, sum[r][c], V(mul)(keep, old));
+        }
+    }
+}
+
+static inline ALWAYS_INLINE void V(scale_tile)(const int m, const int n, const REAL *alpha, ptrdiff_t last,
+                                               VEC sum[SUMS / 2][8])
+{
+    UNROLL for (int c = 0; c < n; c++)
+    {
+        const VEC a = V(load_lanes)(c == n - 1, alpha + c * LANES, last);
+        UNROLL for (int r = 0; r < m; r++) sum[r][c] = V(mul)(a, sum[r][c]);
+    }
+}
+
 /* The tile of m rows and n registers at row i, column j; `last` lanes of the last register are columns of out. */
 typedef void V(tile_function)(const V(work) * w, ptrdiff_t i, ptrdiff_t j, ptrdiff_t last);
 
 static inline ALWAYS_INLINE void V(tile)(const int what, const int m, const int n, const V(work) * w, ptrdiff_t i,
                                          ptrdiff_t j, ptrdiff_t last)
 {
-    const REAL *init = w->init ? w->init + i * w->ld_init + j : NULL;
+    const int leaky = what == V(LEAKY_FORWARD) || what == V(LEAKY_BACKWARD);
+    const REAL *init = w->init ? w->init + i * w->ld_init + j : NULL, *alpha = leaky ? w->alpha + j : NULL;
+    const REAL *past = leaky ? w->past + i * w->ld_past + j : NULL;
     REAL *out = w->out + i * w->ld_out + j, *copy = what != V(KEEP) && w->copy ? w->copy + i * w->ld_copy + j : NULL;
+    REAL *rates = what == V(LEAKY_FORWARD) && w->rates ? w->rates + i * w->ld_rates + j : NULL;
     VEC sum[SUMS / 2][8], line[SUMS];
-    if (what == V(FORWARD) && w->before.K) {
+    if ((what == V(FORWARD) || what == V(LEAKY_FORWARD)) && w->before.K) {
         V(product_tile)(m, n, &w->before, i, j, sum);
         V(add_tile)(m, n, init, w->ld_init, last, sum);
         UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) line[r * n + c] = sum[r][c];
@@ -107,18 +171,39 @@ static inline ALWAYS_INLINE void V(tile)(const int what, const int m, const int 
             V(add)(line[r * n + c], sum[r][c]);
     } else {
         V(product_tile)(m, n, &w->pair, i, j, sum);
+        if (what != V(LEAKY_BACKWARD)) V(add_tile)(m, n, init, w->ld_init, last, sum);
+    }
+    switch (what) {
+    case V(FORWARD):
+        V(phi_tile)(m, n, w->phi, sum);
+        if (copy) V(store_tile)(m, n, copy, w->ld_copy, last, sum);
+        break;
+    case V(BACKWARD):
+        if (copy) V(store_tile)(m, n, copy, w->ld_copy, last, sum);
+        V(slope_tile)(m, n, w->phi, w->h + i * w->ld_h + j, w->ld_h, last, sum);
+        break;
+    case V(LEAKY_FORWARD):
+        if (w->current) {
+            V(leak_tile)(m, n, 0, alpha, past, w->ld_past, last, sum);
+            V(store_tile)(m, n, out, w->ld_out, last, sum);
+            V(phi_tile)(m, n, w->phi, sum);
+            if (rates) V(store_tile)(m, n, rates, w->ld_rates, last, sum);
+            if (copy) V(store_tile)(m, n, copy, w->ld_copy, last, sum);
+            return;
+        }
+        V(phi_tile)(m, n, w->phi, sum);
+        if (rates) V(store_tile)(m, n, rates, w->ld_rates, last, sum);
+        V(leak_tile)(m, n, 0, alpha, past, w->ld_past, last, sum);
+        if (copy) V(store_tile)(m, n, copy, w->ld_copy, last, sum);
+        break;
+    case V(LEAKY_BACKWARD):
+        if (w->current) V(slope_tile)(m, n, w->phi, w->h + i * w->ld_h + j, w->ld_h, last, sum);
+        V(leak_tile)(m, n, 1, alpha, past, w->ld_past, last, sum);
         V(add_tile)(m, n, init, w->ld_init, last, sum);
-    }
-    if (what == V(FORWARD)) {
-        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) line[r * n + c] = sum[r][c];
-        NO_UNROLL for (int x = 0; x < m * n; x++) line[x] = V(tanh)(line[x]);
-        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] = line[r * n + c];
-    }
-    if (copy) V(store_tile)(m, n, copy, w->ld_copy, last, sum);
-    if (what == V(BACKWARD)) {
-        const REAL *h = w->h + i * w->ld_h + j;
-        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] =
-            V(mul)(V(slope)(V(load_lanes)(c == n - 1, h + r * w->ld_h + c * LANES, last)), sum[r][c]);
+        V(store_tile)(m, n, copy, w->ld_copy, last, sum);
+        if (!w->current) V(slope_tile)(m, n, w->phi, w->h + i * w->ld_h + j, w->ld_h, last, sum);
+        V(scale_tile)(m, n, alpha, last, sum);
+        break;
     }
     V(store_tile)(m, n, out, w->ld_out, last, sum);
 }
@@ -151,7 +236,12 @@ static inline ALWAYS_INLINE void V(outer_tile)(const int m, const int n, ptrdiff
     {                                                                                                 \
         V(tile)(V(KIND), m, n, w, i, j, last);                                                        \
     }
-#define EACH(m, n) TILE(product, KEEP, m, n) TILE(forward, FORWARD, m, n) TILE(backward, BACKWARD, m, n)
+#define EACH(m, n)                           \
+    TILE(product, KEEP, m, n)                \
+    TILE(forward, FORWARD, m, n)             \
+    TILE(backward, BACKWARD, m, n)           \
+    TILE(leaky_forward, LEAKY_FORWARD, m, n) \
+    TILE(leaky_backward, LEAKY_BACKWARD, m, n)
 #define OUTER(m, n)                                                                                           \
     static void KERNEL(outer_##m##x##n)(ptrdiff_t K, const REAL *D, ptrdiff_t ld_d, const REAL *X, VEC *sums, \
                                         int more, int done, int add, REAL *C, ptrdiff_t ld_c, ptrdiff_t last) \
@@ -183,7 +273,8 @@ ALL(7) ALL(8) ALL(9) ALL(10) ALL(11) ALL(12) EACH(4, 4) EACH(5, 4) EACH(6, 4) EA
 #endif
 #define SHAPES(kind) {{MOST(kind, 1)}, {MOST(kind, 2)}, {HALF(kind)}, {QUARTER(kind)}}
 /* By what becomes of them, the binary logarithm of the registers, and the rows less one. */
-static V(tile_function) *const V(tiles)[3][4][SUMS / 2] = {SHAPES(product), SHAPES(forward), SHAPES(backward)};
+static V(tile_function) *const V(tiles)[V(KINDS)][4][SUMS / 2] = {SHAPES(product), SHAPES(forward), SHAPES(backward),
+                                                                  SHAPES(leaky_forward), SHAPES(leaky_backward)};
 static V(outer_function) *const V(outer_tiles)[2][SUMS / 2] = {{MOST(outer, 1)}, {MOST(outer, 2)}};
 /* clang-format on */
 #undef T
@@ -213,7 +304,9 @@ static inline void V(run_columns)(const int what, ptrdiff_t tiles, ptrdiff_t sma
     for (ptrdiff_t t = 0, i = 0; t < tiles; t++) {
         const ptrdiff_t m = small + (t < larger);
         if (what != V(KEEP)) V(fetch)(w->out + i * w->ld_out + j, w->ld_out, m, columns);
-        if (what == V(BACKWARD)) {
+        if (what == V(LEAKY_FORWARD) || what == V(LEAKY_BACKWARD))
+            V(fetch)(w->past + i * w->ld_past + j, w->ld_past, m, columns);
+        if (what == V(BACKWARD) || what == V(LEAKY_BACKWARD)) {
             V(fetch)(w->h + i * w->ld_h + j, w->ld_h, m, columns);
             V(fetch)(w->init + i * w->ld_init + j, w->ld_init, m, columns);
         }
@@ -361,7 +454,7 @@ static void KERNEL(product)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t N, const REAL
 static void KERNEL(fused_forward)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H, const REAL *x, ptrdiff_t ld_x,
                                   const REAL *panels_U, const REAL *previous, ptrdiff_t ld_previous,
                                   const REAL *panels_W, const REAL *init, ptrdiff_t ld_init, REAL *h, ptrdiff_t ld_h,
-                                  REAL *copy, ptrdiff_t ld_copy, int odd)
+                                  REAL *copy, ptrdiff_t ld_copy, int phi, int odd)
 {
     V(run)
     (V(FORWARD), rows, H,
@@ -372,13 +465,40 @@ static void KERNEL(fused_forward)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H,
                 .out = h,
                 .ld_out = ld_h,
                 .copy = copy,
-                .ld_copy = ld_copy},
+                .ld_copy = ld_copy,
+                .phi = phi},
+     odd);
+}
+
+static void KERNEL(leaky_forward)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H, const REAL *x, ptrdiff_t ld_x,
+                                  const REAL *panels_U, const REAL *previous, ptrdiff_t ld_previous,
+                                  const REAL *panels_W, const REAL *init, ptrdiff_t ld_init, const REAL *past,
+                                  ptrdiff_t ld_past, REAL *h, ptrdiff_t ld_h, REAL *copy, ptrdiff_t ld_copy,
+                                  REAL *rates, ptrdiff_t ld_rates, const REAL *alpha, int phi, int current, int odd)
+{
+    V(run)
+    (V(LEAKY_FORWARD), rows, H,
+     &(V(work)){.pair = {H, previous, ld_previous, panels_W},
+                .before = {inputs, x, ld_x, panels_U},
+                .init = init,
+                .ld_init = ld_init,
+                .past = past,
+                .ld_past = ld_past,
+                .out = h,
+                .ld_out = ld_h,
+                .copy = copy,
+                .ld_copy = ld_copy,
+                .rates = rates,
+                .ld_rates = ld_rates,
+                .alpha = alpha,
+                .phi = phi,
+                .current = current},
      odd);
 }
 
 static void KERNEL(fused_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *later, ptrdiff_t ld_later,
                                    const REAL *panels, const REAL *h, ptrdiff_t ld_h, const REAL *dh, ptrdiff_t ld_dh,
-                                   REAL *grad, ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta, int odd)
+                                   REAL *grad, ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta, int phi, int odd)
 {
     V(run)
     (V(BACKWARD), rows, H,
@@ -390,7 +510,32 @@ static void KERNEL(fused_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *late
                 .copy = grad,
                 .ld_copy = ld_grad,
                 .h = h,
-                .ld_h = ld_h},
+                .ld_h = ld_h,
+                .phi = phi},
+     odd);
+}
+
+static void KERNEL(leaky_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *later, ptrdiff_t ld_later,
+                                   const REAL *panels, const REAL *rates, ptrdiff_t ld_rates, const REAL *dh,
+                                   ptrdiff_t ld_dh, const REAL *past, ptrdiff_t ld_past, REAL *grad, ptrdiff_t ld_grad,
+                                   REAL *delta, ptrdiff_t ld_delta, const REAL *alpha, int phi, int current, int odd)
+{
+    V(run)
+    (V(LEAKY_BACKWARD), rows, H,
+     &(V(work)){.pair = {H, later, ld_later, panels},
+                .init = dh,
+                .ld_init = ld_dh,
+                .past = past,
+                .ld_past = ld_past,
+                .out = delta,
+                .ld_out = ld_delta,
+                .copy = grad,
+                .ld_copy = ld_grad,
+                .h = rates,
+                .ld_h = ld_rates,
+                .alpha = alpha,
+                .phi = phi,
+                .current = current},
      odd);
 }
 

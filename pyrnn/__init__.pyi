@@ -33,15 +33,21 @@ __all__ = [
 ]
 
 _Engine = Literal["auto", "blas", "fused"]
+_Nonlinearity = Literal["tanh", "relu", "identity"]
+_Form = Literal["rate", "current"]
 _Loss = Literal["softmax_cross_entropy", "squared_error"]
 _Scheme = Literal["orthogonal", "gaussian", "uniform", "glorot", "identity"]
 
-class Gradients(NamedTuple):
+class _InputGradients(NamedTuple):
     x: NDArray
     U: NDArray
     W: NDArray
     b: NDArray
     h0: NDArray
+
+class Gradients(_InputGradients):
+    drive: NDArray | None
+    alpha: NDArray | float | None
 
 class OutputGradients(NamedTuple):
     h: NDArray
@@ -102,6 +108,14 @@ def forward(
     b: ArrayLike | None = None,
     h0: ArrayLike | None = None,
     *,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    drive: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reverse: bool = False,
+    rates: NDArray | None = None,
     out: NDArray | None = None,
     n_threads: int | None = None,
     engine: _Engine = "auto",
@@ -114,11 +128,43 @@ def backward(
     W: ArrayLike,
     h0: ArrayLike | None = None,
     *,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    drive: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reverse: bool = False,
+    rates: ArrayLike | None = None,
     n_threads: int | None = None,
     engine: _Engine = "auto",
 ) -> Gradients: ...
-def state_gradients(dh: ArrayLike, h: ArrayLike, W: ArrayLike) -> NDArray: ...
-def jacobian(h: ArrayLike, W: ArrayLike) -> NDArray: ...
+def state_gradients(
+    dh: ArrayLike,
+    h: ArrayLike,
+    W: ArrayLike,
+    *,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reverse: bool = False,
+    rates: ArrayLike | None = None,
+) -> NDArray: ...
+def jacobian(
+    h: ArrayLike,
+    W: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reverse: bool = False,
+    rates: ArrayLike | None = None,
+) -> NDArray: ...
 def tanh(a: ArrayLike) -> Any: ...
 def sech2(a: ArrayLike) -> Any: ...
 @overload

@@ -1,2 +1,87 @@
+# One call as the loops of both engines see it, and what they share to walk through it.
+cimport numpy as cnp
+
+from pyrnn._wait cimport pyrnn_atomic
+
+
+cdef struct Rows:
+    # A sequence of rows of contiguous numbers: [T, B, n] by two strides in elements, of time and of batch.
+    void *first                    # NULL if there is none
+    Py_ssize_t st, sb
+
+
+cdef struct Job:
+    # Letters as in docs/bptt.md, but I, a macro in complex.h.
+    Py_ssize_t T, B, inputs, H
+    Rows x, h, dh, drive, dx, d_drive, grad_h
+    Rows rates                     # phi of each step; without alpha, h
+    Rows fed                       # what W multiplies in the next step: h, or in the current form the rates
+    const void *b
+    const void *h0
+    const void *fed0               # what W multiplies in the first step, [B, H]
+    Py_ssize_t ld_h0, ld_fed0
+    int phi                        # of the cell: PYRNN_TANH and so on
+    bint leaky, current
+    const void *alpha              # [H], or NULL
+    # Where sequences differ in length (see _sequences.pyx), else NULL: the rows before each step [T + 1], and the steps
+    # of the sequences before each [B + 1]. Rows then lie one after the other, sb apart.
+    const Py_ssize_t *offsets
+    const Py_ssize_t *steps_before
+    # Chunks of time: their first steps, and T; the most rows that one has.
+    Py_ssize_t chunks, most
+    const Py_ssize_t *starts
+    # Gradients: of weights [H, I], [H, H], [H], [H]; what the roundings of the last two have lost; of h0 [B, H].
+    void *dU
+    void *dW
+    void *sum_b
+    void *sum_alpha
+    void *lost
+    void *lost_alpha
+    void *dh0
+    const void *zeros              # [H]
+    # Of the fused engine: the distance of rows in memory of its own, panels, scratch.
+    Py_ssize_t ld
+    const void *panels_U
+    const void *panels_W
+    void *state
+    void *delta
+    void *grad
+    void *panels_x
+    void *panels_h
+    void *narrow                   # narrow panels of delta; NULL where it is read as it lies
+    double since                   # when the caller last looked for Ctrl-C
+    pyrnn_atomic stop              # 1 once a signal handler has raised an exception
+
+
+cdef inline Py_ssize_t at(const Job *job, const Rows *a, Py_ssize_t t, Py_ssize_t row) noexcept nogil:
+    """Where a row of step t lies, in elements."""
+    return (t * a.st if job.offsets == NULL else job.offsets[t] * a.sb) + row * a.sb
+
+
+cdef inline Py_ssize_t rows_before(const Job *job, Py_ssize_t t) noexcept nogil:
+    return t * job.B if job.offsets == NULL else job.offsets[t]
+
+
+cdef inline Py_ssize_t present(const Job *job, Py_ssize_t t, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    """How many of so many rows exist at step t, the first ones; none at T."""
+    if t >= job.T:
+        return 0
+    if job.offsets == NULL:
+        return rows
+    return max(0, min(rows, job.offsets[t + 1] - job.offsets[t] - first))
+
+
+cdef list set_up(Job *job, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, int phi, cnp.ndarray alpha, bint current,
+                 cnp.ndarray offsets, bint from_end)
+
+cdef Rows rows_in(cnp.ndarray a)
+
+cdef cnp.ndarray phi_of(cnp.ndarray h, int phi)
+
+cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive)
+
+cdef void end_of_leak(const Job *job, Py_ssize_t itemsize, Py_ssize_t first, Py_ssize_t end) noexcept nogil
+
+
 # How many steps of B rows of N numbers make a chunk of time: at least one, at most T.
 cdef Py_ssize_t chunk_steps(Py_ssize_t T, Py_ssize_t B, Py_ssize_t N, Py_ssize_t itemsize) noexcept nogil

@@ -75,24 +75,25 @@ def is_finite_number(value):
     return isinstance(value, int | float | np.integer | np.floating) and bool(np.isfinite(value))
 
 
-def check_out(out, shape, dtype, inputs, arrays):
+def check_out(out, shape, dtype, inputs, arrays, name="out"):
     """Check an array that results are written to; inputs: the arguments by name, arrays: what they became."""
     if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+        raise TypeError(f"{name} must be a NumPy array, got {type(out).__name__}")
     if isinstance(out, np.ma.MaskedArray):
-        raise TypeError("out must be a plain NumPy array, got a MaskedArray")
+        raise TypeError(f"{name} must be a plain NumPy array, got a MaskedArray")
     if out.shape != shape:
-        shape_error("out", shape, out)
+        shape_error(name, shape, out)
     if out.dtype != dtype:
-        raise ValueError(f"out must have dtype {dtype} to match the inputs, got {out.dtype}")
+        raise ValueError(f"{name} must have dtype {dtype} to match the inputs, got {out.dtype}")
     if not out.flags.writeable:
-        raise ValueError("out must be writeable, got a read-only array")
-    for name, a in (*inputs.items(), *zip(inputs, arrays, strict=True)):
-        if isinstance(a, np.ndarray) and _overlap(out, a):
-            raise ValueError(f"out must not overlap an input, but shares memory with {name}")
+        raise ValueError(f"{name} must be writeable, got a read-only array")
+    for other, a in (*inputs.items(), *zip(inputs, arrays, strict=True)):
+        if isinstance(a, np.ndarray) and overlap(out, a):
+            raise ValueError(f"{name} must not overlap an input, but shares memory with {other}")
 
 
-def _overlap(a, b):
+def overlap(a, b):
+    """Whether two arrays share memory, or may where that is too hard to tell."""
     if not np.may_share_memory(a, b):
         return False
     try:

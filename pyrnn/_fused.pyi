@@ -9,6 +9,12 @@ def forward(
     h0: ndarray,
     out: ndarray | None,
     n_threads: int | None = None,
+    phi: int = 0,
+    alpha: ndarray | None = None,
+    current: bool = False,
+    drive: ndarray | None = None,
+    rates: ndarray | None = None,
+    offsets: ndarray | None = None,
 ) -> ndarray: ...
 def forward_packed(
     x: ndarray,
@@ -20,9 +26,31 @@ def forward_packed(
     n_threads: int | None = None,
 ) -> ndarray: ...
 def backward(
-    dh: ndarray, h: ndarray, x: ndarray, U: ndarray, W: ndarray, h0: ndarray, n_threads: int | None = None
-) -> tuple[ndarray, ndarray, ndarray, ndarray, ndarray]: ...
-def state_gradients(dh: ndarray, h: ndarray, W: ndarray, n_threads: int | None = None) -> ndarray: ...
+    dh: ndarray,
+    h: ndarray,
+    x: ndarray,
+    U: ndarray,
+    W: ndarray,
+    h0: ndarray,
+    n_threads: int | None = None,
+    phi: int = 0,
+    alpha: ndarray | None = None,
+    current: bool = False,
+    drive: bool = False,
+    rates: ndarray | None = None,
+    offsets: ndarray | None = None,
+) -> tuple[ndarray, ndarray, ndarray, ndarray, ndarray, ndarray | None, ndarray | None]: ...
+def state_gradients(
+    dh: ndarray,
+    h: ndarray,
+    W: ndarray,
+    phi: int = 0,
+    alpha: ndarray | None = None,
+    current: bool = False,
+    rates: ndarray | None = None,
+    offsets: ndarray | None = None,
+    n_threads: int | None = None,
+) -> ndarray: ...
 def output(h: ndarray, V: ndarray, c: ndarray | None) -> ndarray: ...
 def output_packed(h: ndarray, panels_V: ndarray, O: int, c: ndarray | None) -> ndarray: ...
 def output_gradients(do: ndarray, h: ndarray, V: ndarray) -> tuple[ndarray, ndarray, ndarray]: ...

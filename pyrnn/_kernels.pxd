@@ -5,26 +5,27 @@ cdef extern from "kernels.h":
         void (*tanh_f64)(Py_ssize_t n, const double *x, double *y) noexcept nogil
         void (*sech2_f32)(Py_ssize_t n, const float *x, float *y) noexcept nogil
         void (*sech2_f64)(Py_ssize_t n, const double *x, double *y) noexcept nogil
-        void (*step_forward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *b, float *h,
-                                 Py_ssize_t ld_h) noexcept nogil
-        void (*step_forward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *b, double *h,
-                                 Py_ssize_t ld_h) noexcept nogil
+        void (*step_forward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *b, float *h, Py_ssize_t ld_h,
+                                 int phi) noexcept nogil
+        void (*step_forward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *b, double *h, Py_ssize_t ld_h,
+                                 int phi) noexcept nogil
         void (*step_backward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *h, Py_ssize_t ld_h, const float *dh,
                                   Py_ssize_t ld_dh, const float *back, Py_ssize_t ld_back, float *grad,
-                                  Py_ssize_t ld_grad, float *delta, Py_ssize_t ld_delta) noexcept nogil
+                                  Py_ssize_t ld_grad, float *delta, Py_ssize_t ld_delta, int phi) noexcept nogil
         void (*step_backward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *h, Py_ssize_t ld_h, const double *dh,
                                   Py_ssize_t ld_dh, const double *back, Py_ssize_t ld_back, double *grad,
-                                  Py_ssize_t ld_grad, double *delta, Py_ssize_t ld_delta) noexcept nogil
-        void (*jacobian_f32)(Py_ssize_t H, const float *h, const float *W, Py_ssize_t ld_w, float *J) noexcept nogil
-        void (*jacobian_f64)(Py_ssize_t H, const double *h, const double *W, Py_ssize_t ld_w, double *J) noexcept nogil
-        void (*column_sums_f32)(Py_ssize_t rows, Py_ssize_t n, const float *a, Py_ssize_t ld_a,
-                                float *sum, float *lost) noexcept nogil
-        void (*column_sums_f64)(Py_ssize_t rows, Py_ssize_t n, const double *a, Py_ssize_t ld_a,
-                                double *sum, double *lost) noexcept nogil
+                                  Py_ssize_t ld_grad, double *delta, Py_ssize_t ld_delta, int phi) noexcept nogil
+        void (*jacobian_f32)(Py_ssize_t H, const float *h, const float *W, Py_ssize_t ld_w, float *J,
+                             const float *alpha, int phi, int current) noexcept nogil
+        void (*jacobian_f64)(Py_ssize_t H, const double *h, const double *W, Py_ssize_t ld_w, double *J,
+                             const double *alpha, int phi, int current) noexcept nogil
+        void (*column_sums_f32)(Py_ssize_t rows, Py_ssize_t n, const float *a, Py_ssize_t ld_a, float *sum,
+                                float *lost) noexcept nogil
+        void (*column_sums_f64)(Py_ssize_t rows, Py_ssize_t n, const double *a, Py_ssize_t ld_a, double *sum,
+                                double *lost) noexcept nogil
         float (*sum_f32)(Py_ssize_t times, Py_ssize_t n, const float *a) noexcept nogil
         double (*sum_f64)(Py_ssize_t times, Py_ssize_t n, const double *a) noexcept nogil
-        void (*transpose_f32)(Py_ssize_t rows, Py_ssize_t n, const float *a, Py_ssize_t ld_a,
-                              float *out) noexcept nogil
+        void (*transpose_f32)(Py_ssize_t rows, Py_ssize_t n, const float *a, Py_ssize_t ld_a, float *out) noexcept nogil
         void (*transpose_f64)(Py_ssize_t rows, Py_ssize_t n, const double *a, Py_ssize_t ld_a,
                               double *out) noexcept nogil
         Py_ssize_t (*panels_size_f32)(Py_ssize_t K, Py_ssize_t N) noexcept nogil
@@ -42,12 +43,11 @@ cdef extern from "kernels.h":
         void (*fused_forward_f32)(Py_ssize_t rows, Py_ssize_t inputs, Py_ssize_t H, const float *x, Py_ssize_t ld_x,
                                   const float *panels_U, const float *previous, Py_ssize_t ld_previous,
                                   const float *panels_W, const float *init, Py_ssize_t ld_init, float *h,
-                                  Py_ssize_t ld_h, float *copy, Py_ssize_t ld_copy,
-                                  int odd) noexcept nogil
+                                  Py_ssize_t ld_h, float *copy, Py_ssize_t ld_copy, int phi, int odd) noexcept nogil
         void (*fused_backward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *later, Py_ssize_t ld_later,
                                    const float *panels, const float *h, Py_ssize_t ld_h, const float *dh,
-                                   Py_ssize_t ld_dh, float *grad, Py_ssize_t ld_grad, float *delta,
-                                   Py_ssize_t ld_delta, int odd) noexcept nogil
+                                   Py_ssize_t ld_dh, float *grad, Py_ssize_t ld_grad, float *delta, Py_ssize_t ld_delta,
+                                   int phi, int odd) noexcept nogil
         Py_ssize_t (*panels_size_f64)(Py_ssize_t K, Py_ssize_t N) noexcept nogil
         void (*pack_f64)(Py_ssize_t K, Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t N,
                          const double *B, Py_ssize_t ld_t, Py_ssize_t ld_r, double *panels) noexcept nogil
@@ -63,13 +63,54 @@ cdef extern from "kernels.h":
         void (*fused_forward_f64)(Py_ssize_t rows, Py_ssize_t inputs, Py_ssize_t H, const double *x, Py_ssize_t ld_x,
                                   const double *panels_U, const double *previous, Py_ssize_t ld_previous,
                                   const double *panels_W, const double *init, Py_ssize_t ld_init, double *h,
-                                  Py_ssize_t ld_h, double *copy, Py_ssize_t ld_copy,
-                                  int odd) noexcept nogil
+                                  Py_ssize_t ld_h, double *copy, Py_ssize_t ld_copy, int phi, int odd) noexcept nogil
         void (*fused_backward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *later, Py_ssize_t ld_later,
                                    const double *panels, const double *h, Py_ssize_t ld_h, const double *dh,
                                    Py_ssize_t ld_dh, double *grad, Py_ssize_t ld_grad, double *delta,
-                                   Py_ssize_t ld_delta, int odd) noexcept nogil
+                                   Py_ssize_t ld_delta, int phi, int odd) noexcept nogil
+        void (*leaky_step_forward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *b, const float *past,
+                                       Py_ssize_t ld_past, float *h, Py_ssize_t ld_h, float *rates, Py_ssize_t ld_rates,
+                                       const float *alpha, int phi, int current) noexcept nogil
+        void (*leaky_step_backward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *rates, Py_ssize_t ld_rates,
+                                        const float *dh, Py_ssize_t ld_dh, const float *back, Py_ssize_t ld_back,
+                                        const float *past, Py_ssize_t ld_past, float *grad, Py_ssize_t ld_grad,
+                                        float *delta, Py_ssize_t ld_delta, const float *alpha, int phi,
+                                        int current) noexcept nogil
+        void (*times_difference_f32)(Py_ssize_t rows, Py_ssize_t n, const float *p, Py_ssize_t ld_p, const float *q,
+                                     Py_ssize_t ld_q, float *g, Py_ssize_t ld_g) noexcept nogil
+        void (*leaky_forward_f32)(Py_ssize_t rows, Py_ssize_t inputs, Py_ssize_t H, const float *x, Py_ssize_t ld_x,
+                                  const float *panels_U, const float *previous, Py_ssize_t ld_previous,
+                                  const float *panels_W, const float *init, Py_ssize_t ld_init, const float *past,
+                                  Py_ssize_t ld_past, float *h, Py_ssize_t ld_h, float *copy, Py_ssize_t ld_copy,
+                                  float *rates, Py_ssize_t ld_rates, const float *alpha, int phi, int current,
+                                  int odd) noexcept nogil
+        void (*leaky_backward_f32)(Py_ssize_t rows, Py_ssize_t H, const float *later, Py_ssize_t ld_later,
+                                   const float *panels, const float *rates, Py_ssize_t ld_rates, const float *dh,
+                                   Py_ssize_t ld_dh, const float *past, Py_ssize_t ld_past, float *grad,
+                                   Py_ssize_t ld_grad, float *delta, Py_ssize_t ld_delta, const float *alpha, int phi,
+                                   int current, int odd) noexcept nogil
         Py_ssize_t (*multiply_adds_f32)(Py_ssize_t n, float *a) noexcept nogil
+        void (*leaky_step_forward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *b, const double *past,
+                                       Py_ssize_t ld_past, double *h, Py_ssize_t ld_h, double *rates,
+                                       Py_ssize_t ld_rates, const double *alpha, int phi, int current) noexcept nogil
+        void (*leaky_step_backward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *rates, Py_ssize_t ld_rates,
+                                        const double *dh, Py_ssize_t ld_dh, const double *back, Py_ssize_t ld_back,
+                                        const double *past, Py_ssize_t ld_past, double *grad, Py_ssize_t ld_grad,
+                                        double *delta, Py_ssize_t ld_delta, const double *alpha, int phi,
+                                        int current) noexcept nogil
+        void (*times_difference_f64)(Py_ssize_t rows, Py_ssize_t n, const double *p, Py_ssize_t ld_p, const double *q,
+                                     Py_ssize_t ld_q, double *g, Py_ssize_t ld_g) noexcept nogil
+        void (*leaky_forward_f64)(Py_ssize_t rows, Py_ssize_t inputs, Py_ssize_t H, const double *x, Py_ssize_t ld_x,
+                                  const double *panels_U, const double *previous, Py_ssize_t ld_previous,
+                                  const double *panels_W, const double *init, Py_ssize_t ld_init, const double *past,
+                                  Py_ssize_t ld_past, double *h, Py_ssize_t ld_h, double *copy, Py_ssize_t ld_copy,
+                                  double *rates, Py_ssize_t ld_rates, const double *alpha, int phi, int current,
+                                  int odd) noexcept nogil
+        void (*leaky_backward_f64)(Py_ssize_t rows, Py_ssize_t H, const double *later, Py_ssize_t ld_later,
+                                   const double *panels, const double *rates, Py_ssize_t ld_rates, const double *dh,
+                                   Py_ssize_t ld_dh, const double *past, Py_ssize_t ld_past, double *grad,
+                                   Py_ssize_t ld_grad, double *delta, Py_ssize_t ld_delta, const double *alpha, int phi,
+                                   int current, int odd) noexcept nogil
         Py_ssize_t (*multiply_adds_f64)(Py_ssize_t n, double *a) noexcept nogil
     pyrnn_kernel_table pyrnn_kernels
     int pyrnn_select(const char *name) noexcept nogil

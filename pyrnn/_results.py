@@ -7,14 +7,22 @@ import numpy as np
 from pyrnn.parameters import Parameters
 
 
-class Gradients(NamedTuple):
-    """Gradients of a loss with respect to the inputs of `pyrnn.forward`, each shaped like its input."""
-
+class _InputGradients(NamedTuple):
     x: np.ndarray
     U: np.ndarray
     W: np.ndarray
     b: np.ndarray
     h0: np.ndarray
+
+
+class Gradients(_InputGradients):
+    """Gradients of a loss with respect to the inputs of `pyrnn.forward`, each shaped like its input.
+
+    Five fields, and two attributes that are None unless the call had the argument: ``drive`` and ``alpha``.
+    """
+
+    drive = None
+    alpha = None
 
 
 class OutputGradients(NamedTuple):

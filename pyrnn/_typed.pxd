@@ -13,27 +13,58 @@ cdef inline void gemm(bint ta, bint tb, Py_ssize_t M, Py_ssize_t N, Py_ssize_t K
         gemm_f64(ta, tb, M, N, K, A, lda, B, ldb, accumulate, C, ldc)
 
 
-cdef inline void step_forward(Py_ssize_t rows, Py_ssize_t H, const real *b, real *h, Py_ssize_t ld_h) noexcept nogil:
+cdef inline void step_forward(Py_ssize_t rows, Py_ssize_t H, const real *b, real *h, Py_ssize_t ld_h,
+                              int phi) noexcept nogil:
     if real is float:
-        kernels().step_forward_f32(rows, H, b, h, ld_h)
+        kernels().step_forward_f32(rows, H, b, h, ld_h, phi)
     else:
-        kernels().step_forward_f64(rows, H, b, h, ld_h)
+        kernels().step_forward_f64(rows, H, b, h, ld_h, phi)
+
+
+cdef inline void leaky_step_forward(Py_ssize_t rows, Py_ssize_t H, const real *b, const real *past, Py_ssize_t ld_past,
+                                    real *h, Py_ssize_t ld_h, real *rates, Py_ssize_t ld_rates, const real *alpha,
+                                    int phi, bint current) noexcept nogil:
+    if real is float:
+        kernels().leaky_step_forward_f32(rows, H, b, past, ld_past, h, ld_h, rates, ld_rates, alpha, phi, current)
+    else:
+        kernels().leaky_step_forward_f64(rows, H, b, past, ld_past, h, ld_h, rates, ld_rates, alpha, phi, current)
 
 
 cdef inline void step_backward(Py_ssize_t rows, Py_ssize_t H, const real *h, Py_ssize_t ld_h, const real *dh,
                                Py_ssize_t ld_dh, const real *back, Py_ssize_t ld_back, real *grad, Py_ssize_t ld_grad,
-                               real *delta, Py_ssize_t ld_delta) noexcept nogil:
+                               real *delta, Py_ssize_t ld_delta, int phi) noexcept nogil:
     if real is float:
-        kernels().step_backward_f32(rows, H, h, ld_h, dh, ld_dh, back, ld_back, grad, ld_grad, delta, ld_delta)
+        kernels().step_backward_f32(rows, H, h, ld_h, dh, ld_dh, back, ld_back, grad, ld_grad, delta, ld_delta, phi)
     else:
-        kernels().step_backward_f64(rows, H, h, ld_h, dh, ld_dh, back, ld_back, grad, ld_grad, delta, ld_delta)
+        kernels().step_backward_f64(rows, H, h, ld_h, dh, ld_dh, back, ld_back, grad, ld_grad, delta, ld_delta, phi)
 
 
-cdef inline void jacobian_step(Py_ssize_t H, const real *h, const real *W, Py_ssize_t ld_w, real *J) noexcept nogil:
+cdef inline void leaky_step_backward(Py_ssize_t rows, Py_ssize_t H, const real *rates, Py_ssize_t ld_rates,
+                                     const real *dh, Py_ssize_t ld_dh, const real *back, Py_ssize_t ld_back,
+                                     const real *past, Py_ssize_t ld_past, real *grad, Py_ssize_t ld_grad, real *delta,
+                                     Py_ssize_t ld_delta, const real *alpha, int phi, bint current) noexcept nogil:
     if real is float:
-        kernels().jacobian_f32(H, h, W, ld_w, J)
+        kernels().leaky_step_backward_f32(rows, H, rates, ld_rates, dh, ld_dh, back, ld_back, past, ld_past, grad,
+                                          ld_grad, delta, ld_delta, alpha, phi, current)
     else:
-        kernels().jacobian_f64(H, h, W, ld_w, J)
+        kernels().leaky_step_backward_f64(rows, H, rates, ld_rates, dh, ld_dh, back, ld_back, past, ld_past, grad,
+                                          ld_grad, delta, ld_delta, alpha, phi, current)
+
+
+cdef inline void times_difference(Py_ssize_t rows, Py_ssize_t n, const real *p, Py_ssize_t ld_p, const real *q,
+                                  Py_ssize_t ld_q, real *g, Py_ssize_t ld_g) noexcept nogil:
+    if real is float:
+        kernels().times_difference_f32(rows, n, p, ld_p, q, ld_q, g, ld_g)
+    else:
+        kernels().times_difference_f64(rows, n, p, ld_p, q, ld_q, g, ld_g)
+
+
+cdef inline void jacobian_step(Py_ssize_t H, const real *h, const real *W, Py_ssize_t ld_w, real *J, const real *alpha,
+                               int phi, bint current) noexcept nogil:
+    if real is float:
+        kernels().jacobian_f32(H, h, W, ld_w, J, alpha, phi, current)
+    else:
+        kernels().jacobian_f64(H, h, W, ld_w, J, alpha, phi, current)
 
 
 cdef inline void column_sums(Py_ssize_t rows, Py_ssize_t n, const real *a, Py_ssize_t ld, real *total,
@@ -98,22 +129,49 @@ cdef inline void outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real *D, 
 cdef inline void fused_forward(Py_ssize_t rows, Py_ssize_t I, Py_ssize_t H, const real *x, Py_ssize_t ld_x,
                                const real *panels_U, const real *previous, Py_ssize_t ld_previous,
                                const real *panels_W, const real *init, Py_ssize_t ld_init, real *h, Py_ssize_t ld_h,
-                               real *copy, Py_ssize_t ld_copy, bint odd) noexcept nogil:
+                               real *copy, Py_ssize_t ld_copy, int phi, bint odd) noexcept nogil:
     if real is float:
         kernels().fused_forward_f32(rows, I, H, x, ld_x, panels_U, previous, ld_previous, panels_W, init, ld_init, h,
-                                    ld_h, copy, ld_copy, odd)
+                                    ld_h, copy, ld_copy, phi, odd)
     else:
         kernels().fused_forward_f64(rows, I, H, x, ld_x, panels_U, previous, ld_previous, panels_W, init, ld_init, h,
-                                    ld_h, copy, ld_copy, odd)
+                                    ld_h, copy, ld_copy, phi, odd)
+
+
+cdef inline void leaky_forward(Py_ssize_t rows, Py_ssize_t I, Py_ssize_t H, const real *x, Py_ssize_t ld_x,
+                               const real *panels_U, const real *previous, Py_ssize_t ld_previous,
+                               const real *panels_W, const real *init, Py_ssize_t ld_init, const real *past,
+                               Py_ssize_t ld_past, real *h, Py_ssize_t ld_h, real *copy, Py_ssize_t ld_copy,
+                               real *rates, Py_ssize_t ld_rates, const real *alpha, int phi, bint current,
+                               bint odd) noexcept nogil:
+    if real is float:
+        kernels().leaky_forward_f32(rows, I, H, x, ld_x, panels_U, previous, ld_previous, panels_W, init, ld_init, past,
+                                    ld_past, h, ld_h, copy, ld_copy, rates, ld_rates, alpha, phi, current, odd)
+    else:
+        kernels().leaky_forward_f64(rows, I, H, x, ld_x, panels_U, previous, ld_previous, panels_W, init, ld_init, past,
+                                    ld_past, h, ld_h, copy, ld_copy, rates, ld_rates, alpha, phi, current, odd)
 
 
 cdef inline void fused_backward(Py_ssize_t rows, Py_ssize_t H, const real *later, Py_ssize_t ld_later,
                                 const real *panels, const real *h, Py_ssize_t ld_h, const real *dh, Py_ssize_t ld_dh,
-                                real *grad, Py_ssize_t ld_grad, real *delta, Py_ssize_t ld_delta,
+                                real *grad, Py_ssize_t ld_grad, real *delta, Py_ssize_t ld_delta, int phi,
                                 bint odd) noexcept nogil:
     if real is float:
         kernels().fused_backward_f32(rows, H, later, ld_later, panels, h, ld_h, dh, ld_dh, grad, ld_grad, delta,
-                                     ld_delta, odd)
+                                     ld_delta, phi, odd)
     else:
         kernels().fused_backward_f64(rows, H, later, ld_later, panels, h, ld_h, dh, ld_dh, grad, ld_grad, delta,
-                                     ld_delta, odd)
+                                     ld_delta, phi, odd)
+
+
+cdef inline void leaky_backward(Py_ssize_t rows, Py_ssize_t H, const real *later, Py_ssize_t ld_later,
+                                const real *panels, const real *rates, Py_ssize_t ld_rates, const real *dh,
+                                Py_ssize_t ld_dh, const real *past, Py_ssize_t ld_past, real *grad, Py_ssize_t ld_grad,
+                                real *delta, Py_ssize_t ld_delta, const real *alpha, int phi, bint current,
+                                bint odd) noexcept nogil:
+    if real is float:
+        kernels().leaky_backward_f32(rows, H, later, ld_later, panels, rates, ld_rates, dh, ld_dh, past, ld_past, grad,
+                                     ld_grad, delta, ld_delta, alpha, phi, current, odd)
+    else:
+        kernels().leaky_backward_f64(rows, H, later, ld_later, panels, rates, ld_rates, dh, ld_dh, past, ld_past, grad,
+                                     ld_grad, delta, ld_delta, alpha, phi, current, odd)

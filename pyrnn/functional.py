@@ -2,12 +2,30 @@
 
 import numpy as np
 
-from pyrnn import _bptt, _checks, _engines
+from pyrnn import _bptt, _cell, _checks, _engines, _sequences
 from pyrnn._results import Gradients
 
 
-def forward(x, U, W, b=None, h0=None, *, out=None, n_threads=None, engine="auto"):
-    """Hidden states of a tanh RNN: h_t = tanh(b + U x_t + W h_{t-1}).
+def forward(
+    x,
+    U,
+    W,
+    b=None,
+    h0=None,
+    *,
+    nonlinearity="tanh",
+    alpha=None,
+    form="rate",
+    drive=None,
+    lengths=None,
+    mask=None,
+    reverse=False,
+    rates=None,
+    out=None,
+    n_threads=None,
+    engine="auto",
+):
+    """Hidden states of an RNN: h_t = tanh(b + U x_t + W h_{t-1}), and the other forms of its cell.
 
     Parameters
     ----------
@@ -20,7 +38,27 @@ def forward(x, U, W, b=None, h0=None, *, out=None, n_threads=None, engine="auto"
     b : array_like, shape (H,), optional
         Bias, PyTorch's ``bias_ih + bias_hh``; None for none.
     h0 : array_like, shape (B, H) or (H,), optional
-        The state before ``x[0]``; None for zeros.
+        The state before the first step; None for zeros.
+    nonlinearity : {"tanh", "relu", "identity"}
+        The function phi of each unit.
+    alpha : float or array_like of shape (H,), optional
+        The leak, a step of time over the unit's time constant; None for a cell without leak.
+    form : {"rate", "current"}
+        What leaks. ``rate``: h_t = (1 - alpha) h_{t-1} + alpha phi(b + U x_t + W h_{t-1}). ``current``: the states are
+        pre-activations, h_t = (1 - alpha) h_{t-1} + alpha (b + U x_t + W phi(h_{t-1})). docs/cells.md says who uses
+        which.
+    drive : array_like, shape (T, B, H) or (T, H), optional
+        Is added to every pre-activation, as b is: noise, a context, a skip connection.
+    lengths : array_like of integers, shape (B,), or an integer without a batch axis, optional
+        How many steps each sequence has, 0 to T, in any order. What lies behind is never read, and its states are 0.
+    mask : array_like of booleans, shape (T, B) or (T,), optional
+        False where a step does not exist: its input is never read, and its state is that of the step before. Not
+        together with `lengths`.
+    reverse : bool
+        Go through time backwards, from the last step of each sequence to ``x[0]``: h_t is made of h_{t+1}.
+    rates : ndarray, shape (T, B, H) or (T, H), optional
+        With alpha: where to write phi as each step has computed it, and 0 for steps that do not exist; `backward` reads
+        it. As `out`.
     out : ndarray, shape (T, B, H) or (T, H), optional
         Where to write the result: of the result's dtype, of any strides, overlapping no input.
     n_threads : int, optional
@@ -49,7 +87,8 @@ def forward(x, U, W, b=None, h0=None, *, out=None, n_threads=None, engine="auto"
 
     Notes
     -----
-    Equations 10.8 and 10.9 of [1]_. U x_t is computed for many steps in one matrix product, W h_{t-1} for all
+    Equations 10.8 and 10.9 of [1]_; the book's alpha (10.9.2) multiplies the old state and is 1 - alpha here. U x_t is
+    computed for many steps in one matrix product, W h_{t-1} for all
     sequences of a step in one, and bias and tanh in one pass over the result. tanh is within 1.4 units in the last
     place of the exact value. NaN and inf pass through. Arrays whose last axis is contiguous are read in
     place: a batch-first ``x`` goes in as ``x.transpose(1, 0, 2)`` without a copy.
@@ -68,35 +107,89 @@ def forward(x, U, W, b=None, h0=None, *, out=None, n_threads=None, engine="auto"
            [0.867 , 0.642 ]])
     """
     compiled = _engines.choose(engine, n_threads)
-    if out is None and _bptt.fit(x, U, W, b, h0):
-        return compiled.forward(x, U, W, b, _initial(h0, x.shape[1], len(U), x.dtype), None, n_threads)
-    given = {"x": x, "U": U, "W": W, "b": b, "h0": h0}
-    x, U, W, b, h0 = _checks.as_real_arrays("b", "h0", **given)
+    phi, current = _cell.numbers(nonlinearity, form)
+    plain = alpha is drive is lengths is mask is rates is None and reverse is False and not current
+    if plain and out is None and _bptt.fit(x, U, W, b, h0):
+        return compiled.forward(x, U, W, b, _initial(h0, x.shape[1], len(U), x.dtype), None, n_threads, phi)
+    given = {"x": x, "U": U, "W": W, "b": b, "h0": h0, "drive": drive, "alpha": _cell.array_or_none(alpha)}
+    arrays = _checks.as_real_arrays("b", "h0", "drive", "alpha", **given)
+    x, U, W, b, h0, drive, alpha_array = arrays
     states = _check_network(x, U, W, h0)
     H = U.shape[0]
     _checks.check_shape("b", b, (H,), "U", U)
+    _checks.check_shape("drive", drive, states, "x", x, "U", U)
+    cell = _cell.cell(phi, alpha if alpha_array is None else alpha_array, current, H, x.dtype)
+    lengths, mask = _cell.check_steps(lengths, mask, reverse, x)
+    inputs = (given, (x, U, W, b, h0, drive, alpha_array))
+    _cell.check_rates(rates, states, x.dtype, *inputs, cell)
     if out is not None:
-        _checks.check_out(out, states, x.dtype, given, (x, U, W, b, h0))
+        _checks.check_out(out, states, x.dtype, given | {"rates": rates}, (*inputs[1], rates))
     U, W = _checks.matrix(U), _checks.matrix(W)
-    if x.ndim == 3:
-        h = _forward(compiled, x, U, W, b, _initial(h0, x.shape[1], H, x.dtype), out, n_threads)
+    batched = x.ndim == 3
+    if not batched:
+        x, drive, rates, result = (_with_batch(a) for a in (x, drive, rates, out))
+        h0, lengths, mask = (None if a is None else a[np.newaxis] for a in (h0, lengths, mask))
+        mask = None if mask is None else mask.T
     else:
-        h0 = _initial(None if h0 is None else h0[np.newaxis], 1, H, x.dtype)
-        h = _forward(compiled, x[:, np.newaxis], U, W, b, h0, None if out is None else out[:, np.newaxis], n_threads)[
-            :, 0
-        ]
-    return h if out is None else out
+        result = out
+    h0 = _initial(h0, x.shape[1], H, x.dtype)
+    if result is None:
+        result = np.empty((*x.shape[:2], H), x.dtype)
+    options = (n_threads, cell.nonlinearity, cell.alpha, cell.current)
+    if lengths is not None or mask is not None:
+        _forward_sequences(compiled, x, U, W, b, h0, result, options, drive, rates, lengths, mask, reverse)
+    else:
+        x, drive, to, rates_to = (_in_order(a, reverse) for a in (x, drive, result, rates))
+        h, r = (
+            None if a is None else a if _checks.written_in_place(a) else np.empty(a.shape, a.dtype)
+            for a in (to, rates_to)
+        )
+        compiled.forward(x, U, W, b, h0, h, *options, drive, r)
+        for a, target in ((h, to), (r, rates_to)):
+            if a is not target:
+                target[...] = a
+    if out is not None:
+        return out
+    return result if batched else result[:, 0]
 
 
-def _forward(compiled, x, U, W, b, h0, out, n_threads):
-    if out is None or _checks.written_in_place(out):
-        return compiled.forward(x, U, W, b, h0, out, n_threads)
-    out[...] = compiled.forward(x, U, W, b, h0, None, n_threads)
-    return out
+def _forward_sequences(compiled, x, U, W, b, h0, h, options, drive, rates, lengths, mask, reverse):
+    """forward over the steps that exist; h and rates are written."""
+    sequences = _sequences.Sequences(*x.shape[:2], lengths, mask, bool(reverse))
+    packed_rates = None if rates is None else np.empty((1, sequences.N, h.shape[2]), h.dtype)
+    drive = None if drive is None else sequences.gather(drive)
+    first = np.ascontiguousarray(h0[sequences.order])
+    states = compiled.forward(
+        sequences.gather(x), U, W, b, first, None, *options, drive, packed_rates, sequences.offsets
+    )
+    for packed, to, before in ((states, h, None if mask is None else h0), (packed_rates, rates, None)):
+        if packed is not None:
+            a = to if _checks.written_in_place(to) else np.empty(to.shape, to.dtype)
+            sequences.scatter(packed, a, before)
+            if a is not to:
+                to[...] = a
 
 
-def backward(dh, h, x, U, W, h0=None, *, n_threads=None, engine="auto"):
-    """Gradients of a loss through a tanh RNN, by exact backpropagation through time.
+def backward(
+    dh,
+    h,
+    x,
+    U,
+    W,
+    h0=None,
+    *,
+    nonlinearity="tanh",
+    alpha=None,
+    form="rate",
+    drive=None,
+    lengths=None,
+    mask=None,
+    reverse=False,
+    rates=None,
+    n_threads=None,
+    engine="auto",
+):
+    """Gradients of a loss through an RNN, by exact backpropagation through time.
 
     Parameters
     ----------
@@ -105,8 +198,13 @@ def backward(dh, h, x, U, W, h0=None, *, n_threads=None, engine="auto"):
         gradient through later steps: that is computed here.
     h : array_like, shape (T, B, H) or (T, H)
         The states that `forward` returned.
-    x, U, W, h0
+    x, U, W, h0, nonlinearity, alpha, form, lengths, mask, reverse
         As given to `forward`. The bias is not needed.
+    drive : array_like, shape of h, optional
+        As given to `forward`: asks for its gradient.
+    rates : array_like, shape of h, optional
+        With alpha: what `forward` wrote there. In the ``current`` form it is phi(h), and computed if not given; in the
+        ``rate`` form h does not tell it without loss, and it must be given.
     n_threads, engine
         As in `forward`.
 
@@ -114,7 +212,8 @@ def backward(dh, h, x, U, W, h0=None, *, n_threads=None, engine="auto"):
     -------
     Gradients
         Named tuple ``(x, U, W, b, h0)`` of new arrays, shaped like the inputs of `forward`. All five are there,
-        also where b or h0 was None.
+        also where b or h0 was None. Its attributes ``drive`` and ``alpha`` are None unless those were given. Steps
+        that do not exist have gradient 0.
 
     Raises
     ------
@@ -147,22 +246,80 @@ def backward(dh, h, x, U, W, h0=None, *, n_threads=None, engine="auto"):
            [2.582 ]])
     """
     compiled = _engines.choose(engine, n_threads)
-    if dh is not None and _bptt.fit(x, U, W, None, h0, dh, h):
-        return Gradients(*compiled.backward(dh, h, x, U, W, _initial(h0, x.shape[1], len(U), x.dtype), n_threads))
-    dh, h, x, U, W, h0 = _checks.as_real_arrays("h0", dh=dh, h=h, x=x, U=U, W=W, h0=h0)
+    phi, current = _cell.numbers(nonlinearity, form)
+    plain = alpha is drive is lengths is mask is rates is None and reverse is False and not current
+    if plain and dh is not None and _bptt.fit(x, U, W, None, h0, dh, h):
+        results = compiled.backward(dh, h, x, U, W, _initial(h0, x.shape[1], len(U), x.dtype), n_threads, phi)
+        return Gradients(*results[:5])
+    dh, h, x, U, W, h0, drive, alpha_array, rates = _checks.as_real_arrays(
+        "h0",
+        "drive",
+        "alpha",
+        "rates",
+        dh=dh,
+        h=h,
+        x=x,
+        U=U,
+        W=W,
+        h0=h0,
+        drive=drive,
+        alpha=_cell.array_or_none(alpha),
+        rates=rates,
+    )
     states = _check_network(x, U, W, h0)
     H = U.shape[0]
     _checks.check_shape("h", h, states, "x", x, "U", U)
-    _checks.check_shape("dh", dh, states, "h", h)
+    for name, a in (("dh", dh), ("drive", drive), ("rates", rates)):
+        _checks.check_shape(name, a, states, "h", h)
+    cell = _cell.cell(phi, alpha if alpha_array is None else alpha_array, current, H, x.dtype)
+    _cell.check_given_rates(rates, cell)
+    lengths, mask = _cell.check_steps(lengths, mask, reverse, x)
     U, W = _checks.matrix(U), _checks.matrix(W)
-    if x.ndim == 3:
-        return Gradients(*compiled.backward(dh, h, x, U, W, _initial(h0, x.shape[1], H, x.dtype), n_threads))
-    h0 = _initial(None if h0 is None else h0[np.newaxis], 1, H, x.dtype)
-    dx, dU, dW, db, dh0 = compiled.backward(dh[:, np.newaxis], h[:, np.newaxis], x[:, np.newaxis], U, W, h0, n_threads)
-    return Gradients(dx[:, 0], dU, dW, db, dh0[0])
+    batched = x.ndim == 3
+    if not batched:
+        dh, h, x, rates = (_with_batch(a) for a in (dh, h, x, rates))
+        h0, lengths, mask = (None if a is None else a[np.newaxis] for a in (h0, lengths, mask))
+        mask = None if mask is None else mask.T
+    h0 = _initial(h0, x.shape[1], H, x.dtype)
+    options = (n_threads, cell.nonlinearity, cell.alpha, cell.current, drive is not None)
+    if lengths is not None or mask is not None:
+        results = _backward_sequences(compiled, dh, h, x, U, W, h0, options, rates, lengths, mask, reverse)
+    else:
+        dh, h, x, rates = (_in_order(a, reverse) for a in (dh, h, x, rates))
+        results = compiled.backward(dh, h, x, U, W, h0, *options, rates)
+    dx, dU, dW, db, dh0, d_drive, d_alpha = results
+    if reverse and lengths is None and mask is None:
+        dx, d_drive = (None if a is None else np.ascontiguousarray(a[::-1]) for a in (dx, d_drive))
+    if not batched:
+        dx, dh0, d_drive = dx[:, 0], dh0[0], None if d_drive is None else d_drive[:, 0]
+    gradients = Gradients(dx, dU, dW, db, dh0)
+    if drive is not None:
+        gradients.drive = d_drive
+    if alpha is not None:
+        gradients.alpha = d_alpha if np.ndim(alpha) else d_alpha.sum()
+    return gradients
 
 
-def state_gradients(dh, h, W):
+def _backward_sequences(compiled, dh, h, x, U, W, h0, options, rates, lengths, mask, reverse):
+    """backward over the steps that exist; the results as from an engine."""
+    sequences = _sequences.Sequences(*x.shape[:2], lengths, mask, bool(reverse))
+    dh, dh0 = sequences.gather_gradients(dh)
+    h, x, rates = (None if a is None else sequences.gather(a) for a in (h, x, rates))
+    first = np.ascontiguousarray(h0[sequences.order])
+    results = compiled.backward(dh, h, x, U, W, first, *options, rates, sequences.offsets)
+    dx, dU, dW, db, first, d_drive, d_alpha = results
+    dh0[sequences.order] += first
+    shape = (sequences.T, sequences.B)
+    dx, d_drive = (None if a is None else np.empty((*shape, a.shape[2]), a.dtype) for a in (dx, d_drive))
+    sequences.scatter(results[0], dx)
+    if d_drive is not None:
+        sequences.scatter(results[5], d_drive)
+    return dx, dU, dW, db, dh0, d_drive, d_alpha
+
+
+def state_gradients(
+    dh, h, W, *, nonlinearity="tanh", alpha=None, form="rate", lengths=None, mask=None, reverse=False, rates=None
+):
     """The gradient of the loss with respect to every state, through all later steps: equation 10.21 itself.
 
     Parameters
@@ -173,11 +330,16 @@ def state_gradients(dh, h, W):
         The states that `forward` returned.
     W : array_like, shape (H, H)
         Hidden-to-hidden weights.
+    nonlinearity, alpha, form, lengths, mask, reverse
+        As given to `forward`.
+    rates : array_like, shape of h, optional
+        As in `backward`.
 
     Returns
     -------
     grad_h : ndarray, shape of h
-        grad_h_t = dh_t + Wᵀ diag(1 - h_{t+1}²) grad_h_{t+1}.
+        grad_h_t = dh_t + Wᵀ diag(1 - h_{t+1}²) grad_h_{t+1}, or what that is in other forms of the cell; 0 behind the
+        ends of sequences.
 
     Raises
     ------
@@ -197,16 +359,75 @@ def state_gradients(dh, h, W):
     array([0.25, 0.5 , 1.  ])
     """
     compiled = _engines.choose()
-    dh, h, W = _checks.as_real_arrays(dh=dh, h=h, W=W)
+    phi, current = _cell.numbers(nonlinearity, form)
+    dh, h, W, alpha_array, rates = _checks.as_real_arrays(
+        "alpha", "rates", dh=dh, h=h, W=W, alpha=_cell.array_or_none(alpha), rates=rates
+    )
     _check_states(h, W)
-    _checks.check_shape("dh", dh, h.shape, "h", h)
+    for name, a in (("dh", dh), ("rates", rates)):
+        _checks.check_shape(name, a, h.shape, "h", h)
+    cell = _cell.cell(phi, alpha if alpha_array is None else alpha_array, current, len(W), h.dtype)
+    _cell.check_given_rates(rates, cell)
+    lengths, mask = _cell.check_steps(lengths, mask, reverse, h)
     W = _checks.matrix(W)
-    if h.ndim == 3:
-        return compiled.state_gradients(dh, h, W)
-    return compiled.state_gradients(dh[:, np.newaxis], h[:, np.newaxis], W)[:, 0]
+    batched = h.ndim == 3
+    if not batched:
+        dh, h, rates = (_with_batch(a) for a in (dh, h, rates))
+        lengths, mask = (None if a is None else a[np.newaxis] for a in (lengths, mask))
+        mask = None if mask is None else mask.T
+    options = (cell.nonlinearity, cell.alpha, cell.current)
+    if lengths is not None or mask is not None:
+        grad_h = _state_gradients_of_sequences(compiled, dh, h, W, options, rates, lengths, mask, reverse)
+    else:
+        grad_h = compiled.state_gradients(
+            *(_in_order(a, reverse) for a in (dh, h)), W, *options, _in_order(rates, reverse)
+        )
+        if reverse:
+            grad_h = np.ascontiguousarray(grad_h[::-1])
+    return grad_h if batched else grad_h[:, 0]
 
 
-def jacobian(h, W):
+def _state_gradients_of_sequences(compiled, dh, h, W, options, rates, lengths, mask, reverse):
+    sequences = _sequences.Sequences(*h.shape[:2], lengths, mask, bool(reverse))
+    packed_dh, initial = sequences.gather_gradients(dh)
+    packed_h, packed_rates = sequences.gather(h), None if rates is None else sequences.gather(rates)
+    packed = compiled.state_gradients(packed_dh, packed_h, W, *options, packed_rates, sequences.offsets)
+    out = np.empty(h.shape, h.dtype)
+    if mask is not None:
+        # Where sequences do not begin with a step, h0 stands in h; its gradient, as that of a network without inputs.
+        order, nothing = sequences.order, np.empty((1, sequences.N, 0), h.dtype)
+        h0 = np.ascontiguousarray(h[-1 if reverse else 0][order])
+        results = compiled.backward(
+            packed_dh,
+            packed_h,
+            nothing,
+            nothing[0, :0].reshape(len(W), 0),
+            W,
+            h0,
+            None,
+            *options,
+            False,
+            packed_rates,
+            sequences.offsets,
+        )
+        initial[order] += results[4]
+    sequences.scatter_gradients(packed, dh, initial, out)
+    return out
+
+
+def jacobian(
+    h,
+    W,
+    h0=None,
+    *,
+    nonlinearity="tanh",
+    alpha=None,
+    form="rate",
+    lengths=None,
+    mask=None,
+    reverse=False,
+    rates=None,
+):
     """The Jacobian of every step, J_t = ∂h_t/∂h_{t-1} = diag(1 - h_t²) W.
 
     Parameters
@@ -215,11 +436,20 @@ def jacobian(h, W):
         The states that `forward` returned.
     W : array_like, shape (H, H)
         Hidden-to-hidden weights.
+    h0 : array_like, shape (B, H) or (H,), optional
+        The state before the first step; None for zeros. Only the ``current`` form reads it.
+    nonlinearity, alpha, form, lengths, mask, reverse
+        As given to `forward`.
+    rates : array_like, shape of h, optional
+        As in `backward`.
 
     Returns
     -------
     J : ndarray, shape (T, B, H, H) or (T, H, H)
-        ``J[t, r, i, j] = (1 - h[t, r, i]²) W[i, j]``, the derivative of unit i at t with respect to unit j at t - 1.
+        ``J[t, r, i, j] = (1 - h[t, r, i]²) W[i, j]``, the derivative of unit i at t with respect to unit j at the step
+        before. With alpha, (1 - alpha) I + alpha diag(phi') W, in the ``current`` form (1 - alpha) I + alpha W
+        diag(phi') with phi' of the step before. The identity at steps that `mask` leaves out, 0 behind the ends of
+        sequences.
 
     Raises
     ------
@@ -239,10 +469,44 @@ def jacobian(h, W):
             [3.  , 4.  ]]])
     """
     compiled = _engines.choose("blas")  # no products and no sums: both engines have this loop
-    h, W = _checks.as_real_arrays(h=h, W=W)
+    phi, current = _cell.numbers(nonlinearity, form)
+    h, W, h0, alpha_array, rates = _checks.as_real_arrays(
+        "h0", "alpha", "rates", h=h, W=W, h0=h0, alpha=_cell.array_or_none(alpha), rates=rates
+    )
     _check_states(h, W)
+    _checks.check_shape("h0", h0, h.shape[1:], "h", h)
+    _checks.check_shape("rates", rates, h.shape, "h", h)
+    cell = _cell.cell(phi, alpha if alpha_array is None else alpha_array, current, len(W), h.dtype)
+    _cell.check_given_rates(rates, cell)
+    lengths, mask = _cell.check_steps(lengths, mask, reverse, h)
     W = _checks.matrix(W)
-    return compiled.jacobian(h, W) if h.ndim == 3 else compiled.jacobian(h[:, np.newaxis], W)[:, 0]
+    if cell.current:
+        slopes = _phi_of_previous(h, 0 if h0 is None else h0, cell, lengths, reverse)
+    else:
+        slopes = h if rates is None else rates
+    options = (cell.nonlinearity, cell.alpha, cell.current)
+    if h.ndim == 3:
+        J = compiled.jacobian(slopes, W, *options)
+    else:
+        J = compiled.jacobian(slopes[:, np.newaxis], W, *options)[:, 0]
+    if lengths is not None:
+        J[np.arange(len(h)).reshape(-1, *[1] * (h.ndim - 2)) >= lengths] = 0
+    elif mask is not None:
+        J[~mask] = np.eye(len(W), dtype=h.dtype)
+    return J
+
+
+def _phi_of_previous(h, h0, cell, lengths, reverse):
+    """phi(h_{t-1}) for every step."""
+    before = np.empty(h.shape, h.dtype)
+    if reverse:
+        before[:-1], before[-1:] = h[1:], h0
+        if lengths is not None:
+            last = np.arange(len(h)).reshape(-1, *[1] * (h.ndim - 2)) == lengths - 1
+            np.copyto(before, h0, where=last[..., np.newaxis])
+    else:
+        before[1:], before[:1] = h[:-1], h0
+    return _bptt.phi(before, cell.nonlinearity)
 
 
 def _check_network(x, U, W, h0):
@@ -260,6 +524,15 @@ def _check_states(h, W):
     _checks.check_sequence("h", "H", h)
     H = h.shape[-1]
     _checks.check_shape("W", W, (H, H), "h", h)
+
+
+def _with_batch(a):
+    return None if a is None else a[:, np.newaxis]
+
+
+def _in_order(a, reverse):
+    """A sequence in the order of the steps."""
+    return a[::-1] if reverse and a is not None else a
 
 
 def _initial(h0, B, H, dtype):

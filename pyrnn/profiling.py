@@ -260,7 +260,7 @@ class Measured:
         self._engine, self._watch = engine, _Watch()
 
     def __getattr__(self, name):
-        return lambda *arguments: _call(self._watch, getattr(self._engine, name), arguments, {})
+        return lambda *arguments, **named: _call(self._watch, getattr(self._engine, name), arguments, named)
 
 
 def timed(function):

@@ -15,49 +15,132 @@ import numpy as np
 from pyrnn._results import Gradients, LossGradients, OutputGradients
 
 
-def forward(x, U, W, b=None, h0=None, *, out=None, n_threads=None, engine="auto"):
-    b, h_previous = _zeros_if_none(x, W, b, h0)
-    states = np.empty(x.shape[:-1] + W.shape[:1], np.result_type(x, U, W, b, h_previous))
-    for t in range(len(x)):
-        a = b + h_previous @ W.T + x[t] @ U.T                   # 10.8
-        states[t] = h_previous = np.tanh(a)                     # 10.9
-    return states
+def forward(x, U, W, b=None, h0=None, *, nonlinearity="tanh", alpha=None, form="rate", drive=None, lengths=None,
+            mask=None, reverse=False, rates=None, out=None, n_threads=None, engine="auto"):
+    b, h = _zeros_if_none(x, W, b, h0)
+    phi, exists = NONLINEARITIES[nonlinearity], _existing(x, lengths, mask)
+    others = (a for a in (drive, alpha) if a is not None)
+    states = np.empty(x.shape[:-1] + W.shape[:1], np.result_type(x, U, W, b, h, *others))
+    rates = np.empty_like(states) if rates is None else rates
+    for t in _order(x, reverse):
+        if form == "rate":
+            a = b + _term(drive, t) + h @ W.T + x[t] @ U.T      # 10.8
+            r = phi(a)                                          # 10.9
+            h_next = _leak(alpha, h, r)                         # without alpha: h_t = tanh(a_t)
+        else:
+            a = b + _term(drive, t) + phi(h) @ W.T + x[t] @ U.T
+            h_next = _leak(alpha, h, a)
+            r = phi(h_next)
+        h = np.where(exists[t], h_next, h)                      # a step that does not exist passes the state on
+        states[t], rates[t] = h, np.where(exists[t], r, 0)
+    return states if lengths is None else np.where(exists, states, 0)  # behind its end a sequence has no state
 
 
-def backward(dh, h, x, U, W, h0=None, *, n_threads=None, engine="auto"):
+def backward(dh, h, x, U, W, h0=None, *, nonlinearity="tanh", alpha=None, form="rate", drive=None, lengths=None,
+             mask=None, reverse=False, rates=None, n_threads=None, engine="auto"):
     _, h0 = _zeros_if_none(x, W, None, h0)
-    _, delta = _state_gradients_and_deltas(dh, h, W)
-    h_previous = np.concatenate([h0[np.newaxis], h])[: len(h)]
+    phi, exists = NONLINEARITIES[nonlinearity], _existing(x, lengths, mask)
+    grad_h, delta, dh0 = _backward(dh, h, W, h0, nonlinearity, alpha, form, exists, lengths, reverse, rates)
+    h_previous = _previous(h, h0, reverse, lengths)
     steps = tuple(range(delta.ndim - 1))                        # the axes of time and batch
-    return Gradients(
+    gradients = Gradients(
         x=delta @ U,                                            # dx_t = Uᵀ delta_t
-        U=np.tensordot(delta, x, (steps, steps)),               # 10.28
-        W=np.tensordot(delta, h_previous, (steps, steps)),      # 10.26
+        U=np.tensordot(delta, np.where(exists, x, 0), (steps, steps)),  # 10.28
+        W=np.tensordot(delta, h_previous if form == "rate" else phi(h_previous), (steps, steps)),  # 10.26
         b=delta.sum(axis=steps),                                # 10.23
-        h0=delta[0] @ W if len(h) else np.zeros_like(h0),       # dh0 = Wᵀ delta_1
+        h0=dh0,
     )
+    if drive is not None:
+        gradients.drive = delta                                 # a_t = ... + drive_t
+    if alpha is not None:                                       # h_t = h_{t-1} + alpha (r_t - h_{t-1}), or a_t for r_t
+        moved = rates - h_previous if form == "rate" else (h - h_previous) / alpha
+        each = np.where(exists, grad_h * moved, 0).sum(axis=steps)
+        gradients.alpha = each if np.ndim(alpha) else each.sum()
+    return gradients
 
 
-def state_gradients(dh, h, W):
-    return _state_gradients_and_deltas(dh, h, W)[0]
+def state_gradients(dh, h, W, *, nonlinearity="tanh", alpha=None, form="rate", lengths=None, mask=None, reverse=False,
+                    rates=None):
+    h0, exists = np.zeros(h.shape[1:]), _existing(h, lengths, mask)
+    return _backward(dh, h, W, h0, nonlinearity, alpha, form, exists, lengths, reverse, rates)[0]
 
 
-def _state_gradients_and_deltas(dh, h, W):
+def _backward(dh, h, W, h0, nonlinearity, alpha, form, exists, lengths, reverse, rates):
+    """grad_h, delta, and the gradient at h0."""
+    phi, slope, scale = NONLINEARITIES[nonlinearity], SLOPES[nonlinearity], 1 if alpha is None else alpha
+    if lengths is not None:
+        dh = np.where(exists, dh, 0)                            # what stands behind an end is no state
+    r = h if alpha is None else phi(h) if form == "current" else rates
+    r_previous = None if form == "rate" else _previous(r, phi(h0), reverse, lengths)
     grad_h, delta = (np.empty(h.shape, np.result_type(dh, h, W)) for _ in range(2))
-    for t in reversed(range(len(h))):
-        grad_h[t] = dh[t]                                       # 10.19: no later step
-        if t + 1 < len(h):
-            grad_h[t] += delta[t + 1] @ W                       # 10.20, 10.21: Wᵀ diag(1 - h²) grad_h
-        delta[t] = _slope(h[t]) * grad_h[t]                     # the gradient at a_t
-    return grad_h, delta
+    later = np.zeros(h.shape[1:], grad_h.dtype)                 # the part of grad_h_t from later steps
+    for t in _order(h, not reverse):
+        grad_h[t] = dh[t] + later                               # 10.19, 10.20
+        if form == "rate":
+            delta[t] = scale * slope(r[t]) * grad_h[t]          # the gradient at a_t
+            through = delta[t] @ W                              # 10.21: Wᵀ diag(1 - h²) grad_h
+        else:
+            delta[t] = scale * grad_h[t]
+            through = slope(r_previous[t]) * (delta[t] @ W)
+        delta[t] = np.where(exists[t], delta[t], 0)
+        past = through if alpha is None else (1 - scale) * grad_h[t] + through
+        later = np.where(exists[t], past, grad_h[t])
+    return grad_h if lengths is None else np.where(exists, grad_h, 0), delta, later
 
 
-def jacobian(h, W):
-    return _slope(h)[..., np.newaxis] * W                       # diag(1 - h²) W: row i scaled by 1 - h_i²
+def jacobian(h, W, h0=None, *, nonlinearity="tanh", alpha=None, form="rate", lengths=None, mask=None, reverse=False,
+             rates=None):
+    _, h0 = _zeros_if_none(h, W, None, h0)
+    phi, slope, exists = NONLINEARITIES[nonlinearity], SLOPES[nonlinearity], _existing(h, lengths, mask)
+    scale, one = np.broadcast_to(1 if alpha is None else alpha, h.shape[-1:])[:, np.newaxis], np.eye(len(W))
+    if form == "rate":
+        r = h if alpha is None else rates
+        J = (1 - scale) * one + scale * (slope(r)[..., np.newaxis] * W)  # diag(1 - h²) W: row i scaled by 1 - h_i²
+    else:
+        r_previous = phi(_previous(h, h0, reverse, lengths))
+        J = (1 - scale) * one + scale * (W * slope(r_previous)[..., np.newaxis, :])  # W diag: column j scaled
+    return np.where(exists[..., np.newaxis], J, one if lengths is None else 0)
 
 
-def _slope(h):
-    return (1 - h) * (1 + h)                                    # 1 - h², without cancellation near |h| = 1
+# ---- The forms of a cell --------------------------------------------------------------------------------------------
+NONLINEARITIES = {
+    "tanh": np.tanh,
+    "relu": lambda a: np.where(a.real <= 0, 0, a),              # of the real part: derivatives by complex steps
+    "identity": lambda a: a,
+}
+SLOPES = {                                                      # the derivative, from r = phi(a)
+    "tanh": lambda r: (1 - r) * (1 + r),                        # 1 - r², without cancellation near |r| = 1
+    "relu": lambda r: (~(r <= 0)).astype(r.dtype),
+    "identity": lambda r: np.ones_like(r),
+}
+
+
+def _leak(alpha, old, new):
+    """A leaky integrator: the book's alpha (10.9.2), which multiplies the old value, is 1 - alpha here."""
+    return new if alpha is None else (1 - alpha) * old + alpha * new
+
+
+def _term(drive, t):
+    return 0 if drive is None else drive[t]
+
+
+def _order(x, reverse):
+    return reversed(range(len(x))) if reverse else range(len(x))
+
+
+def _existing(x, lengths, mask):
+    """Which steps of which sequences are there, with one more axis for units."""
+    if lengths is not None:
+        mask = np.arange(len(x)).reshape(-1, *[1] * (x.ndim - 2)) < lengths
+    return np.ones((*x.shape[:-1], 1), bool) if mask is None else np.asarray(mask, bool)[..., np.newaxis]
+
+
+def _previous(h, h0, reverse, lengths):
+    """h_{t-1} for all t, in the order in which the steps are made; h0 before the first one."""
+    if not reverse:
+        return np.concatenate([h0[np.newaxis], h])[: len(h)]
+    h_previous = np.concatenate([h[1:], h0[np.newaxis]])[: len(h)]
+    return h_previous if lengths is None else np.where(_existing(h, np.asarray(lengths) - 1, None), h_previous, h0)
 
 
 def tanh(a):

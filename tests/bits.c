@@ -25,46 +25,71 @@ static double number(void)
 
 enum { MOST = 1 << 16 };
 
-#define DEFINE(R, T)                                                                                                  \
-    static R T##_a[MOST], T##_b[MOST], T##_panels[MOST], T##_c[MOST], T##_d[MOST], T##_e[MOST], T##_narrow[MOST];     \
-    static void T##_fill(R *a)                                                                                        \
-    {                                                                                                                 \
-        for (int i = 0; i < MOST; i++) a[i] = (R)number();                                                            \
-    }                                                                                                                 \
-    static void T##_case(ptrdiff_t rows, ptrdiff_t H, int odd)                                                        \
-    {                                                                                                                 \
-        const pyrnn_kernel_table *k = &pyrnn_kernels;                                                                 \
-        const ptrdiff_t ld = H + 3;                                                                                   \
-        T##_fill(T##_a), T##_fill(T##_b), T##_fill(T##_c), T##_fill(T##_d), T##_fill(T##_e);                          \
-        k->pack_transposed_##T(H, H, T##_b, ld, T##_panels);                                                          \
-        k->product_##T(rows, H, H, T##_a, ld, T##_panels, T##_d, 0, T##_c, ld);                                       \
-        k->fused_forward_##T(rows, 0, H, NULL, 0, NULL, T##_a, ld, T##_panels, T##_c, ld, T##_c, ld, T##_d, ld, odd); \
-        mix(T##_c, sizeof T##_c), mix(T##_d, sizeof T##_d);                                                           \
-        k->pack_##T(H, 0, H, 1, H, T##_b, ld, 0, T##_panels);                                                         \
-        k->fused_backward_##T(rows, H, T##_a, ld, T##_panels, T##_c, ld, T##_e, ld, T##_b, ld, T##_d, ld, odd);       \
-        mix(T##_b, sizeof T##_b), mix(T##_d, sizeof T##_d);                                                           \
-        k->pack_##T(rows, 0, rows, 1, H, T##_a, ld, 0, T##_panels);                                                   \
-        k->outer_##T(rows, H, H, T##_d, ld, T##_panels, 1, T##_e, ld);                                                \
-        k->pack_narrow_##T(rows, H, T##_d, ld, T##_narrow);                                                           \
-        k->outer_##T(rows, H, H, T##_narrow, 0, T##_panels, 1, T##_e, ld);                                            \
-        k->column_sums_##T(rows, H, T##_d, ld, T##_c, T##_b);                                                         \
-        for (int i = 0; i < MOST; i++) T##_panels[i] = (R)(i % 7);                                                    \
-        const R total = k->sum_##T(3, rows * ld, T##_panels); /* exact in every order */                              \
-        mix(&total, sizeof total);                                                                                    \
-        k->step_forward_##T(rows, H, T##_b, T##_a, ld);                                                               \
-        mix(T##_e, sizeof T##_e), mix(T##_c, sizeof T##_c), mix(T##_a, sizeof T##_a);                                 \
-        k->step_backward_##T(rows, H, T##_a, ld, T##_b, ld, T##_c, ld, T##_e, ld, T##_d, ld);                         \
-        mix(T##_e, sizeof T##_e), mix(T##_d, sizeof T##_d);                                                           \
-        k->jacobian_##T(H, T##_a, T##_b, ld, T##_c);                                                                  \
-        mix(T##_c, sizeof T##_c);                                                                                     \
-        for (int i = 0; i < MOST; i++) T##_a[i] = 25 * T##_b[i] * T##_b[i] * T##_b[i];                                \
-        k->sech2_##T(MOST, T##_a, T##_b);                                                                             \
-        mix(T##_b, sizeof T##_b);                                                                                     \
-        k->tanh_##T(MOST, T##_a, T##_a);                                                                              \
-        mix(T##_a, sizeof T##_a);                                                                                     \
-        R half[2] = {0.5, 0.25};                                                                                      \
-        k->multiply_adds_##T(200, half);                                                                              \
-        mix(half, sizeof half);                                                                                       \
+#define DEFINE(R, T)                                                                                                   \
+    static R T##_a[MOST], T##_b[MOST], T##_panels[MOST], T##_c[MOST], T##_d[MOST], T##_e[MOST], T##_f[MOST],           \
+        T##_narrow[MOST];                                                                                              \
+    static void T##_fill(R *a)                                                                                         \
+    {                                                                                                                  \
+        for (int i = 0; i < MOST; i++) a[i] = (R)number();                                                             \
+    }                                                                                                                  \
+    static void T##_leaky(ptrdiff_t rows, ptrdiff_t H, int odd, int phi)                                               \
+    {                                                                                                                  \
+        const pyrnn_kernel_table *k = &pyrnn_kernels;                                                                  \
+        const ptrdiff_t ld = H + 3;                                                                                    \
+        const int current = (int)rows % 2;                                                                             \
+        T##_fill(T##_a), T##_fill(T##_b), T##_fill(T##_c), T##_fill(T##_d), T##_fill(T##_e), T##_fill(T##_f);          \
+        T##_fill(T##_narrow);                                                                                          \
+        k->pack_transposed_##T(H, H, T##_b, ld, T##_panels);                                                           \
+        k->leaky_forward_##T(rows, H, H, T##_a, ld, T##_panels, T##_c, ld, T##_panels, T##_b, 0, T##_d, ld, T##_e, ld, \
+                             T##_narrow, ld, T##_f, ld, T##_b, phi, current, odd);                                     \
+        mix(T##_e, sizeof T##_e), mix(T##_narrow, sizeof T##_narrow), mix(T##_f, sizeof T##_f);                        \
+        k->leaky_backward_##T(rows, H, T##_a, ld, T##_panels, T##_f, ld, T##_c, ld, T##_d, ld, T##_e, ld, T##_narrow,  \
+                              ld, T##_b, phi, current, odd);                                                           \
+        mix(T##_e, sizeof T##_e), mix(T##_narrow, sizeof T##_narrow);                                                  \
+        k->leaky_step_forward_##T(rows, H, T##_b, T##_c, ld, T##_e, ld, T##_f, ld, T##_a, phi, current);               \
+        mix(T##_e, sizeof T##_e), mix(T##_f, sizeof T##_f);                                                            \
+        k->leaky_step_backward_##T(rows, H, T##_f, ld, T##_c, ld, T##_d, ld, T##_a, ld, T##_e, ld, T##_narrow, ld,     \
+                                   T##_b, phi, current);                                                               \
+        mix(T##_e, sizeof T##_e), mix(T##_narrow, sizeof T##_narrow);                                                  \
+        k->times_difference_##T(rows, H, T##_c, ld, T##_d, ld, T##_e, ld);                                             \
+        mix(T##_e, sizeof T##_e);                                                                                      \
+    }                                                                                                                  \
+    static void T##_case(ptrdiff_t rows, ptrdiff_t H, int odd, int phi)                                                \
+    {                                                                                                                  \
+        const pyrnn_kernel_table *k = &pyrnn_kernels;                                                                  \
+        const ptrdiff_t ld = H + 3;                                                                                    \
+        T##_fill(T##_a), T##_fill(T##_b), T##_fill(T##_c), T##_fill(T##_d), T##_fill(T##_e);                           \
+        k->pack_transposed_##T(H, H, T##_b, ld, T##_panels);                                                           \
+        k->product_##T(rows, H, H, T##_a, ld, T##_panels, T##_d, 0, T##_c, ld);                                        \
+        k->fused_forward_##T(rows, 0, H, NULL, 0, NULL, T##_a, ld, T##_panels, T##_c, ld, T##_c, ld, T##_d, ld, phi,   \
+                             odd);                                                                                     \
+        mix(T##_c, sizeof T##_c), mix(T##_d, sizeof T##_d);                                                            \
+        k->pack_##T(H, 0, H, 1, H, T##_b, ld, 0, T##_panels);                                                          \
+        k->fused_backward_##T(rows, H, T##_a, ld, T##_panels, T##_c, ld, T##_e, ld, T##_b, ld, T##_d, ld, phi, odd);   \
+        mix(T##_b, sizeof T##_b), mix(T##_d, sizeof T##_d);                                                            \
+        k->pack_##T(rows, 0, rows, 1, H, T##_a, ld, 0, T##_panels);                                                    \
+        k->outer_##T(rows, H, H, T##_d, ld, T##_panels, 1, T##_e, ld);                                                 \
+        k->pack_narrow_##T(rows, H, T##_d, ld, T##_narrow);                                                            \
+        k->outer_##T(rows, H, H, T##_narrow, 0, T##_panels, 1, T##_e, ld);                                             \
+        k->column_sums_##T(rows, H, T##_d, ld, T##_c, T##_b);                                                          \
+        for (int i = 0; i < MOST; i++) T##_panels[i] = (R)(i % 7);                                                     \
+        const R total = k->sum_##T(3, rows * ld, T##_panels); /* exact in every order */                               \
+        mix(&total, sizeof total);                                                                                     \
+        k->step_forward_##T(rows, H, T##_b, T##_a, ld, phi);                                                           \
+        mix(T##_e, sizeof T##_e), mix(T##_c, sizeof T##_c), mix(T##_a, sizeof T##_a);                                  \
+        k->step_backward_##T(rows, H, T##_a, ld, T##_b, ld, T##_c, ld, T##_e, ld, T##_d, ld, phi);                     \
+        mix(T##_e, sizeof T##_e), mix(T##_d, sizeof T##_d);                                                            \
+        k->jacobian_##T(H, T##_a, T##_b, ld, T##_c, odd ? T##_e : NULL, phi, (int)rows % 2);                           \
+        mix(T##_c, sizeof T##_c);                                                                                      \
+        T##_leaky(rows, H, odd, phi);                                                                                  \
+        for (int i = 0; i < MOST; i++) T##_a[i] = 25 * T##_b[i] * T##_b[i] * T##_b[i];                                 \
+        k->sech2_##T(MOST, T##_a, T##_b);                                                                              \
+        mix(T##_b, sizeof T##_b);                                                                                      \
+        k->tanh_##T(MOST, T##_a, T##_a);                                                                               \
+        mix(T##_a, sizeof T##_a);                                                                                      \
+        R half[2] = {0.5, 0.25};                                                                                       \
+        k->multiply_adds_##T(200, half);                                                                               \
+        mix(half, sizeof half);                                                                                        \
     }
 
 DEFINE(float, f32)
@@ -79,8 +104,8 @@ int main(void)
         seed = 1, hash = 0xcbf29ce484222325u;
         for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
             for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
-                f32_case(rows[r], sizes[s], s % 2);
-                f64_case(rows[r], sizes[s], r % 2);
+                f32_case(rows[r], sizes[s], s % 2, (int)(r + s) % 3);
+                f64_case(rows[r], sizes[s], r % 2, (int)(r + s) % 3);
             }
         fprintf(stderr, "%s ", name);
         printf("%016" PRIx64 "\n", hash);

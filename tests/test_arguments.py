@@ -14,7 +14,7 @@ SHAPES = {
     "forward": {"x": "TBI", "U": "HI", "W": "HH", "b": "H", "h0": "BH"},
     "backward": {"dh": "TBH", "h": "TBH", "x": "TBI", "U": "HI", "W": "HH", "h0": "BH"},
     "state_gradients": {"dh": "TBH", "h": "TBH", "W": "HH"},
-    "jacobian": {"h": "TBH", "W": "HH"},
+    "jacobian": {"h": "TBH", "W": "HH", "h0": "BH"},
     "output": {"h": "TBH", "V": "OH", "c": "O"},
     "output_gradients": {"do": "TBO", "h": "TBH", "V": "OH"},
     "softmax_cross_entropy": {"o": "TBO", "targets": "TB", "weights": "TB"},

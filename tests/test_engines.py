@@ -91,11 +91,11 @@ def test_bits_do_not_depend_on_threads(dtype, size, chunk, set_chunk_bytes):
     x, U, W, b, h0, dh = network
     expected = bits(everything(*network, engine="fused", n_threads=1))
     h = pyrnn.forward(x, U, W, b, h0, engine="fused", n_threads=1)
-    grad_h = bits([_fused.state_gradients(dh, h, W, 1)])
+    grad_h = bits([_fused.state_gradients(dh, h, W, n_threads=1)])
     for n_threads in (2, 3, 7):
         for _ in range(3):
             assert bits(everything(*network, engine="fused", n_threads=n_threads)) == expected
-            assert bits([_fused.state_gradients(dh, h, W, n_threads)]) == grad_h
+            assert bits([_fused.state_gradients(dh, h, W, n_threads=n_threads)]) == grad_h
 
 
 def test_bits_of_weight_gradients_a_thousand_times():

@@ -1,0 +1,83 @@
+"""The forms of a cell: what a unit makes of its sum, how it leaks, and the check of the arguments that say so."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pyrnn import _checks
+
+NONLINEARITIES = ("tanh", "relu", "identity")
+FORMS = ("rate", "current")
+
+
+class Cell(NamedTuple):
+    """What the loops of both engines are told: numbers of the tuples above, and alpha as [H], or None for no leak."""
+
+    nonlinearity: int = 0
+    current: bool = False
+    alpha: np.ndarray | None = None
+
+
+def numbers(nonlinearity, form):
+    """Check the two names: the number of the first, and whether the second is ``current``."""
+    if not isinstance(nonlinearity, str) or nonlinearity not in NONLINEARITIES:
+        raise ValueError(f"nonlinearity must be one of {', '.join(map(repr, NONLINEARITIES))}, got {nonlinearity!r}")
+    if not isinstance(form, str) or form not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(map(repr, FORMS))}, got {form!r}")
+    return NONLINEARITIES.index(nonlinearity), form == "current"
+
+
+def array_or_none(alpha):
+    """alpha as an argument whose dtype counts; a plain number takes that of the arrays, as in NumPy's arithmetic."""
+    return None if type(alpha) in (int, float) else alpha
+
+
+def cell(number, alpha, current, H, dtype):
+    """The Cell of checked arguments; alpha: a number or an array of `dtype`, of no axes or [H]."""
+    if alpha is None:
+        if current:
+            raise ValueError("alpha must be given with form 'current', got None")
+        return Cell(number)
+    array = np.asarray(alpha, dtype)
+    if array.shape not in ((), (H,)):
+        raise ValueError(f"alpha must be a number or have shape ({H},), got {array.shape}")
+    return Cell(number, current, np.ascontiguousarray(np.broadcast_to(array, (H,))))
+
+
+def check_rates(rates, shape, dtype, inputs, arrays, cell):
+    """Check an array that forward writes to."""
+    if rates is None:
+        return
+    if cell.alpha is None:
+        raise ValueError("rates must be None without alpha, where the states are the rates, got an array")
+    _checks.check_out(rates, shape, dtype, inputs, arrays, name="rates")
+
+
+def check_given_rates(rates, cell):
+    """Check what backward reads."""
+    if cell.alpha is None and rates is not None:
+        raise ValueError("rates must be None without alpha, where the states are the rates, got an array")
+    if cell.alpha is not None and rates is None and not cell.current:
+        raise ValueError("rates must be the array that forward wrote, with alpha and form 'rate', got None")
+
+
+def check_steps(lengths, mask, reverse, x):
+    """lengths as integers and mask as booleans, in arrays shaped as x [T, B, I] or [T, I] wants them, or None."""
+    if not isinstance(reverse, bool | np.bool_):
+        raise TypeError(f"reverse must be True or False, got {reverse!r}")
+    if lengths is not None and mask is not None:
+        raise ValueError("lengths and mask must not be given together")
+    if lengths is not None:
+        lengths = _checks.as_array("lengths", lengths)
+        if lengths.dtype.kind not in "iu" and lengths.size:
+            raise TypeError(f"lengths must be integers, got dtype {lengths.dtype}")
+        _checks.check_shape("lengths", lengths, x.shape[1:-1], "x", x)
+        if lengths.size and not (lengths.min() >= 0 and lengths.max() <= len(x)):
+            raise ValueError(f"lengths must be from 0 to {len(x)}, got {lengths.min()} to {lengths.max()}")
+        lengths = lengths.astype(np.intp)
+    if mask is not None:
+        mask = _checks.as_array("mask", mask)
+        if mask.dtype.kind != "b" and mask.size:
+            raise TypeError(f"mask must be booleans, got dtype {mask.dtype}")
+        _checks.check_shape("mask", mask, x.shape[:-1], "x", x)
+    return lengths, mask

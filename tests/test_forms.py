@@ -1,0 +1,395 @@
+"""The forms of a cell: the reference against complex steps, the compiled loops against the reference."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import pyrnn
+from pyrnn import reference
+
+NONLINEARITIES = ("tanh", "relu", "identity")
+LEAKS = {
+    "plain": {},
+    "rate": {"alpha": 0.3},
+    "rate by unit": {"alpha": np.array([0.1, 0.9, 1.0, 0.0, 0.5, 0.25])},
+    "current": {"alpha": 0.3, "form": "current"},
+    "current by unit": {"alpha": np.array([0.1, 0.9, 1.0, 0.01, 0.5, 0.25]), "form": "current"},
+}
+STEPS = {
+    "all": {},
+    "lengths": {"lengths": np.array([3, 0, 5, 1])},
+    "all lengths": {"lengths": np.array([5, 5, 5, 5])},
+    "no lengths": {"lengths": np.array([0, 0, 0, 0])},
+    "mask": {"mask": np.array([[1, 0, 0, 1], [0, 1, 0, 1], [1, 1, 0, 0], [1, 0, 0, 1], [0, 1, 0, 1]], bool)},
+}
+
+
+@pytest.fixture(
+    params=itertools.product(NONLINEARITIES, LEAKS, STEPS, (False, True)), ids=lambda p: "-".join(map(str, p))
+)
+def form(request):
+    """Arguments of forward that say what the cell is, and which steps there are."""
+    nonlinearity, leak, steps, reverse = request.param
+    return {"nonlinearity": nonlinearity, "reverse": reverse} | LEAKS[leak] | STEPS[steps]
+
+
+def run(module, n, form, drive=True, **options):
+    """h, rates or None, and the five or seven gradients as a dictionary."""
+    rates = np.full_like(n["dh"], np.nan) if "alpha" in form else None
+    extra = form | options | ({"drive": n["drive"]} if drive else {})
+    h = module.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], rates=rates, **extra)
+    g = module.backward(n["dh"], h, n["x"], n["U"], n["W"], n["h0"], rates=rates, **extra)
+    return h, rates, g._asdict() | {"drive": g.drive, "alpha": g.alpha}
+
+
+@pytest.fixture
+def n(network):
+    n = network(T=5, B=4, I=3, H=6)
+    return n | {"drive": np.random.default_rng(1).standard_normal(n["dh"].shape)}
+
+
+def test_reference_against_complex_steps(n, form, complex_step):
+    gradients = run(reference, n, form)[2]
+    varied = {name: n[name] for name in ("x", "U", "W", "b", "h0", "drive")}
+    if "alpha" in form:
+        varied["alpha"] = np.asarray(form["alpha"])
+    fixed = {name: value for name, value in form.items() if name != "alpha"}
+
+    def loss(**arguments):
+        return (n["dh"] * reference.forward(**arguments, **fixed)).sum()
+
+    expected = complex_step(loss, varied)
+    for name, e in expected.items():
+        np.testing.assert_allclose(
+            gradients[name], e, rtol=0, atol=1e-12 * max(1, np.abs(e).max(initial=0)), err_msg=name
+        )
+
+
+def test_reference_jacobian_against_complex_steps(n, form, complex_step):
+    h, rates, _ = run(reference, n, form, drive=False)
+    J = reference.jacobian(h, n["W"], n["h0"], rates=rates, **form)
+    first = len(n["x"]) - 1 if form["reverse"] else 0
+
+    def one(h0):
+        return reference.forward(n["x"], n["U"], n["W"], n["b"], h0, **form)[first]
+
+    expected = complex_step(one, {"h0": n["h0"]})["h0"]  # [B, H, B, H]: by sequence and unit before, and after
+    for i in range(4):
+        np.testing.assert_allclose(J[first, i], expected[i, :, i, :].T, rtol=0, atol=1e-13)
+
+
+def test_state_gradients_of_the_reference(n, form):
+    """By the chain of Jacobians, and the gradient at h0 at its end."""
+    h, rates, gradients = run(reference, n, form, drive=False)
+    g = reference.state_gradients(n["dh"], h, n["W"], rates=rates, **form)
+    J = reference.jacobian(h, n["W"], n["h0"], rates=rates, **form)
+    exists = np.ones((5, 4, 1), bool)
+    if "lengths" in form:
+        exists = (np.arange(5)[:, np.newaxis] < form["lengths"])[..., np.newaxis]
+    later = np.zeros_like(n["h0"])
+    for t in range(5) if form["reverse"] else range(4, -1, -1):
+        total = np.where(exists[t], n["dh"][t] + later, later)
+        np.testing.assert_allclose(g[t], np.where(exists[t], total, 0), rtol=0, atol=1e-13)
+        later = np.where(exists[t], np.einsum("bij,bi->bj", J[t], total), total)
+    np.testing.assert_allclose(gradients["h0"], later, rtol=0, atol=1e-13)
+
+
+def test_compiled_against_reference(n, form, dtype, assert_close):
+    n = {name: a.astype(dtype) if a.dtype.kind == "f" else a for name, a in n.items()}
+    form = {k: v.astype(dtype) if k == "alpha" and np.ndim(v) else v for k, v in form.items()}
+    exact = {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in n.items()}
+    exact_form = {k: np.asarray(v, dtype).astype(float) if k == "alpha" else v for k, v in form.items()}
+    expected = run(reference, exact, exact_form)
+    tolerance = 1e-13 if dtype == np.float64 else 4e-6
+    for engine in ("blas", "fused"):
+        h, rates, gradients = run(pyrnn, n, form, engine=engine)
+        assert_close(h, expected[0], tolerance)
+        if rates is not None:
+            assert_close(rates, expected[1], tolerance)
+        for name, e in expected[2].items():
+            if e is None:
+                assert gradients[name] is None
+                continue
+            slack = 20 if name == "alpha" else 1  # of differences of states, over alpha in the current form
+            assert np.asarray(gradients[name]).dtype == dtype, name
+            assert_close(np.asarray(gradients[name]), np.asarray(e), slack * tolerance)
+
+
+# ---- Sizes, chunks, threads and bits --------------------------------------------------------------------------------
+def random_form(rng, T, B, H, dtype):
+    """A form of any kind for a network of these sizes."""
+    form = {"nonlinearity": str(rng.choice(NONLINEARITIES)), "reverse": bool(rng.integers(2))}
+    leak = rng.integers(4)
+    if leak:
+        form["alpha"] = 0.3 if leak == 1 else rng.uniform(0.05, 1, H).astype(dtype)
+        form["form"] = str(rng.choice(["rate", "current"]))
+    steps = rng.integers(4)
+    if steps == 1:
+        form["lengths"] = rng.integers(0, T + 1, B)
+    elif steps == 2:
+        form["mask"] = rng.random((T, B)) < rng.random()
+    elif steps == 3:
+        form["lengths"] = np.sort(rng.integers(0, T + 1, B))[::-1]
+    return form
+
+
+def random_network(network, rng, dtype, most=40):
+    T, B, I, H = rng.integers(1, 12), rng.integers(1, most), rng.integers(1, 6), rng.integers(1, 70)
+    n = network(T, B, I, H, dtype=dtype, seed=rng.integers(1 << 30))
+    n["drive"] = rng.standard_normal(n["dh"].shape).astype(dtype)
+    n["W"] *= dtype(0.7)  # of relu and identity the states would grow
+    return n, random_form(rng, T, B, H, dtype)
+
+
+def double(a):
+    return a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_random_forms(network, set_chunk_bytes, dtype, assert_close, seed):
+    rng = np.random.default_rng(seed)
+    n, form = random_network(network, rng, dtype)
+    drive = bool(rng.integers(2))
+    set_chunk_bytes(int(rng.integers(1, 5)) * 4000)
+    exact = {name: double(a) for name, a in n.items()}
+    exact_form = {name: double(np.asarray(a, dtype)) if name == "alpha" else a for name, a in form.items()}
+    h, rates, gradients = run(reference, exact, exact_form, drive)
+    g = reference.state_gradients(exact["dh"], h, exact["W"], rates=rates, **exact_form)
+    J = reference.jacobian(h, exact["W"], exact["h0"], rates=rates, **exact_form)
+    tolerance = 1e-13 if dtype == np.float64 else 2e-5
+    for engine in ("blas", "fused"):
+        h2, rates2, gradients2 = run(pyrnn, n, form, drive, engine=engine)
+        assert_close(h2, h, tolerance)
+        if rates is not None:
+            assert_close(rates2, rates, tolerance)
+        for name, e in gradients.items():
+            if e is None:
+                assert gradients2[name] is None
+            else:
+                assert_close(np.asarray(gradients2[name]), np.asarray(e), (50 if name == "alpha" else 1) * tolerance)
+    assert_close(pyrnn.state_gradients(n["dh"], h2, n["W"], rates=rates2, **form), g, tolerance)
+    assert_close(pyrnn.jacobian(h2, n["W"], n["h0"], rates=rates2, **form), J, tolerance)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_state_gradients_and_inputs_stay_as_they_are(network, dtype, assert_close, monkeypatch, seed):
+    """Of both engines, and no argument is written to."""
+    rng = np.random.default_rng(seed)
+    n, form = random_network(network, rng, dtype)
+    h, rates, _ = run(pyrnn, n, form, engine="fused")
+    before = {name: a.tobytes() for name, a in (n | form | {"h": h}).items() if isinstance(a, np.ndarray)}
+    results = []
+    for engine in ("blas", "fused"):
+        monkeypatch.setattr("pyrnn._engines.automatic", lambda engine=engine: engine)
+        results.append(pyrnn.state_gradients(n["dh"], h, n["W"], rates=rates, **form))
+        run(pyrnn, n, form)
+    assert_close(*results, 1e-13 if dtype == np.float64 else 2e-5)
+    for name, a in (n | form | {"h": h}).items():
+        if isinstance(a, np.ndarray):
+            assert a.tobytes() == before[name], name
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_bits_do_not_depend_on_threads_chunks_or_batch(network, set_chunk_bytes, dtype, monkeypatch, seed):
+    rng = np.random.default_rng(seed)
+    n, form = random_network(network, rng, dtype, most=80)
+    B = n["dh"].shape[1]
+    monkeypatch.setattr("pyrnn._engines.automatic", lambda: "fused")
+    one = run(pyrnn, n, form, n_threads=1)
+    for n_threads in (2, 3, 7):
+        more = run(pyrnn, n, form, n_threads=n_threads)
+        for a, b in zip(flat(one), flat(more), strict=True):
+            np.testing.assert_array_equal(a, b)
+    i = int(rng.integers(B))
+    alone = {name: n[name][:, i : i + 1] for name in ("x", "dh", "drive")} | {"h0": n["h0"][i : i + 1]}
+    part = {k: v[:, i : i + 1] if k == "mask" else v[i : i + 1] if k == "lengths" else v for k, v in form.items()}
+    set_chunk_bytes(2000)
+    h, rates, gradients = run(pyrnn, n | alone, part)
+    np.testing.assert_array_equal(h[:, 0], one[0][:, i])
+    np.testing.assert_array_equal(gradients["x"][:, 0], one[2]["x"][:, i])
+    np.testing.assert_array_equal(gradients["drive"][:, 0], one[2]["drive"][:, i])
+    np.testing.assert_array_equal(gradients["h0"][0], one[2]["h0"][i])
+    g = pyrnn.state_gradients(n["dh"], one[0], n["W"], rates=one[1], **form)
+    g1 = pyrnn.state_gradients(alone["dh"], h, n["W"], rates=rates, **part)
+    np.testing.assert_array_equal(g1[:, 0], g[:, i])
+    if "lengths" in form:  # and as the sequence itself, without a length
+        end = int(part["lengths"][0])
+        cut = n | {name: a[:end] for name, a in alone.items() if name != "h0"} | {"h0": alone["h0"]}
+        h, _, gradients = run(pyrnn, cut, {k: v for k, v in part.items() if k != "lengths"})
+        np.testing.assert_array_equal(h[:, 0], one[0][:end, i])
+        np.testing.assert_array_equal(gradients["x"][:, 0], one[2]["x"][:end, i])
+
+
+def flat(results):
+    h, rates, gradients = results
+    return [a for a in (h, rates, *gradients.values()) if a is not None]
+
+
+@pytest.mark.parametrize("form", ["rate", "current"])
+def test_alpha_of_one_is_no_leak(network, dtype, form):
+    n = network(T=6, B=9, H=20, dtype=dtype)
+    plain = pyrnn.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], engine="fused")
+    rates = np.empty_like(plain)
+    if form == "rate":
+        h = pyrnn.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], alpha=1.0, rates=rates, engine="fused")
+        np.testing.assert_array_equal(h, plain)
+        np.testing.assert_array_equal(rates, plain)
+        a = pyrnn.backward(n["dh"], h, n["x"], n["U"], n["W"], n["h0"], alpha=1, rates=rates, engine="fused")
+        b = pyrnn.backward(n["dh"], h, n["x"], n["U"], n["W"], n["h0"], engine="fused")
+        for one, other in zip(a, b, strict=True):
+            np.testing.assert_array_equal(one, other)
+    else:  # the rates of currents without leak are the states of the plain cell
+        a0 = np.arctanh(n["h0"])
+        pyrnn.forward(n["x"], n["U"], n["W"], n["b"], a0, alpha=1, form="current", rates=rates, engine="fused")
+        np.testing.assert_allclose(rates, plain, rtol=0, atol=1e-13 if dtype == np.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("form", [{}, {"alpha": 0.4}, {"alpha": 0.4, "form": "current"}])
+@pytest.mark.parametrize("steps", [{}, {"reverse": True}, {"lengths": 3}, {"mask": [True, False, True, True, False]}])
+def test_without_a_batch_axis(network, form, steps):
+    n = network(T=5, B=1, I=3, H=6)
+    form = form | {"nonlinearity": "relu"}
+    with_batch = {
+        k: np.array([v]) if k == "lengths" else np.array(v)[:, None] if k == "mask" else v for k, v in steps.items()
+    }
+    n["drive"] = n["dh"][::-1]
+    h, rates, gradients = run(pyrnn, n, form | with_batch)
+    flat_n = {name: n[name][:, 0] if name in ("x", "dh", "drive") else n[name] for name in n} | {"h0": n["h0"][0]}
+    h1, rates1, gradients1 = run(pyrnn, flat_n, form | steps)
+    np.testing.assert_array_equal(h1, h[:, 0])
+    for name in ("x", "drive"):
+        np.testing.assert_array_equal(gradients1[name], gradients[name][:, 0])
+    for name in ("U", "W", "b"):
+        np.testing.assert_array_equal(gradients1[name], gradients[name])
+    np.testing.assert_array_equal(gradients1["h0"], gradients["h0"][0])
+    g = pyrnn.state_gradients(flat_n["dh"], h1, n["W"], rates=rates1, **form, **steps)
+    np.testing.assert_array_equal(g, pyrnn.state_gradients(n["dh"], h, n["W"], rates=rates, **form, **with_batch)[:, 0])
+    J = pyrnn.jacobian(h1, n["W"], flat_n["h0"], rates=rates1, **form, **steps)
+    np.testing.assert_array_equal(J, pyrnn.jacobian(h, n["W"], n["h0"], rates=rates, **form, **with_batch)[:, 0])
+
+
+@pytest.mark.parametrize("steps", [{"lengths": np.array([2, 0, 5])}, {"mask": np.arange(15).reshape(5, 3) % 3 != 1}])
+@pytest.mark.parametrize("engine", ["blas", "fused"])
+def test_what_does_not_exist_is_never_read(network, steps, engine):
+    n = network(T=5, B=3, I=3, H=6)
+    n["drive"] = n["dh"].copy()
+    missing = ~steps["mask"] if "mask" in steps else np.arange(5)[:, np.newaxis] >= steps["lengths"]
+    expected = run(pyrnn, n, steps, engine=engine)
+    poisoned = n | {name: n[name].copy() for name in ("x", "drive", "dh")}
+    for name in ("x", "drive", "dh") if "lengths" in steps else ("x", "drive"):
+        poisoned[name][missing] = np.nan
+    for a, b in zip(flat(expected), flat(run(pyrnn, poisoned, steps, engine=engine)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("steps", [{}, {"lengths": np.array([2, 0, 5, 4])}])
+def test_out_and_rates_of_any_layout(network, writeable_layout, reverse, steps):
+    n = network(T=5, B=4, I=3, H=6)
+    arguments = [n[name] for name in ("x", "U", "W", "b", "h0")]
+    form = {"alpha": 0.3, "reverse": reverse} | steps
+    plain = np.empty_like(n["dh"])
+    expected = pyrnn.forward(*arguments, rates=plain, **form)
+    out, rates = writeable_layout(np.zeros_like(n["dh"])), writeable_layout(np.zeros_like(n["dh"]))
+    assert pyrnn.forward(*arguments, rates=rates, out=out, **form) is out
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(rates, plain)
+
+
+# ---- Bad arguments --------------------------------------------------------------------------------------------------
+BAD = [
+    ({"nonlinearity": "sigmoid"}, ValueError, "nonlinearity must be one of 'tanh', 'relu', 'identity', got 'sigmoid'"),
+    ({"nonlinearity": None}, ValueError, "nonlinearity must be one of"),
+    ({"nonlinearity": np.ones(3)}, ValueError, "nonlinearity must be one of"),
+    ({"form": "leaky"}, ValueError, "form must be one of 'rate', 'current', got 'leaky'"),
+    ({"form": "current"}, ValueError, "alpha must be given with form 'current'"),
+    ({"alpha": np.ones(5)}, ValueError, r"alpha must be a number or have shape \(6,\), got \(5,\)"),
+    ({"alpha": np.ones((1, 6))}, ValueError, "alpha must be a number or have shape"),
+    ({"alpha": "0.5"}, TypeError, "alpha must be real numbers"),
+    ({"alpha": 0.5j}, TypeError, "alpha must be real numbers"),
+    ({"drive": np.ones((5, 4, 5))}, ValueError, r"drive must have shape \(5, 4, 6\)"),
+    ({"drive": np.ones((4, 6))}, ValueError, "drive must have shape"),
+    ({"drive": [object()]}, TypeError, "drive must be"),
+    ({"lengths": [1, 2, 3]}, ValueError, r"lengths must have shape \(4,\)"),
+    ({"lengths": 5}, ValueError, r"lengths must have shape \(4,\)"),
+    ({"lengths": [1.0, 2.0, 3.0, 4.0]}, TypeError, "lengths must be integers, got dtype float64"),
+    ({"lengths": [True, True, False, True]}, TypeError, "lengths must be integers"),
+    ({"lengths": [1, 2, 3, 6]}, ValueError, "lengths must be from 0 to 5, got 1 to 6"),
+    ({"lengths": [1, -2, 3, 5]}, ValueError, "lengths must be from 0 to 5, got -2 to 5"),
+    ({"mask": np.ones((5, 4))}, TypeError, "mask must be booleans, got dtype float64"),
+    ({"mask": np.ones((4, 5), bool)}, ValueError, r"mask must have shape \(5, 4\)"),
+    (
+        {"mask": np.ones((5, 4), bool), "lengths": [1, 2, 3, 4]},
+        ValueError,
+        "lengths and mask must not be given together",
+    ),
+    ({"reverse": 1}, TypeError, "reverse must be True or False, got 1"),
+    ({"reverse": None}, TypeError, "reverse must be True or False"),
+]
+
+
+@pytest.mark.parametrize(("bad", "error", "message"), BAD)
+@pytest.mark.parametrize("function", ["forward", "backward", "state_gradients", "jacobian"])
+def test_bad_arguments(network, function, bad, error, message):
+    n = network(T=5, B=4, I=3, H=6)
+    names = {
+        "forward": ("x", "U", "W", "b", "h0"),
+        "backward": ("dh", "h", "x", "U", "W", "h0"),
+        "state_gradients": ("dh", "h", "W"),
+        "jacobian": ("h", "W", "h0"),
+    }[function]
+    if "drive" in bad and function in ("state_gradients", "jacobian"):
+        pytest.skip("no such argument")
+    given = [n[name] for name in names]
+    more = {"rates": n["h"]} if "alpha" in bad and function != "forward" else {}
+    out = {"out": np.full_like(n["dh"], 7)} if function == "forward" else {}
+    with pytest.raises(error, match=message):
+        getattr(pyrnn, function)(*given, **bad, **more, **out)
+    assert (out.get("out", np.array(7)) == 7).all()
+
+
+def test_bad_rates(network):
+    n = network(T=5, B=4, I=3, H=6)
+    arguments = [n[name] for name in ("x", "U", "W", "b", "h0")]
+    with pytest.raises(ValueError, match="rates must be None without alpha"):
+        pyrnn.forward(*arguments, rates=np.empty_like(n["dh"]))
+    with pytest.raises(ValueError, match=r"rates must have shape \(5, 4, 6\)"):
+        pyrnn.forward(*arguments, alpha=0.5, rates=np.empty((5, 4, 7)))
+    with pytest.raises(ValueError, match="rates must have dtype float64"):
+        pyrnn.forward(*arguments, alpha=0.5, rates=np.empty((5, 4, 6), np.float32))
+    with pytest.raises(TypeError, match="rates must be a NumPy array, got list"):
+        pyrnn.forward(*arguments, alpha=0.5, rates=[1.0])
+    out = np.empty_like(n["dh"])
+    with pytest.raises(ValueError, match="out must not overlap an input, but shares memory with rates"):
+        pyrnn.forward(*arguments, alpha=0.5, rates=out, out=out)
+    with pytest.raises(ValueError, match="rates must not overlap an input, but shares memory with drive"):
+        pyrnn.forward(*arguments, alpha=0.5, rates=out, drive=out)
+    for function, given in (
+        (pyrnn.backward, ("dh", "h", "x", "U", "W", "h0")),
+        (pyrnn.state_gradients, ("dh", "h", "W")),
+        (pyrnn.jacobian, ("h", "W")),
+    ):
+        with pytest.raises(ValueError, match="rates must be the array that forward wrote"):
+            function(*(n[name] for name in given), alpha=0.5)
+        with pytest.raises(ValueError, match="rates must be None without alpha"):
+            function(*(n[name] for name in given), rates=n["h"])
+        with pytest.raises(ValueError, match="rates must have shape"):
+            function(*(n[name] for name in given), alpha=0.5, rates=n["h"][1:])
+
+
+def test_gradients_are_five_and_two_more(network):
+    import copy
+    import pickle
+
+    n = network(T=5, B=4, I=3, H=6)
+    h, rates, _ = run(pyrnn, n | {"drive": n["dh"]}, {"alpha": 0.5})
+    g = pyrnn.backward(n["dh"], h, n["x"], n["U"], n["W"], n["h0"], alpha=0.5, rates=rates, drive=n["dh"])
+    assert len(g) == 5
+    assert g.drive.shape == h.shape
+    assert np.shape(g.alpha) == ()
+    for other in (copy.copy(g), copy.deepcopy(g), pickle.loads(pickle.dumps(g))):
+        np.testing.assert_array_equal(other.drive, g.drive)
+        assert other.alpha == g.alpha
+        assert type(other) is pyrnn.Gradients
+    assert pyrnn.backward(n["dh"], n["h"], n["x"], n["U"], n["W"]).drive is None
