@@ -21,8 +21,8 @@ from pyrnn._profile cimport (
     WEIGHT_GRADIENTS, begin, lap,
 )
 from pyrnn._typed cimport (
-    column_sums, gemm, jacobian_step, leaky_step_backward, leaky_step_forward, step_backward, step_forward,
-    times_difference, transpose,
+    column_sums, gemm, jacobian_step, leaky_step_backward, leaky_step_forward, step_backward,
+    step_forward, transpose,
 )
 
 cnp.import_array()
@@ -178,7 +178,7 @@ cdef int backward_loop(real tag, Job *job, const real *U, Py_ssize_t ld_u, const
     cdef const real *later
     cdef const real *past
     cdef double since = pyrnn_seconds()
-    cdef bint accumulate = False   # the sums over time hold something
+    cdef bint accumulate = job.accumulate   # the sums over time hold something
     cdef long long clock = begin()
     for c in range(job.chunks - 1, -1, -1):
         start, stop = job.starts[c], job.starts[c + 1]
@@ -215,12 +215,12 @@ cdef int backward_loop(real tag, Job *job, const real *U, Py_ssize_t ld_u, const
         # dW = Σ delta_t h_{t-1}ᵀ                                            (10.26)
         recurrent_gradient(start, stop, job, delta, accumulate, copy)
         # db = Σ delta_t                                                     (10.23)
-        column_sums(rows, H, delta, H, <real *>job.sum_b, <real *>NULL)
+        column_sums(rows, H, delta, H, <real *>job.sum_b, <real *>job.lost)
         n = present(job, start, 0, B) * H
         memcpy(delta + slot, delta, n * sizeof(real))
         if grad != NULL:
             memcpy(grad + slot, grad, n * sizeof(real))
-            leak_gradient(start, stop, job, grad)
+            leak_gradient_of(job, start, stop, 0, H, <const real *>grad, H)
         clock = lap(clock, WEIGHT_GRADIENTS, 0, sizeof(real), 2.0 * rows * H * (I + H),
                     <double>rows * (2 * H + I) + (H * (I + H + 1) if start == 0 else 0))
         accumulate = True
@@ -280,39 +280,31 @@ cdef void recurrent_gradient(Py_ssize_t start, Py_ssize_t stop, const Job *job, 
     gemm(True, False, H, H, rows, delta, H, copy, H, accumulate, <real *>job.dW, H)
 
 
-cdef void leak_gradient(Py_ssize_t start, Py_ssize_t stop, const Job *job, real *grad) noexcept nogil:
-    """dalpha = Σ grad_h_t ∘ (r_t - h_{t-1}); in the current form alpha times that, which is h_t - h_{t-1} for r_t."""
-    cdef Py_ssize_t H = job.H, t, n, base = rows_before(job, start)
-    cdef const Rows *later = &job.h if job.current else &job.rates
-    cdef const real *past
-    cdef Py_ssize_t ld_past
-    for t in range(start, stop):
-        n = present(job, t, 0, job.B)
-        if t == 0:
-            past, ld_past = <const real *>job.h0, job.ld_h0
-        else:
-            past, ld_past = <const real *>job.h.first + at(job, &job.h, t - 1, 0), job.h.sb
-        times_difference(n, H, <const real *>later.first + at(job, later, t, 0), later.sb, past, ld_past,
-                         grad + (rows_before(job, t) - base) * H, H)
-    column_sums(rows_before(job, stop) - base, H, grad, H, <real *>job.sum_alpha, <real *>job.lost_alpha)
-
-
-cdef void end_of_leak(const Job *job, Py_ssize_t itemsize, Py_ssize_t first, Py_ssize_t end) noexcept nogil:
-    """What the roundings of the sum have lost, and in the current form the division by alpha, of some units."""
+cdef void end_of_sums(const Job *job, Py_ssize_t itemsize, Py_ssize_t first, Py_ssize_t end) noexcept nogil:
+    """What the roundings of sums have lost, and in the current form the division by alpha, of some units."""
     if itemsize == 4:
-        end_of_leak_typed(job, first, end, <float *>job.sum_alpha)
+        add_lost(first, end, <const float *>job.lost, <float *>job.sum_b)
+        if job.leaky:
+            add_lost(first, end, <const float *>job.lost_alpha, <float *>job.sum_alpha)
+            divide_by_alpha(job, first, end, <float *>job.sum_alpha)
     else:
-        end_of_leak_typed(job, first, end, <double *>job.sum_alpha)
+        add_lost(first, end, <const double *>job.lost, <double *>job.sum_b)
+        if job.leaky:
+            add_lost(first, end, <const double *>job.lost_alpha, <double *>job.sum_alpha)
+            divide_by_alpha(job, first, end, <double *>job.sum_alpha)
 
 
-cdef inline void end_of_leak_typed(const Job *job, Py_ssize_t first, Py_ssize_t end, real *total) noexcept nogil:
+cdef inline void add_lost(Py_ssize_t first, Py_ssize_t end, const real *lost, real *total) noexcept nogil:
     cdef Py_ssize_t i
-    cdef real lost
     for i in range(first, end):
-        lost = (<real *>job.lost_alpha)[i]
-        if lost == lost:  # a sum of inf or NaN has lost NaN
-            total[i] += lost
-        if job.current:
+        if lost[i] == lost[i]:  # a sum of inf or NaN has lost NaN
+            total[i] += lost[i]
+
+
+cdef inline void divide_by_alpha(const Job *job, Py_ssize_t first, Py_ssize_t end, real *total) noexcept nogil:
+    cdef Py_ssize_t i
+    if job.current:
+        for i in range(first, end):
             total[i] /= (<const real *>job.alpha)[i]
 
 
@@ -418,7 +410,7 @@ cdef list set_up(Job *job, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, int phi,
                  cnp.ndarray offsets, bint from_end):
     """Write what x, h0, the cell and the lengths say into a job, and return the arrays that it points to."""
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
-    cdef cnp.ndarray fed0 = h0, steps = None
+    cdef cnp.ndarray steps = None
     cdef list kept = []
     memset(job, 0, sizeof(Job))
     job.T, job.B, job.inputs, job.H = x.shape[0], x.shape[1], x.shape[2], H
@@ -432,12 +424,7 @@ cdef list set_up(Job *job, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, int phi,
         job.steps_before = <const Py_ssize_t *>data(steps)
         kept.append(steps)
     if h0 is not None:
-        if current:
-            fed0 = empty(h0, (h0.shape[0], H))
-            copy_states(h0, fed0)
-            apply_phi(fed0, phi)
-            kept.append(fed0)
-        job.h0, job.ld_h0, job.fed0, job.ld_fed0 = data(h0), stride(h0, 0), data(fed0), stride(fed0, 0)
+        job.h0, job.ld_h0, job.fed0, job.ld_fed0 = data(h0), stride(h0, 0), data(h0), stride(h0, 0)
     kept.append(divide(job, size, from_end))
     return kept
 
@@ -480,20 +467,18 @@ cdef cnp.ndarray divide(Job *job, Py_ssize_t size, bint from_end):
     return starts
 
 
-cdef void copy_states(cnp.ndarray a, cnp.ndarray out) noexcept:
-    """out [B, H] = a [B, H]."""
-    cdef Py_ssize_t i
-    for i in range(a.shape[0]):
-        memcpy(cnp.PyArray_BYTES(out) + i * cnp.PyArray_STRIDE(out, 0),
-               cnp.PyArray_BYTES(a) + i * cnp.PyArray_STRIDE(a, 0), a.shape[1] * cnp.PyArray_ITEMSIZE(a))
-
-
-cdef void apply_phi(cnp.ndarray a, int phi) noexcept:
-    """a = phi(a), [rows, H] contiguous."""
-    if cnp.PyArray_ITEMSIZE(a) == 4:
-        step_forward(a.shape[0], a.shape[1], <const float *>NULL, <float *>data(a), a.shape[1], phi)
+cdef void feed(Job *job, Py_ssize_t itemsize, void *memory) noexcept:
+    """In the current form, what W multiplies in the first step: phi(h0), in B H numbers of memory."""
+    if itemsize == 4:
+        feed_typed(job, <const float *>job.h0, <float *>memory)
     else:
-        step_forward(a.shape[0], a.shape[1], <const double *>NULL, <double *>data(a), a.shape[1], phi)
+        feed_typed(job, <const double *>job.h0, <double *>memory)
+    job.fed0, job.ld_fed0 = memory, job.H
+
+
+cdef inline void feed_typed(const Job *job, const real *h0, real *rates) noexcept:
+    copy_rows(job.B, job.H, h0, job.ld_h0, rates, job.H)
+    step_forward(job.B, job.H, <const real *>NULL, rates, job.H, job.phi)
 
 
 cdef cnp.ndarray phi_of(cnp.ndarray h, int phi):
@@ -505,28 +490,42 @@ cdef cnp.ndarray phi_of(cnp.ndarray h, int phi):
     else:
         gather(h.shape[0], h.shape[1], h.shape[2], <const double *>data(h), stride(h, 0), stride(h, 1),
                <double *>data(rates))
-    apply_phi(rates, phi)
+    _phi(rates, phi)
     return rates.reshape((h.shape[0], h.shape[1], h.shape[2]))
 
 
-cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive):
-    """New arrays for the gradients of a job, which is told where they are."""
-    cdef Py_ssize_t H = job.H, B = job.B
+cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive, tuple results, cnp.ndarray lost, bint goes_on):
+    """The arrays for the gradients of a job, which is told where they are: `results`, or new ones; see `backward`."""
+    cdef Py_ssize_t H = job.H, B = job.B, size = cnp.PyArray_ITEMSIZE(x)
     cdef bint nothing = job.T == 0
-    cdef cnp.ndarray dx = empty(x, (x.shape[0], x.shape[1], x.shape[2]))
-    cdef cnp.ndarray dU = empty(x, (H, x.shape[2]), zero=nothing)
-    cdef cnp.ndarray dW = empty(x, (H, H), zero=nothing), db = empty(x, (H,), zero=True)
-    cdef cnp.ndarray dh0 = empty(x, (B, H), zero=nothing), d_drive = None, d_alpha = None
-    if drive:
-        d_drive = empty(x, (x.shape[0], x.shape[1], H))
-    if job.leaky:
-        d_alpha = empty(x, (3, H), zero=True)  # beside it what its roundings have lost, and zeros
-        job.sum_alpha = data(d_alpha)
-        job.lost_alpha = <char *>job.sum_alpha + H * cnp.PyArray_ITEMSIZE(x)
-        job.zeros = <char *>job.lost_alpha + H * cnp.PyArray_ITEMSIZE(x)
+    cdef cnp.ndarray dx, dU, dW, db, dh0, d_drive = None, d_alpha = None
+    if results is None:
+        dx, dU = empty(x, (x.shape[0], x.shape[1], x.shape[2])), empty(x, (H, x.shape[2]), zero=nothing)
+        dW, db, dh0 = empty(x, (H, H), zero=nothing), empty(x, (H,), zero=True), empty(x, (B, H), zero=nothing)
+        if drive:
+            d_drive = empty(x, (x.shape[0], x.shape[1], H))
+        if job.leaky:
+            d_alpha = empty(x, (H,), zero=True)
+    else:
+        dx, dU, dW, db, dh0, d_drive, d_alpha = results
+        if not job.accumulate:
+            db.fill(0)
+            if d_alpha is not None:
+                d_alpha.fill(0)
+            if nothing:
+                dU.fill(0)
+                dW.fill(0)
+        if nothing:
+            dh0.fill(0)
+    if lost is None:
+        lost = empty(x, (3, H), zero=True)
+    job.lost = data(lost)
+    job.lost_alpha = <char *>job.lost + H * size
+    job.zeros = <char *>job.lost_alpha + H * size
+    job.goes_on = goes_on
     job.dx, job.d_drive = rows_in(dx), rows_in(d_drive)
-    job.dU, job.dW, job.sum_b, job.dh0 = data(dU), data(dW), data(db), data(dh0)
-    return dx, dU, dW, db, dh0, d_drive, None if d_alpha is None else d_alpha[0]
+    job.dU, job.dW, job.sum_b, job.dh0, job.sum_alpha = data(dU), data(dW), data(db), data(dh0), data(d_alpha)
+    return dx, dU, dW, db, dh0, d_drive, d_alpha, lost
 
 
 # ---- For floor 3: checked arrays in, memory allocated here, and the GIL given up ------------------------------------
@@ -554,11 +553,14 @@ cdef cnp.ndarray run_forward(real tag, Job *job, cnp.ndarray x, cnp.ndarray U, c
     cdef Py_ssize_t ld_u = stride(U, 0), ld_w = stride(M, 0)
     cdef bint in_place = job.offsets != NULL or one_stride(job.T, job.B, job.inputs, job.x.st, job.x.sb)
     cdef cnp.ndarray copy = None if in_place else empty(x, (job.most * job.inputs,))
-    cdef cnp.ndarray rates
+    cdef cnp.ndarray rates, first
     cdef const real *pU = <const real *>data(U)
     cdef const real *pW = <const real *>data(M)
     cdef real *pcopy = <real *>data(copy)
     cdef int status
+    if job.current:
+        first = empty(x, (job.B, job.H))
+        feed(job, sizeof(real), data(first))
     if job.leaky and job.rates.first == NULL:  # nobody asks, but the loop needs those of a step, or of the one before
         if job.current:
             rates = empty(x, (rows_before(job, job.T), job.H))
@@ -578,16 +580,19 @@ cdef int run_backward(real tag, Job *job, cnp.ndarray x, cnp.ndarray U, cnp.ndar
     cdef bint in_place = job.offsets == NULL and one_stride(
         job.T, job.B, job.inputs, job.x.st, job.x.sb) and one_stride(job.T, job.B, job.H, job.fed.st, job.fed.sb)
     cdef cnp.ndarray delta = empty(x, (rows * job.H,)), grad = empty(x, (rows * job.H,)) if job.leaky else None
-    cdef cnp.ndarray copy = None if in_place else empty(x, (job.most * max(job.inputs, job.H),))
+    cdef cnp.ndarray copy = None if in_place else empty(x, (job.most * max(job.inputs, job.H),)), first
     cdef const real *pU = <const real *>data(U)
     cdef const real *pW = <const real *>data(W)
     cdef real *pcopy = <real *>data(copy)
     cdef int status
     job.delta, job.grad = data(delta), data(grad)
+    if job.current:
+        first = empty(x, (job.B, job.H))
+        feed(job, sizeof(real), data(first))
     with nogil:
         status = backward_loop(tag, job, pU, ld_u, pW, ld_w, pcopy)
-        if job.leaky and status == 0:
-            end_of_leak(job, sizeof(real), 0, job.H)
+        if status == 0 and not job.goes_on:
+            end_of_sums(job, sizeof(real), 0, job.H)
     return pass_on(status)
 
 
@@ -678,8 +683,39 @@ def read_in_place(*arrays):
     return True
 
 
-def fit(x, U, W, b, h0, dh=None, h=None):
-    """Whether forward, or backward where there is dh, takes the arguments as they are: b and h0 may be None.
+cdef void bounds(cnp.ndarray a, size_t *first, size_t *end) noexcept:
+    """The addresses between which an array lies."""
+    cdef int i
+    cdef Py_ssize_t span
+    first[0] = <size_t>cnp.PyArray_DATA(a)
+    end[0] = first[0] + cnp.PyArray_ITEMSIZE(a)
+    for i in range(cnp.PyArray_NDIM(a)):
+        span = (cnp.PyArray_DIM(a, i) - 1) * cnp.PyArray_STRIDE(a, i)
+        if span < 0:
+            first[0] += span
+        else:
+            end[0] += span
+
+
+cdef bint writeable_apart(cnp.ndarray a, tuple others) noexcept:
+    """Whether the loops can write to a [T, B, n] as it lies, apart from the others, of which each may be None."""
+    cdef size_t first, end, other_first, other_end
+    cdef Py_ssize_t n = cnp.PyArray_DIM(a, 2)
+    if not cnp.PyArray_ISWRITEABLE(a) or not (cnp.PyArray_DIM(a, 1) <= 1 or stride(a, 1) >= n):
+        return False
+    if not (cnp.PyArray_DIM(a, 0) <= 1 or stride(a, 0) >= n or -stride(a, 0) >= n):
+        return False
+    bounds(a, &first, &end)
+    for other in others:
+        if other is not None:
+            bounds(other, &other_first, &other_end)
+            if first < other_end and other_first < end:
+                return False
+    return True
+
+
+def fit(x, U, W, b, h0, dh=None, h=None, drive=None, alpha=None, rates=None, out=None):
+    """Whether forward, or backward where there is dh, takes the arguments as they are; all but x, U and W may be None.
 
     What it says no to may still be right: it is the short way past the checks, 0.2 us instead of 3.
     """
@@ -697,11 +733,60 @@ def fit(x, U, W, b, h0, dh=None, h=None):
         inputs[i] = states[i] = cnp.PyArray_DIM(x, i)
     states[2] = columns[0] = square[0] = square[1] = cnp.PyArray_DIM(U, 0)
     columns[1] = inputs[2]
-    return (fits(x, kind, 3, inputs) and fits(U, kind, 2, columns) and fits(W, kind, 2, square)
+    if not (fits(x, kind, 3, inputs) and fits(U, kind, 2, columns) and fits(W, kind, 2, square)
             and stride(U, 0) >= columns[1] and stride(W, 0) >= square[1]  # else BLAS wants a copy, as of h0
             and (h0 is None or fits(h0, kind, 2, states + 1) and stride(h0, 0) >= states[2])
             and (b is None or fits(b, kind, 1, square))
-            and (dh is None or fits(dh, kind, 3, states) and fits(h, kind, 3, states)))
+            and (dh is None or fits(dh, kind, 3, states) and fits(h, kind, 3, states))):
+        return False
+    if drive is alpha is rates is out is None:
+        return True
+    if not ((drive is None or fits(drive, kind, 3, states)) and (alpha is None or fits(alpha, kind, 1, square))
+            and (rates is None or alpha is not None and fits(rates, kind, 3, states))
+            and (out is None or fits(out, kind, 3, states))):
+        return False
+    if dh is not None:
+        return True
+    others = (x, U, W, b, h0, drive, alpha)
+    return (rates is None or writeable_apart(rates, others)) and (
+        out is None or writeable_apart(out, (*others, rates)))
+
+
+cdef bint whole(object a, int kind, int ndim, const cnp.npy_intp *shape) noexcept:
+    return fits(a, kind, ndim, shape) and cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_ISWRITEABLE(a)
+
+
+def fit_results(results, x, U, inputs):
+    """Whether backward can write to the seven results as they are: (dx, dU, dW, db, dh0, ddrive, dalpha).
+
+    x and U fit; dx, ddrive and dalpha may be None, and the inputs, from which all lie apart as from each other.
+    """
+    cdef cnp.npy_intp shape[3]
+    cdef cnp.npy_intp states[3]
+    cdef cnp.npy_intp columns[2]
+    cdef cnp.npy_intp square[2]
+    cdef size_t first, end, other_first, other_end
+    cdef int kind = cnp.PyArray_TYPE(x), i
+    for i in range(3):
+        shape[i] = states[i] = cnp.PyArray_DIM(x, i)
+    states[2] = columns[0] = square[0] = square[1] = cnp.PyArray_DIM(U, 0)
+    columns[1] = shape[2]
+    dx, dU, dW, db, dh0, d_drive, d_alpha = results
+    if not ((dx is None or whole(dx, kind, 3, shape)) and whole(dU, kind, 2, columns) and whole(dW, kind, 2, square)
+            and whole(db, kind, 1, square) and whole(dh0, kind, 2, states + 1)
+            and (d_drive is None or whole(d_drive, kind, 3, states))
+            and (d_alpha is None or whole(d_alpha, kind, 1, square))):
+        return False
+    for i in range(7):
+        if results[i] is None:
+            continue
+        bounds(results[i], &first, &end)
+        for other in (*inputs, *results[i + 1:]):
+            if other is not None:
+                bounds(other, &other_first, &other_end)
+                if first < other_end and other_first < end:
+                    return False
+    return True
 
 
 def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray h0, cnp.ndarray out,
@@ -724,14 +809,21 @@ def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndar
 
 def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray h0,
              n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, bint drive=False,
-             cnp.ndarray rates=None, cnp.ndarray offsets=None):
-    """(dx, dU, dW, db, dh0, ddrive, dalpha), new arrays; the last two None unless there is a drive, an alpha [H].
+             cnp.ndarray rates=None, cnp.ndarray offsets=None, tuple results=None, cnp.ndarray lost=None,
+             bint accumulate=False, bint goes_on=False):
+    """(dx, dU, dW, db, dh0, ddrive, dalpha, lost); ddrive and dalpha None unless there is a drive, an alpha [H].
 
-    rates: what forward wrote; None without alpha, and in the current form if it must be computed.
+    rates: what forward wrote; None without alpha, and in the current form if it must be computed. results: the first
+    seven, of which dx may be None, to be written; None for new arrays.
+
+    To go through a long sequence from its end in pieces: dh of a piece's last step has the dh0 of the piece behind it,
+    `accumulate` where the gradients of U, W, b and alpha begin with those, `goes_on` where another piece is to come,
+    and in between `lost` [3, H], zeros at first, keeps what sums have lost by rounding.
     """
     cdef Job job
     cdef list _kept = set_up(&job, x, W.shape[0], h0, phi, alpha, current, offsets, True)
-    cdef tuple results = gradient_arrays(&job, x, drive)
+    job.accumulate = accumulate
+    results = gradient_arrays(&job, x, drive, results, lost, goes_on)
     if current and rates is None:
         rates = phi_of(h, phi)
     job.dh, job.h, job.rates = rows_in(dh), rows_in(h), rows_in(h if alpha is None else rates)
@@ -778,12 +870,13 @@ def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V):
     return run_output_gradients(<double>0, do, h, V)
 
 
-def phi(cnp.ndarray h, int phi):
-    """phi of h [..., H] contiguous, in place; returns it."""
-    cdef cnp.npy_intp n[2]
-    n[0], n[1] = h.size // max(h.shape[h.ndim - 1], 1), h.shape[h.ndim - 1]
-    apply_phi(h.reshape((n[0], n[1])), phi)
-    return h
+def _phi(cnp.ndarray rows, int phi):
+    """phi of rows [n, H], contiguous, in place; returns them."""
+    if cnp.PyArray_ITEMSIZE(rows) == 4:
+        step_forward(rows.shape[0], rows.shape[1], <const float *>NULL, <float *>data(rows), rows.shape[1], phi)
+    else:
+        step_forward(rows.shape[0], rows.shape[1], <const double *>NULL, <double *>data(rows), rows.shape[1], phi)
+    return rows
 
 
 def set_chunk_bytes(Py_ssize_t size):

@@ -15,25 +15,26 @@ The same sums as _bptt.pyx; see there for the letters, the chunks of time and ho
   padded.
 """
 
-cimport cython
 cimport numpy as cnp
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from pyrnn._arrays cimport (
     crowded, data, empty, gather, interrupted, line, lines, padded, pass_on, real, stride,
 )
 from pyrnn._bptt cimport (
-    Job, Rows, at, chunk_steps, end_of_leak, gradient_arrays, phi_of, present, rows_before, rows_in, set_up,
+    Job, Rows, at, chunk_steps, end_of_sums, feed, gradient_arrays, leak_gradient_of, phi_of, present, rows_before,
+    rows_in, set_up,
 )
 from pyrnn._profile cimport (
     BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, OUTPUT, OUTPUT_GRADIENTS, PACK,
     WEIGHT_GRADIENTS, begin, lap,
 )
+from pyrnn._scratch cimport Scratch
 from pyrnn._team cimport run, team_size, work_function
 from pyrnn._wait cimport pyrnn_exchange, pyrnn_load, pyrnn_seconds
 from pyrnn._typed cimport (
-    column_sums, fused_backward, fused_forward, leaky_backward, leaky_forward, leaky_step_backward, outer, pack,
-    pack_narrow, pack_transposed, panels_size, product, step_backward, times_difference,
+    column_sums, fused_backward, fused_forward, leaky_backward, leaky_forward, leaky_step_backward,
+    outer, pack, pack_narrow, pack_transposed, panels_size, product, step_backward,
 )
 
 cnp.import_array()
@@ -59,74 +60,7 @@ cdef inline Py_ssize_t block_rows(Py_ssize_t left, Py_ssize_t H, Py_ssize_t item
     return (left + blocks - 1) // blocks
 
 
-# ---- Memory ---------------------------------------------------------------------------------------------------------
-cdef extern from *:
-    """
-    #ifdef __SANITIZE_ADDRESS__ /* each piece alone, so that it sees who writes beyond one */
-    enum { pyrnn_kept_bytes = 0 };
-    #else
-    enum { pyrnn_kept_bytes = 8 << 20 };
-    #endif
-    """
-    enum: KEPT_BYTES "pyrnn_kept_bytes"  # of a buffer at most
-
-cdef enum:
-    KEPT = 4  # buffers at most, for as many Python threads at once
-
-cdef list spares = []
-cdef Py_ssize_t spare_bytes = 0  # of a new buffer: what the largest call so far wanted, within KEPT_BYTES
-
-
-@cython.final
-@cython.no_gc
-@cython.auto_pickle(False)
-cdef class _Scratch:
-    """Memory of one call, from a buffer that is kept for the next one.
-
-    Fresh pages cost more than the sums of a small call: the system clears and maps each when it is first written, and
-    malloc returns them with the call's end. Measured, H = 32, B = 32, T = 100: 1.4 ms with, 0.5 ms without.
-    """
-    cdef cnp.ndarray buffer
-    cdef list more                    # what did not fit
-    cdef Py_ssize_t used, wanted
-
-    def __cinit__(self):
-        self.more = []
-        try:
-            self.buffer = spares.pop()
-        except IndexError:
-            self.buffer = bytes_(spare_bytes)
-
-    cdef void *take(self, Py_ssize_t size) except NULL:
-        """So many bytes from the beginning of a cache line on."""
-        cdef cnp.ndarray extra
-        size = (size + 63) & ~<Py_ssize_t>63
-        self.wanted += size
-        if self.used + size <= cnp.PyArray_DIM(self.buffer, 0) - 64:
-            self.used += size
-            return <char *>line(self.buffer) + self.used - size
-        extra = bytes_(size + 64)
-        self.more.append(extra)
-        return line(extra)
-
-    cdef void *packed(self, cnp.ndarray M, bint transposed) except NULL:
-        """Panels of M, or of its transpose."""
-        cdef void *panels = self.take(packed_size(M, transposed) * cnp.PyArray_ITEMSIZE(M))
-        pack_into(M, transposed, panels)
-        return panels
-
-    def __dealloc__(self):
-        global spare_bytes
-        if self.wanted + 64 > spare_bytes:
-            spare_bytes = min(self.wanted + 64, <Py_ssize_t>KEPT_BYTES)
-        if self.buffer is not None and cnp.PyArray_DIM(self.buffer, 0) >= spare_bytes and len(spares) < KEPT:
-            spares.append(self.buffer)
-
-
-cdef cnp.ndarray bytes_(cnp.npy_intp size):
-    return cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
-
-
+# ---- Packed weights -------------------------------------------------------------------------------------------------
 cdef Py_ssize_t packed_size(cnp.ndarray M, bint transposed) noexcept:
     cdef Py_ssize_t rows = M.shape[0], n = M.shape[1], size = cnp.PyArray_ITEMSIZE(M)
     return panels_size(n, rows, size) if transposed else panels_size(rows, n, size)
@@ -147,6 +81,13 @@ cdef void pack_into(cnp.ndarray M, bint transposed, void *panels) noexcept:
     else:
         pack_typed(M, transposed, <double *>panels)
     lap(clock, PACK, 0, cnp.PyArray_ITEMSIZE(M), 0, 2.0 * M.shape[0] * M.shape[1])
+
+
+cdef void *packed_in(Scratch scratch, cnp.ndarray M, bint transposed) except NULL:
+    """Panels of M, or of its transpose, in memory of a call."""
+    cdef void *panels = scratch.take(packed_size(M, transposed) * cnp.PyArray_ITEMSIZE(M))
+    pack_into(M, transposed, panels)
+    return panels
 
 
 # ---- Forward --------------------------------------------------------------------------------------------------------
@@ -431,7 +372,7 @@ cdef void weight_gradients(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop
     cdef const real *delta = <const real *>job.delta
     cdef const real *D = delta + unit
     cdef Py_ssize_t ld_D = ld
-    cdef bint accumulate = stop < job.T
+    cdef bint accumulate = stop < job.T or job.accumulate
     cdef long long clock = begin()
     if job.narrow != NULL:
         D, ld_D = <const real *>job.narrow + unit * K, 0
@@ -442,7 +383,7 @@ cdef void weight_gradients(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop
     outer(K, units, H, D, ld_D, <const real *>job.panels_h, accumulate, <real *>job.dW + unit * H)
     column_sums(K, units, delta + unit, ld, <real *>job.sum_b + unit, <real *>job.lost + unit)
     if job.leaky:
-        leak_gradient(job, start, stop, unit, units, <real *>job.grad + unit)
+        leak_gradient_of(job, start, stop, unit, units, <const real *>job.grad + unit, ld)
     clock = lap(clock, WEIGHT_GRADIENTS, member, sizeof(real), 2.0 * K * units * (I + H),
                 <double>K * units + (<double>K * (I + H) if task == 0 else 0) +
                 (units * (I + H + 1) if start == 0 else 0))
@@ -450,24 +391,6 @@ cdef void weight_gradients(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop
     input_gradients(job, start, stop, row, rows, delta + row * ld)
     lap(clock, INPUT_GRADIENTS, member, sizeof(real), 2.0 * rows * H * I,
         <double>rows * (H + I) + (H * I if task == start == 0 else 0))
-
-
-cdef void leak_gradient(const Job *job, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t unit, Py_ssize_t units,
-                        real *grad) noexcept nogil:
-    """dalpha = Σ grad_h_t ∘ (r_t - h_{t-1}); in the current form alpha times that, which is h_t - h_{t-1} for r_t."""
-    cdef Py_ssize_t t, n, base = rows_before(job, start), ld_past
-    cdef const Rows *later = &job.h if job.current else &job.rates
-    cdef const real *past
-    for t in range(start, stop):
-        n = present(job, t, 0, job.B)
-        if t == 0:
-            past, ld_past = <const real *>job.h0 + unit, job.ld_h0
-        else:
-            past, ld_past = <const real *>job.h.first + at(job, &job.h, t - 1, 0) + unit, job.h.sb
-        times_difference(n, units, <const real *>later.first + at(job, later, t, 0) + unit, later.sb, past, ld_past,
-                         grad + (rows_before(job, t) - base) * job.ld, job.ld)
-    column_sums(rows_before(job, stop) - base, units, grad, job.ld, <real *>job.sum_alpha + unit,
-                <real *>job.lost_alpha + unit)
 
 
 cdef void input_gradients(const Job *job, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t row, Py_ssize_t rows,
@@ -503,18 +426,14 @@ cdef void input_gradients(const Job *job, Py_ssize_t start, Py_ssize_t stop, Py_
 cdef void initial_gradient(real tag, Job *job, int task, int tasks, int member) noexcept nogil:
     cdef Py_ssize_t B = job.B, H = job.H, ld = job.ld
     cdef Py_ssize_t row = share(B, task, tasks), rows = share(B, task + 1, tasks) - row
-    cdef Py_ssize_t unit = share(H, task, tasks), end = share(H, task + 1, tasks), i
+    cdef Py_ssize_t unit = share(H, task, tasks), end = share(H, task + 1, tasks)
     cdef const real *first = <const real *>job.delta + (job.most + row) * ld
     cdef real *dh0 = <real *>job.dh0 + row * H
-    cdef real lost
     cdef long long clock = begin()
-    for i in range(unit, end):
-        lost = (<real *>job.lost)[i]
-        if lost == lost:  # a sum of inf or NaN has lost NaN
-            (<real *>job.sum_b)[i] += lost
+    if not job.goes_on:
+        end_of_sums(job, sizeof(real), unit, end)
     # dh0 = Wᵀ delta_1, of a leaky cell what its first state would have as grad_h
     if job.leaky:
-        end_of_leak(job, sizeof(real), unit, end)
         leaky_backward(rows, H, first, ld, <const real *>job.panels_W,
                        <const real *>job.fed0 + row * job.ld_fed0, job.ld_fed0, <const real *>job.zeros, 0,
                        <const real *>job.grad + (job.most + row) * ld, ld, dh0, H, <real *>job.delta + row * ld, ld,
@@ -639,20 +558,20 @@ def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndar
             n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, cnp.ndarray drive=None,
             cnp.ndarray rates=None, cnp.ndarray offsets=None):
     """Write h [T, B, H] to out and return it; arguments as in _bptt.pyx."""
-    cdef _Scratch scratch = _Scratch()
-    return run_forward(x, scratch.packed(U, True), scratch.packed(W, True), b, h0, out, n_threads, scratch, phi, alpha,
-                       current, drive, rates, offsets)
+    cdef Scratch scratch = Scratch()
+    return run_forward(x, packed_in(scratch, U, True), packed_in(scratch, W, True), b, h0, out, n_threads, scratch, phi,
+                       alpha, current, drive, rates, offsets)
 
 
 def forward_packed(cnp.ndarray x, cnp.ndarray panels_U, cnp.ndarray panels_W, cnp.ndarray b, cnp.ndarray h0,
                    cnp.ndarray out, n_threads=None):
     """forward with panels of Uᵀ and Wᵀ."""
-    return run_forward(x, line(panels_U), line(panels_W), b, h0, out, n_threads, _Scratch(), 0, None, False, None, None,
+    return run_forward(x, line(panels_U), line(panels_W), b, h0, out, n_threads, Scratch(), 0, None, False, None, None,
                        None)
 
 
 cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *panels_W, cnp.ndarray b, cnp.ndarray h0,
-                             cnp.ndarray out, n_threads, _Scratch scratch, int phi, cnp.ndarray alpha, bint current,
+                             cnp.ndarray out, n_threads, Scratch scratch, int phi, cnp.ndarray alpha, bint current,
                              cnp.ndarray drive, cnp.ndarray rates, cnp.ndarray offsets):
     cdef Job job
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = h0.shape[1]
@@ -662,6 +581,8 @@ cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *pa
     job.ld = padded(H, size)
     if current or (job.B >= FEW and crowded(job.h.sb, size)):
         job.state = scratch.take(2 * job.B * job.ld * size)
+    if current:
+        feed(&job, size, scratch.take(job.B * H * size))
     job.panels_U, job.panels_W = panels_U, panels_W
     finish(forward_f32 if size == 4 else forward_f64, &job, 1, size,
            team_size(n_threads, 2.0 * rows_before(&job, job.T) * H * (H + job.inputs), job.B))
@@ -670,27 +591,29 @@ cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *pa
 
 def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray h0,
              n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, bint drive=False,
-             cnp.ndarray rates=None, cnp.ndarray offsets=None):
-    """(dx, dU, dW, db, dh0, ddrive, dalpha), new arrays; arguments as in _bptt.pyx."""
+             cnp.ndarray rates=None, cnp.ndarray offsets=None, tuple results=None, cnp.ndarray lost=None,
+             bint accumulate=False, bint goes_on=False):
+    """(dx, dU, dW, db, dh0, ddrive, dalpha, lost); arguments as in _bptt.pyx."""
     cdef Job job
-    cdef _Scratch scratch = _Scratch()
+    cdef Scratch scratch = Scratch()
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = W.shape[0]
     cdef list _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, True)
-    cdef tuple results = gradient_arrays(&job, x, drive)
+    job.accumulate = accumulate
+    results = gradient_arrays(&job, x, drive, results, lost, goes_on)
     if current and rates is None:
         rates = phi_of(h, phi)
     job.dh, job.h, job.rates = rows_in(dh), rows_in(h), rows_in(h if alpha is None else rates)
     job.fed = job.rates if current else job.h
     job.ld = padded(H, size)
-    job.panels_U, job.panels_W = scratch.packed(U, False), scratch.packed(W, False)
+    if current:
+        feed(&job, size, scratch.take(job.B * H * size))
+    job.panels_U, job.panels_W = packed_in(scratch, U, False), packed_in(scratch, W, False)
     job.delta = scratch.take((job.most + job.B) * job.ld * size)
     if job.leaky:
         job.grad = scratch.take((job.most + job.B) * job.ld * size)
     job.panels_x = scratch.take(panels_size(job.most, job.inputs, size) * size)
     job.panels_h = scratch.take(panels_size(job.most, H, size) * size)
     job.narrow = scratch.take(job.most * H * size) if job.ld * size >= APART else NULL
-    job.lost = scratch.take(H * size)
-    memset(job.lost, 0, H * size)
     finish(backward_f32 if size == 4 else backward_f64, &job, 2 * job.chunks + 1 if job.T > 0 else 0, size,
            team_size(n_threads, 4.0 * rows_before(&job, job.T) * H * (H + job.inputs), job.B))
     return results
@@ -700,7 +623,7 @@ def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, int phi=0, cnp
                     bint current=False, cnp.ndarray rates=None, cnp.ndarray offsets=None, n_threads=None):
     """grad_h [T, B, H], a new array."""
     cdef Job job
-    cdef _Scratch scratch = _Scratch()
+    cdef Scratch scratch = Scratch()
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(h), H = h.shape[2]
     cdef list _kept = set_up(&job, h, H, None, phi, alpha, current, offsets, True)
     cdef cnp.ndarray grad_h = empty(h, (h.shape[0], h.shape[1], H))
@@ -708,7 +631,7 @@ def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, int phi=0, cnp
         rates = phi_of(h, phi)
     job.dh, job.rates, job.grad_h = rows_in(dh), rows_in(h if alpha is None else rates), rows_in(grad_h)
     job.ld = padded(H, size)
-    job.panels_W, job.delta = scratch.packed(W, False), scratch.take(2 * job.B * job.ld * size)
+    job.panels_W, job.delta = packed_in(scratch, W, False), scratch.take(2 * job.B * job.ld * size)
     finish(state_gradients_f32 if size == 4 else state_gradients_f64, &job, 1, size,
            team_size(n_threads, 2.0 * rows_before(&job, job.T) * H * H, job.B))
     return grad_h
@@ -730,14 +653,14 @@ cdef cnp.ndarray run_output(real tag, cnp.ndarray h, const void *panels_V, Py_ss
 
 
 cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V):
-    cdef _Scratch scratch = _Scratch()
+    cdef Scratch scratch = Scratch()
     cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2], O = V.shape[0]
     cdef Py_ssize_t dt = stride(do_, 0), db_ = stride(do_, 1), ht = stride(h, 0), hb = stride(h, 1)
     cdef Py_ssize_t chunk = chunk_steps(T, B, max(H, O), sizeof(real))
     cdef cnp.ndarray dh = empty(h, (T, B, H)), dV = empty(h, (O, H), zero=T == 0), dc = empty(h, (O,), zero=True)
     cdef const real *pdo = <const real *>data(do_)
     cdef const real *ph = <const real *>data(h)
-    cdef const real *pV = <const real *>scratch.packed(V, False)
+    cdef const real *pV = <const real *>packed_in(scratch, V, False)
     cdef real *pdh = <real *>data(dh)
     cdef real *pdV = <real *>data(dV)
     cdef real *pdc = <real *>data(dc)
@@ -752,8 +675,8 @@ cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.nd
 
 def output(cnp.ndarray h, cnp.ndarray V, cnp.ndarray c):
     """o [T, B, O], a new array; c may be None."""
-    cdef _Scratch scratch = _Scratch()
-    return output_with(h, scratch.packed(V, True), V.shape[0], c)
+    cdef Scratch scratch = Scratch()
+    return output_with(h, packed_in(scratch, V, True), V.shape[0], c)
 
 
 def output_packed(cnp.ndarray h, cnp.ndarray panels_V, Py_ssize_t O, cnp.ndarray c):

@@ -54,10 +54,6 @@ enum { PYRNN_TANH, PYRNN_RELU, PYRNN_IDENTITY };
                                     ptrdiff_t ld_past, R *grad, ptrdiff_t ld_grad, R *delta, ptrdiff_t ld_delta,       \
                                     const R *alpha, int phi, int current);                                             \
                                                                                                                        \
-    /* g = g (p - q), all [rows, n]; p and q read. */                                                                  \
-    void (*times_difference_##T)(ptrdiff_t rows, ptrdiff_t n, const R *p, ptrdiff_t ld_p, const R *q, ptrdiff_t ld_q,  \
-                                 R *g, ptrdiff_t ld_g);                                                                \
-                                                                                                                       \
     /* One Jacobian (section 10.2.2): J = diag(phi'(h)) W, of tanh row i of W scaled by 1 - h_i². With                \
      * alpha, of a leaky cell: J = (1 - alpha) I + alpha diag(phi'(h)) W; `current`: J = (1 - alpha) I                 \
      * + alpha W diag(phi'(h)).                                                                                        \
@@ -71,6 +67,20 @@ enum { PYRNN_TANH, PYRNN_RELU, PYRNN_IDENTITY };
      *   a          [rows, n] stride ld_a   read                                                                       \
      *   sum, lost  [n]                     read and written; lost may be NULL */                                      \
     void (*column_sums_##T)(ptrdiff_t rows, ptrdiff_t n, const R *a, ptrdiff_t ld_a, R *sum, R *lost);                 \
+                                                                                                                       \
+    /* sum[j] += Σ g[i, j] (p[i, j] - q[i, j]) over so many rows of so many steps, with `lost` as in column_sums.     \
+     *   g          [steps rows, n]   read                                                                             \
+     *   p, q       [steps, rows, n]  read; strides of steps and of rows                                               \
+     *   sum, lost  [n]               read and written */                                                              \
+    void (*column_products_##T)(ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t n, const R *g, ptrdiff_t ld_g, const R *p,  \
+                                ptrdiff_t p_t, ptrdiff_t p_r, const R *q, ptrdiff_t q_t, ptrdiff_t q_r, R *sum,        \
+                                R *lost);                                                                              \
+                                                                                                                       \
+    /* out[r] = a[at[r]], and the other way round out[at[r]] = a[r]: rows of n contiguous numbers.                     \
+     *   at   [rows]     read: where a row begins, in elements                                                         \
+     *   the other side  [rows, n] contiguous */                                                                       \
+    void (*gather_rows_##T)(ptrdiff_t rows, ptrdiff_t n, const R *a, const ptrdiff_t *at, R *out);                     \
+    void (*scatter_rows_##T)(ptrdiff_t rows, ptrdiff_t n, const R *a, const ptrdiff_t *at, R *out);                    \
                                                                                                                        \
     /* times Σ a[i], i < n, in an order of the instruction set's own: to measure reading, not for results. */         \
     R (*sum_##T)(ptrdiff_t times, ptrdiff_t n, const R *a);                                                            \

@@ -24,9 +24,11 @@
     PYRNN_KERNEL(step_backward, t),   \
     PYRNN_KERNEL(leaky_step_forward, t),  \
     PYRNN_KERNEL(leaky_step_backward, t), \
-    PYRNN_KERNEL(times_difference, t), \
+    PYRNN_KERNEL(column_products, t), \
     PYRNN_KERNEL(jacobian, t),        \
     PYRNN_KERNEL(column_sums, t),     \
+    PYRNN_KERNEL(gather_rows, t), \
+    PYRNN_KERNEL(scatter_rows, t), \
     PYRNN_KERNEL(transpose, t),       \
     PYRNN_KERNEL(panels_size, t),     \
     PYRNN_KERNEL(pack, t),            \
@@ -175,16 +177,6 @@ static void KERNEL(leaky_step_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL 
     }
 }
 
-static void KERNEL(times_difference)(ptrdiff_t rows, ptrdiff_t n, const REAL *p, ptrdiff_t ld_p, const REAL *q,
-                                     ptrdiff_t ld_q, REAL *g, ptrdiff_t ld_g)
-{
-    for (ptrdiff_t r = 0; r < rows; r++, p += ld_p, q += ld_q, g += ld_g)
-        for (ptrdiff_t i = 0; i < n; i += LANES) {
-            const VEC moved = V(sub)(V(load_some)(p + i, n - i), V(load_some)(q + i, n - i));
-            V(store_some)(g + i, n - i, V(mul)(V(load_some)(g + i, n - i), moved));
-        }
-}
-
 static void KERNEL(jacobian)(ptrdiff_t H, const REAL *restrict h, const REAL *restrict W, ptrdiff_t ld_w,
                              REAL *restrict J, const REAL *restrict alpha, int phi, int current)
 {
@@ -217,18 +209,62 @@ static inline VEC V(column_sum)(ptrdiff_t rows, ptrdiff_t n, const REAL *a, ptrd
     return total;
 }
 
+/* sum += s, and in `lost` what its rounding has lost, which is a number (Knuth). */
+static inline void V(add_to_sum)(REAL *sum, REAL *lost, ptrdiff_t n, VEC s)
+{
+    const VEC old = V(load_some)(sum, n), new = V(add)(old, s);
+    V(store_some)(sum, n, new);
+    if (lost) {
+        const VEC moved = V(sub)(new, old);
+        const VEC missing = V(add)(V(sub)(old, V(sub)(new, moved)), V(sub)(s, moved));
+        V(store_some)(lost, n, V(add)(V(load_some)(lost, n), missing));
+    }
+}
+
 static void KERNEL(column_sums)(ptrdiff_t rows, ptrdiff_t n, const REAL *restrict a, ptrdiff_t ld_a, REAL *restrict sum,
                                 REAL *restrict lost)
 {
     for (ptrdiff_t j = 0; j < n; j += LANES) {
         const ptrdiff_t m = n - j < LANES ? n - j : LANES;
-        const VEC s = V(column_sum)(rows, m, a + j, ld_a), old = V(load_part)(sum + j, m), new = V(add)(old, s);
-        V(store_part)(sum + j, m, new);
-        if (lost) { /* what is missing in the rounded sum of two numbers is a number (Knuth) */
-            const VEC moved = V(sub)(new, old);
-            const VEC missing = V(add)(V(sub)(old, V(sub)(new, moved)), V(sub)(s, moved));
-            V(store_part)(lost + j, m, V(add)(V(load_part)(lost + j, m), missing));
-        }
+        V(add_to_sum)(sum + j, lost ? lost + j : NULL, m, V(column_sum)(rows, m, a + j, ld_a));
+    }
+}
+
+static void KERNEL(column_products)(ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t n, const REAL *g, ptrdiff_t ld_g,
+                                    const REAL *p, ptrdiff_t p_t, ptrdiff_t p_r, const REAL *q, ptrdiff_t q_t,
+                                    ptrdiff_t q_r, REAL *restrict sum, REAL *restrict lost)
+{
+    for (ptrdiff_t j = 0; j < n; j += LANES) {
+        const ptrdiff_t m = n - j;
+        VEC total = V(set)(0), s = V(set)(0);
+        ptrdiff_t count = 0;
+        for (ptrdiff_t t = 0; t < steps; t++)
+            for (ptrdiff_t r = 0; r < rows; r++) {
+                const VEC later = V(load_some)(p + t * p_t + r * p_r + j, m);
+                const VEC moved = V(sub)(later, V(load_some)(q + t * q_t + r * q_r + j, m));
+                s = V(fma)(V(load_some)(g + count * ld_g + j, m), moved, s);
+                if (++count % 16 == 0) {
+                    total = V(add)(total, s);
+                    s = V(set)(0);
+                }
+            }
+        V(add_to_sum)(sum + j, lost + j, m, V(add)(total, s));
+    }
+}
+
+static void KERNEL(gather_rows)(ptrdiff_t rows, ptrdiff_t n, const REAL *a, const ptrdiff_t *at, REAL *restrict out)
+{
+    for (ptrdiff_t r = 0; r < rows; r++, out += n) {
+        const REAL *from = a + at[r];
+        for (ptrdiff_t i = 0; i < n; i += LANES) V(store_some)(out + i, n - i, V(load_some)(from + i, n - i));
+    }
+}
+
+static void KERNEL(scatter_rows)(ptrdiff_t rows, ptrdiff_t n, const REAL *restrict a, const ptrdiff_t *at, REAL *out)
+{
+    for (ptrdiff_t r = 0; r < rows; r++, a += n) {
+        REAL *to = out + at[r];
+        for (ptrdiff_t i = 0; i < n; i += LANES) V(store_some)(to + i, n - i, V(load_some)(a + i, n - i));
     }
 }
 

@@ -136,6 +136,8 @@ def backward(
     mask: ArrayLike | None = None,
     reverse: bool = False,
     rates: ArrayLike | None = None,
+    x_gradient: bool = True,
+    out: Gradients | None = None,
     n_threads: int | None = None,
     engine: _Engine = "auto",
 ) -> Gradients: ...

@@ -1,6 +1,8 @@
 # One call as the loops of both engines see it, and what they share to walk through it.
 cimport numpy as cnp
 
+from pyrnn._arrays cimport real
+from pyrnn._typed cimport column_products
 from pyrnn._wait cimport pyrnn_atomic
 
 
@@ -39,6 +41,8 @@ cdef struct Job:
     void *lost_alpha
     void *dh0
     const void *zeros              # [H]
+    bint accumulate                # to the gradients of weights, as they are
+    bint goes_on                   # they will be added to
     # Of the fused engine: the distance of rows in memory of its own, panels, scratch.
     Py_ssize_t ld
     const void *panels_U
@@ -76,12 +80,37 @@ cdef list set_up(Job *job, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, int phi,
 
 cdef Rows rows_in(cnp.ndarray a)
 
+cdef void feed(Job *job, Py_ssize_t itemsize, void *memory) noexcept
+
 cdef cnp.ndarray phi_of(cnp.ndarray h, int phi)
 
-cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive)
+cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive, tuple results, cnp.ndarray lost, bint goes_on)
 
-cdef void end_of_leak(const Job *job, Py_ssize_t itemsize, Py_ssize_t first, Py_ssize_t end) noexcept nogil
+cdef void end_of_sums(const Job *job, Py_ssize_t itemsize, Py_ssize_t first, Py_ssize_t end) noexcept nogil
 
 
 # How many steps of B rows of N numbers make a chunk of time: at least one, at most T.
 cdef Py_ssize_t chunk_steps(Py_ssize_t T, Py_ssize_t B, Py_ssize_t N, Py_ssize_t itemsize) noexcept nogil
+
+
+cdef inline void leak_gradient_of(const Job *job, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t unit, Py_ssize_t units,
+                                  const real *grad, Py_ssize_t ld) noexcept nogil:
+    """dalpha = Σ grad_h_t ∘ (r_t - h_{t-1}) of some units and steps; grad: whole rows of all the steps, ld apart.
+
+    In the current form the sum of grad_h_t ∘ (h_t - h_{t-1}), which is alpha times that with a_t for r_t.
+    """
+    cdef Py_ssize_t t, n, base = rows_before(job, start)
+    cdef const Rows *later = &job.h if job.current else &job.rates
+    cdef real *total = <real *>job.sum_alpha + unit
+    cdef real *lost = <real *>job.lost_alpha + unit
+    if start == 0:
+        column_products(1, present(job, 0, 0, job.B), units, grad, ld,
+                        <const real *>later.first + at(job, later, 0, 0) + unit, 0, later.sb,
+                        <const real *>job.h0 + unit, 0, job.ld_h0, total, lost)
+    t = max(start, 1)
+    while t < stop:
+        n = 1 if job.offsets != NULL else stop - t  # steps at once
+        column_products(n, present(job, t, 0, job.B), units, grad + (rows_before(job, t) - base) * ld, ld,
+                        <const real *>later.first + at(job, later, t, 0) + unit, later.st, later.sb,
+                        <const real *>job.h.first + at(job, &job.h, t - 1, 0) + unit, job.h.st, job.h.sb, total, lost)
+        t += n

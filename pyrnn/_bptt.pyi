@@ -2,8 +2,19 @@ from numpy import ndarray
 
 def read_in_place(*arrays: object) -> bool: ...
 def fit(
-    x: object, U: object, W: object, b: object, h0: object, dh: object | None = None, h: object | None = None
+    x: object,
+    U: object,
+    W: object,
+    b: object,
+    h0: object,
+    dh: object | None = None,
+    h: object | None = None,
+    drive: object | None = None,
+    alpha: object | None = None,
+    rates: object | None = None,
+    out: object | None = None,
 ) -> bool: ...
+def fit_results(results: tuple[object, ...], x: object, U: object, inputs: tuple[object, ...]) -> bool: ...
 def forward(
     x: ndarray,
     U: ndarray,
@@ -33,7 +44,11 @@ def backward(
     drive: bool = False,
     rates: ndarray | None = None,
     offsets: ndarray | None = None,
-) -> tuple[ndarray, ndarray, ndarray, ndarray, ndarray, ndarray | None, ndarray | None]: ...
+    results: tuple[ndarray | None, ...] | None = None,
+    lost: ndarray | None = None,
+    accumulate: bool = False,
+    goes_on: bool = False,
+) -> tuple[ndarray, ndarray, ndarray, ndarray, ndarray, ndarray | None, ndarray | None, ndarray]: ...
 def state_gradients(
     dh: ndarray,
     h: ndarray,
@@ -49,5 +64,5 @@ def jacobian(
 ) -> ndarray: ...
 def output(h: ndarray, V: ndarray, c: ndarray | None) -> ndarray: ...
 def output_gradients(do: ndarray, h: ndarray, V: ndarray) -> tuple[ndarray, ndarray, ndarray]: ...
-def phi(h: ndarray, phi: int) -> ndarray: ...
+def _phi(rows: ndarray, phi: int) -> ndarray: ...
 def set_chunk_bytes(size: int) -> int: ...

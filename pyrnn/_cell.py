@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyrnn import _checks
+from pyrnn import _checks, _sequences
 
 NONLINEARITIES = ("tanh", "relu", "identity")
 FORMS = ("rate", "current")
@@ -30,6 +30,13 @@ def numbers(nonlinearity, form):
 def array_or_none(alpha):
     """alpha as an argument whose dtype counts; a plain number takes that of the arrays, as in NumPy's arithmetic."""
     return None if type(alpha) in (int, float) else alpha
+
+
+def leak(alpha, x, U):
+    """alpha as the loops like it if it is a number, or None, and x and U are arrays; else as it is."""
+    if type(alpha) in (int, float) and isinstance(x, np.ndarray) and isinstance(U, np.ndarray) and U.ndim:
+        return np.full(len(U), alpha, x.dtype)
+    return alpha
 
 
 def cell(number, alpha, current, H, dtype):
@@ -72,9 +79,9 @@ def check_steps(lengths, mask, reverse, x):
         if lengths.dtype.kind not in "iu" and lengths.size:
             raise TypeError(f"lengths must be integers, got dtype {lengths.dtype}")
         _checks.check_shape("lengths", lengths, x.shape[1:-1], "x", x)
-        if lengths.size and not (lengths.min() >= 0 and lengths.max() <= len(x)):
-            raise ValueError(f"lengths must be from 0 to {len(x)}, got {lengths.min()} to {lengths.max()}")
-        lengths = lengths.astype(np.intp)
+        given, lengths = lengths, lengths.astype(np.intp, copy=False)
+        if not _sequences.between(lengths, 0, len(x)):
+            raise ValueError(f"lengths must be from 0 to {len(x)}, got {given.min()} to {given.max()}")
     if mask is not None:
         mask = _checks.as_array("mask", mask)
         if mask.dtype.kind != "b" and mask.size:

@@ -39,7 +39,11 @@ def backward(
     drive: bool = False,
     rates: ndarray | None = None,
     offsets: ndarray | None = None,
-) -> tuple[ndarray, ndarray, ndarray, ndarray, ndarray, ndarray | None, ndarray | None]: ...
+    results: tuple[ndarray | None, ...] | None = None,
+    lost: ndarray | None = None,
+    accumulate: bool = False,
+    goes_on: bool = False,
+) -> tuple[ndarray, ndarray, ndarray, ndarray, ndarray, ndarray | None, ndarray | None, ndarray]: ...
 def state_gradients(
     dh: ndarray,
     h: ndarray,

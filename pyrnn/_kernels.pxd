@@ -76,8 +76,13 @@ cdef extern from "kernels.h":
                                         const float *past, Py_ssize_t ld_past, float *grad, Py_ssize_t ld_grad,
                                         float *delta, Py_ssize_t ld_delta, const float *alpha, int phi,
                                         int current) noexcept nogil
-        void (*times_difference_f32)(Py_ssize_t rows, Py_ssize_t n, const float *p, Py_ssize_t ld_p, const float *q,
-                                     Py_ssize_t ld_q, float *g, Py_ssize_t ld_g) noexcept nogil
+        void (*column_products_f32)(Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t n, const float *g, Py_ssize_t ld_g,
+                                    const float *p, Py_ssize_t p_t, Py_ssize_t p_r, const float *q, Py_ssize_t q_t,
+                                    Py_ssize_t q_r, float *sum, float *lost) noexcept nogil
+        void (*gather_rows_f32)(Py_ssize_t rows, Py_ssize_t n, const float *a, const Py_ssize_t *at,
+                                float *out) noexcept nogil
+        void (*scatter_rows_f32)(Py_ssize_t rows, Py_ssize_t n, const float *a, const Py_ssize_t *at,
+                                 float *out) noexcept nogil
         void (*leaky_forward_f32)(Py_ssize_t rows, Py_ssize_t inputs, Py_ssize_t H, const float *x, Py_ssize_t ld_x,
                                   const float *panels_U, const float *previous, Py_ssize_t ld_previous,
                                   const float *panels_W, const float *init, Py_ssize_t ld_init, const float *past,
@@ -98,8 +103,13 @@ cdef extern from "kernels.h":
                                         const double *past, Py_ssize_t ld_past, double *grad, Py_ssize_t ld_grad,
                                         double *delta, Py_ssize_t ld_delta, const double *alpha, int phi,
                                         int current) noexcept nogil
-        void (*times_difference_f64)(Py_ssize_t rows, Py_ssize_t n, const double *p, Py_ssize_t ld_p, const double *q,
-                                     Py_ssize_t ld_q, double *g, Py_ssize_t ld_g) noexcept nogil
+        void (*column_products_f64)(Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t n, const double *g, Py_ssize_t ld_g,
+                                    const double *p, Py_ssize_t p_t, Py_ssize_t p_r, const double *q, Py_ssize_t q_t,
+                                    Py_ssize_t q_r, double *sum, double *lost) noexcept nogil
+        void (*gather_rows_f64)(Py_ssize_t rows, Py_ssize_t n, const double *a, const Py_ssize_t *at,
+                                double *out) noexcept nogil
+        void (*scatter_rows_f64)(Py_ssize_t rows, Py_ssize_t n, const double *a, const Py_ssize_t *at,
+                                 double *out) noexcept nogil
         void (*leaky_forward_f64)(Py_ssize_t rows, Py_ssize_t inputs, Py_ssize_t H, const double *x, Py_ssize_t ld_x,
                                   const double *panels_U, const double *previous, Py_ssize_t ld_previous,
                                   const double *panels_W, const double *init, Py_ssize_t ld_init, const double *past,

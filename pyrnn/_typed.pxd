@@ -51,12 +51,29 @@ cdef inline void leaky_step_backward(Py_ssize_t rows, Py_ssize_t H, const real *
                                           ld_grad, delta, ld_delta, alpha, phi, current)
 
 
-cdef inline void times_difference(Py_ssize_t rows, Py_ssize_t n, const real *p, Py_ssize_t ld_p, const real *q,
-                                  Py_ssize_t ld_q, real *g, Py_ssize_t ld_g) noexcept nogil:
+cdef inline void column_products(Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t n, const real *g, Py_ssize_t ld_g,
+                                 const real *p, Py_ssize_t p_t, Py_ssize_t p_r, const real *q, Py_ssize_t q_t,
+                                 Py_ssize_t q_r, real *total, real *lost) noexcept nogil:
     if real is float:
-        kernels().times_difference_f32(rows, n, p, ld_p, q, ld_q, g, ld_g)
+        kernels().column_products_f32(steps, rows, n, g, ld_g, p, p_t, p_r, q, q_t, q_r, total, lost)
     else:
-        kernels().times_difference_f64(rows, n, p, ld_p, q, ld_q, g, ld_g)
+        kernels().column_products_f64(steps, rows, n, g, ld_g, p, p_t, p_r, q, q_t, q_r, total, lost)
+
+
+cdef inline void gather_rows(Py_ssize_t rows, Py_ssize_t n, const real *a, const Py_ssize_t *where,
+                             real *out) noexcept nogil:
+    if real is float:
+        kernels().gather_rows_f32(rows, n, a, where, out)
+    else:
+        kernels().gather_rows_f64(rows, n, a, where, out)
+
+
+cdef inline void scatter_rows(Py_ssize_t rows, Py_ssize_t n, const real *a, const Py_ssize_t *where,
+                              real *out) noexcept nogil:
+    if real is float:
+        kernels().scatter_rows_f32(rows, n, a, where, out)
+    else:
+        kernels().scatter_rows_f64(rows, n, a, where, out)
 
 
 cdef inline void jacobian_step(Py_ssize_t H, const real *h, const real *W, Py_ssize_t ld_w, real *J, const real *alpha,

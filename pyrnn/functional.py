@@ -108,9 +108,22 @@ def forward(
     """
     compiled = _engines.choose(engine, n_threads)
     phi, current = _cell.numbers(nonlinearity, form)
-    plain = alpha is drive is lengths is mask is rates is None and reverse is False and not current
-    if plain and out is None and _bptt.fit(x, U, W, b, h0):
-        return compiled.forward(x, U, W, b, _initial(h0, x.shape[1], len(U), x.dtype), None, n_threads, phi)
+    if type(reverse) is bool and not (current and alpha is None):
+        leak = _cell.leak(alpha, x, U)
+        if _bptt.fit(x, U, W, b, h0, None, None, drive, leak, rates, out):
+            h0 = _initial(h0, x.shape[1], len(U), x.dtype)
+            if not (lengths is mask is None):
+                lengths, mask = _cell.check_steps(lengths, mask, reverse, x)
+                h = np.empty((*x.shape[:2], len(U)), x.dtype) if out is None else out
+                options = (n_threads, phi, leak, current)
+                _forward_sequences(compiled, x, U, W, b, h0, h, options, drive, rates, lengths, mask, reverse)
+                return h
+            if not reverse:
+                return compiled.forward(x, U, W, b, h0, out, n_threads, phi, leak, current, drive, rates)
+            h = np.empty((*x.shape[:2], len(U)), x.dtype) if out is None else out
+            x, to, drive, rates = (_in_order(a, True) for a in (x, h, drive, rates))
+            compiled.forward(x, U, W, b, h0, to, n_threads, phi, leak, current, drive, rates)
+            return h
     given = {"x": x, "U": U, "W": W, "b": b, "h0": h0, "drive": drive, "alpha": _cell.array_or_none(alpha)}
     arrays = _checks.as_real_arrays("b", "h0", "drive", "alpha", **given)
     x, U, W, b, h0, drive, alpha_array = arrays
@@ -156,11 +169,20 @@ def forward(
 def _forward_sequences(compiled, x, U, W, b, h0, h, options, drive, rates, lengths, mask, reverse):
     """forward over the steps that exist; h and rates are written."""
     sequences = _sequences.Sequences(*x.shape[:2], lengths, mask, bool(reverse))
-    packed_rates = None if rates is None else np.empty((1, sequences.N, h.shape[2]), h.dtype)
+    packed_rates = None if rates is None else sequences.empty(x, h.shape[2])
     drive = None if drive is None else sequences.gather(drive)
     first = np.ascontiguousarray(h0[sequences.order])
     states = compiled.forward(
-        sequences.gather(x), U, W, b, first, None, *options, drive, packed_rates, sequences.offsets
+        sequences.gather(x),
+        U,
+        W,
+        b,
+        first,
+        sequences.empty(x, h.shape[2]),
+        *options,
+        drive,
+        packed_rates,
+        sequences.offsets,
     )
     for packed, to, before in ((states, h, None if mask is None else h0), (packed_rates, rates, None)):
         if packed is not None:
@@ -186,6 +208,8 @@ def backward(
     mask=None,
     reverse=False,
     rates=None,
+    x_gradient=True,
+    out=None,
     n_threads=None,
     engine="auto",
 ):
@@ -205,15 +229,20 @@ def backward(
     rates : array_like, shape of h, optional
         With alpha: what `forward` wrote there. In the ``current`` form it is phi(h), and computed if not given; in the
         ``rate`` form h does not tell it without loss, and it must be given.
+    x_gradient : bool
+        Whether the gradient at x is wanted; without it, ``x`` of the result is None.
+    out : Gradients, optional
+        What an earlier call of the same shapes has returned: to be overwritten, so that a loop of training steps
+        allocates nothing. Its ``x`` is None if that gradient is not wanted.
     n_threads, engine
         As in `forward`.
 
     Returns
     -------
     Gradients
-        Named tuple ``(x, U, W, b, h0)`` of new arrays, shaped like the inputs of `forward`. All five are there,
-        also where b or h0 was None. Its attributes ``drive`` and ``alpha`` are None unless those were given. Steps
-        that do not exist have gradient 0.
+        Named tuple ``(x, U, W, b, h0)`` of new arrays, shaped like the inputs of `forward`, or ``out``. All five are
+        there, also where b or h0 was None. Its attributes ``drive`` and ``alpha`` are None unless those were given.
+        Steps that do not exist have gradient 0.
 
     Raises
     ------
@@ -247,25 +276,41 @@ def backward(
     """
     compiled = _engines.choose(engine, n_threads)
     phi, current = _cell.numbers(nonlinearity, form)
-    plain = alpha is drive is lengths is mask is rates is None and reverse is False and not current
-    if plain and dh is not None and _bptt.fit(x, U, W, None, h0, dh, h):
-        results = compiled.backward(dh, h, x, U, W, _initial(h0, x.shape[1], len(U), x.dtype), n_threads, phi)
-        return Gradients(*results[:5])
-    dh, h, x, U, W, h0, drive, alpha_array, rates = _checks.as_real_arrays(
-        "h0",
-        "drive",
-        "alpha",
-        "rates",
-        dh=dh,
-        h=h,
-        x=x,
-        U=U,
-        W=W,
-        h0=h0,
-        drive=drive,
-        alpha=_cell.array_or_none(alpha),
-        rates=rates,
-    )
+    if not isinstance(x_gradient, bool | np.bool_):
+        raise TypeError(f"x_gradient must be True or False, got {x_gradient!r}")
+    x_gradient = bool(x_gradient) if out is None or not isinstance(out, Gradients) else out.x is not None
+    if type(reverse) is bool and (rates is None) == (alpha is None) and dh is not None:
+        leak = _cell.leak(alpha, x, U)
+        if _bptt.fit(x, U, W, None, h0, dh, h, drive, leak, rates) and (leak is not None or not current):
+            if not (lengths is mask is None) and out is None:
+                lengths, mask = _cell.check_steps(lengths, mask, reverse, x)
+                h0 = _initial(h0, x.shape[1], len(U), x.dtype)
+                options = (n_threads, phi, leak, current, drive is not None)
+                sequences = (lengths, mask, reverse, x_gradient)
+                return _gradients(_backward_sequences(compiled, dh, h, x, U, W, h0, options, rates, *sequences), alpha)
+            results = (
+                False
+                if not (lengths is mask is None)
+                else _results_to_write(out, x_gradient, x, U, (dh, h, x, U, W, h0, drive, leak, rates))
+            )
+            if results is not False:
+                h0 = _initial(h0, x.shape[1], len(U), x.dtype)
+                options = (n_threads, phi, leak, current, drive is not None)
+                if not reverse:
+                    results = compiled.backward(dh, h, x, U, W, h0, *options, rates, None, results)
+                else:
+                    if results is None:
+                        results = (np.empty(x.shape, x.dtype), *_all_but_x(x, x.shape[1], U, options[4], leak)[1:])
+                    dh, h, x, rates, dx, d_drive = (
+                        _in_order(a, True) for a in (dh, h, x, rates, results[0], results[5])
+                    )
+                    turned = (dx, *results[1:5], d_drive, results[6])
+                    compiled.backward(dh, h, x, U, W, h0, *options, rates, None, turned)
+                return _gradients(results, alpha, out)
+    given = {"dh": dh, "h": h, "x": x, "U": U, "W": W, "h0": h0, "drive": drive, "rates": rates}
+    given["alpha"] = _cell.array_or_none(alpha)
+    arrays = _checks.as_real_arrays("h0", "drive", "rates", "alpha", **given)
+    dh, h, x, U, W, h0, drive, rates, alpha_array = arrays
     states = _check_network(x, U, W, h0)
     H = U.shape[0]
     _checks.check_shape("h", h, states, "x", x, "U", U)
@@ -274,6 +319,8 @@ def backward(
     cell = _cell.cell(phi, alpha if alpha_array is None else alpha_array, current, H, x.dtype)
     _cell.check_given_rates(rates, cell)
     lengths, mask = _cell.check_steps(lengths, mask, reverse, x)
+    if out is not None:
+        _check_gradients(out, x, U, drive, alpha, given, arrays)
     U, W = _checks.matrix(U), _checks.matrix(W)
     batched = x.ndim == 3
     if not batched:
@@ -283,37 +330,108 @@ def backward(
     h0 = _initial(h0, x.shape[1], H, x.dtype)
     options = (n_threads, cell.nonlinearity, cell.alpha, cell.current, drive is not None)
     if lengths is not None or mask is not None:
-        results = _backward_sequences(compiled, dh, h, x, U, W, h0, options, rates, lengths, mask, reverse)
+        results = _backward_sequences(compiled, dh, h, x, U, W, h0, options, rates, lengths, mask, reverse, x_gradient)
     else:
-        dh, h, x, rates = (_in_order(a, reverse) for a in (dh, h, x, rates))
-        results = compiled.backward(dh, h, x, U, W, h0, *options, rates)
-    dx, dU, dW, db, dh0, d_drive, d_alpha = results
-    if reverse and lengths is None and mask is None:
-        dx, d_drive = (None if a is None else np.ascontiguousarray(a[::-1]) for a in (dx, d_drive))
+        dx = np.empty(x.shape, x.dtype) if x_gradient else None
+        _, dU, dW, db, dh0, d_drive, d_alpha = _all_but_x(x, x.shape[1], U, drive is not None, cell.alpha)
+        results = (dx, dU, dW, db, dh0, d_drive, d_alpha)
+        dh, h, x, rates, dx, d_drive = (_in_order(a, reverse) for a in (dh, h, x, rates, dx, d_drive))
+        turned = (dx, dU, dW, db, dh0, d_drive, d_alpha)
+        compiled.backward(dh, h, x, U, W, h0, *options, rates, None, turned)
+    dx, dU, dW, db, dh0, d_drive, d_alpha = results[:7]
     if not batched:
-        dx, dh0, d_drive = dx[:, 0], dh0[0], None if d_drive is None else d_drive[:, 0]
-    gradients = Gradients(dx, dU, dW, db, dh0)
-    if drive is not None:
-        gradients.drive = d_drive
+        dx, d_drive, dh0 = (*(None if a is None else a[:, 0] for a in (dx, d_drive)), dh0[0])
+    if out is None:
+        return _gradients((dx, dU, dW, db, dh0, d_drive, d_alpha), alpha)
+    for a, to in zip((dx, dU, dW, db, dh0, d_drive), (*out, out.drive), strict=True):
+        if to is not None:
+            to[...] = a
+    return _gradients((*out, out.drive, d_alpha), alpha, out)
+
+
+def _scattered(sequences, packed):
+    """An array [T, B, n] with zeros where no step exists."""
+    a = np.empty((sequences.T, sequences.B, packed.shape[2]), packed.dtype)
+    sequences.scatter(packed, a)
+    return a
+
+
+def _gradients(results, alpha, out=None):
+    """What an engine has returned, as the public tuple; a number where alpha is one."""
+    gradients = Gradients(*results[:5]) if out is None else out
+    if out is None and results[5] is not None:
+        gradients.drive = results[5]
     if alpha is not None:
-        gradients.alpha = d_alpha if np.ndim(alpha) else d_alpha.sum()
+        d_alpha = results[6]
+        if np.ndim(alpha) == 0:
+            gradients.alpha = d_alpha.sum()
+        elif out is None or out.alpha is None:
+            gradients.alpha = d_alpha
+        elif out.alpha is not d_alpha:
+            out.alpha[...] = d_alpha
     return gradients
 
 
-def _backward_sequences(compiled, dh, h, x, U, W, h0, options, rates, lengths, mask, reverse):
+def _results_to_write(out, x_gradient, x, U, inputs):
+    """The arrays that an engine shall write to, or None for new ones; False where they do not fit as they lie."""
+    if out is None and x_gradient is True:
+        return None
+    leak, H = inputs[7], len(U)
+    if out is None and x_gradient is False:
+        return _all_but_x(x, x.shape[1], U, inputs[6] is not None, leak)
+    if (
+        type(out) is not Gradients
+        or x_gradient is not (out.x is not None)
+        or (inputs[6] is None) != (out.drive is None)
+    ):
+        return False
+    d_alpha = out.alpha if isinstance(out.alpha, np.ndarray) and out.alpha.ndim else None
+    if leak is not None and d_alpha is None:
+        d_alpha = np.empty(H, x.dtype)
+    results = (*out, out.drive, None if leak is None else d_alpha)
+    return results if _bptt.fit_results(results, x, U, inputs) else False
+
+
+def _all_but_x(x, B, U, drive, leak):
+    """New arrays for the results of an engine, without that for dx."""
+    H = len(U)
+    shapes = [U.shape, (H, H), (H,), (B, H), (*x.shape[:2], H) if drive else None, None if leak is None else (H,)]
+    return (None, *(None if shape is None else np.empty(shape, x.dtype) for shape in shapes))
+
+
+def _check_gradients(out, x, U, drive, alpha, given, arrays):
+    """Check the Gradients that backward is to overwrite."""
+    if not isinstance(out, Gradients):
+        raise TypeError(f"out must be a pyrnn.Gradients, as backward returns it, got {type(out).__name__}")
+    H = len(U)
+    states = (*x.shape[:-1], H)
+    shapes = {"x": x.shape, "U": U.shape, "W": (H, H), "b": (H,), "h0": states[1:], "drive": states}
+    if alpha is not None and np.ndim(alpha):
+        shapes["alpha"] = (H,)
+    optional = ("x", "alpha") if drive is not None else ("x", "drive", "alpha")
+    seen = []
+    for name, shape in shapes.items():
+        a = getattr(out, name)
+        if a is None and name in optional:
+            continue
+        _checks.check_out(a, shape, x.dtype, given, arrays, name=f"out.{name}")
+        for other, b in seen:
+            if _checks.overlap(a, b):
+                raise ValueError(f"out.{name} must not share memory with out.{other}")
+        seen.append((name, a))
+
+
+def _backward_sequences(compiled, dh, h, x, U, W, h0, options, rates, lengths, mask, reverse, x_gradient):
     """backward over the steps that exist; the results as from an engine."""
     sequences = _sequences.Sequences(*x.shape[:2], lengths, mask, bool(reverse))
     dh, dh0 = sequences.gather_gradients(dh)
     h, x, rates = (None if a is None else sequences.gather(a) for a in (h, x, rates))
     first = np.ascontiguousarray(h0[sequences.order])
-    results = compiled.backward(dh, h, x, U, W, first, *options, rates, sequences.offsets)
-    dx, dU, dW, db, first, d_drive, d_alpha = results
+    new = None if x_gradient else _all_but_x(x, len(first), U, options[4], options[2])
+    results = compiled.backward(dh, h, x, U, W, first, *options, rates, sequences.offsets, new)
+    dx, dU, dW, db, first, d_drive, d_alpha = results[:7]
     dh0[sequences.order] += first
-    shape = (sequences.T, sequences.B)
-    dx, d_drive = (None if a is None else np.empty((*shape, a.shape[2]), a.dtype) for a in (dx, d_drive))
-    sequences.scatter(results[0], dx)
-    if d_drive is not None:
-        sequences.scatter(results[5], d_drive)
+    dx, d_drive = (None if a is None else _scattered(sequences, a) for a in (dx, d_drive))
     return dx, dU, dW, db, dh0, d_drive, d_alpha
 
 
@@ -506,7 +624,9 @@ def _phi_of_previous(h, h0, cell, lengths, reverse):
             np.copyto(before, h0, where=last[..., np.newaxis])
     else:
         before[1:], before[:1] = h[:-1], h0
-    return _bptt.phi(before, cell.nonlinearity)
+    return _bptt._phi(before.reshape(before.size // max(h.shape[-1], 1), h.shape[-1]), cell.nonlinearity).reshape(
+        h.shape
+    )
 
 
 def _check_network(x, U, W, h0):

@@ -37,7 +37,7 @@ def forward(x, U, W, b=None, h0=None, *, nonlinearity="tanh", alpha=None, form="
 
 
 def backward(dh, h, x, U, W, h0=None, *, nonlinearity="tanh", alpha=None, form="rate", drive=None, lengths=None,
-             mask=None, reverse=False, rates=None, n_threads=None, engine="auto"):
+             mask=None, reverse=False, rates=None, x_gradient=True, out=None, n_threads=None, engine="auto"):
     _, h0 = _zeros_if_none(x, W, None, h0)
     phi, exists = NONLINEARITIES[nonlinearity], _existing(x, lengths, mask)
     grad_h, delta, dh0 = _backward(dh, h, W, h0, nonlinearity, alpha, form, exists, lengths, reverse, rates)

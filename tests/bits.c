@@ -51,8 +51,12 @@ enum { MOST = 1 << 16 };
         k->leaky_step_backward_##T(rows, H, T##_f, ld, T##_c, ld, T##_d, ld, T##_a, ld, T##_e, ld, T##_narrow, ld,     \
                                    T##_b, phi, current);                                                               \
         mix(T##_e, sizeof T##_e), mix(T##_narrow, sizeof T##_narrow);                                                  \
-        k->times_difference_##T(rows, H, T##_c, ld, T##_d, ld, T##_e, ld);                                             \
-        mix(T##_e, sizeof T##_e);                                                                                      \
+        k->column_products_##T(2, rows / 2, H, T##_e, ld, T##_c, 3 * ld, ld, T##_d, 2, ld, T##_a, T##_b);              \
+        ptrdiff_t at[300];                                                                                             \
+        for (int i = 0; i < rows; i++) at[i] = i * 7 % rows * ld;                                                      \
+        k->gather_rows_##T(rows, H, T##_e, at, T##_c), k->scatter_rows_##T(rows, H, T##_d, at, T##_f);                 \
+        mix(T##_c, sizeof T##_c), mix(T##_f, sizeof T##_f);                                                            \
+        mix(T##_a, sizeof T##_a), mix(T##_b, sizeof T##_b);                                                            \
     }                                                                                                                  \
     static void T##_case(ptrdiff_t rows, ptrdiff_t H, int odd, int phi)                                                \
     {                                                                                                                  \

@@ -1,6 +1,7 @@
 """The forms of a cell: the reference against complex steps, the compiled loops against the reference."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -393,3 +394,93 @@ def test_gradients_are_five_and_two_more(network):
         assert other.alpha == g.alpha
         assert type(other) is pyrnn.Gradients
     assert pyrnn.backward(n["dh"], n["h"], n["x"], n["U"], n["W"]).drive is None
+
+
+# ---- Gradients that are overwritten, or not wanted ------------------------------------------------------------------
+@pytest.mark.parametrize("seed", range(60))
+def test_overwritten_gradients(network, dtype, seed):
+    rng = np.random.default_rng(seed)
+    n, form = random_network(network, rng, dtype)
+    engine = ("blas", "fused")[seed % 2]
+    drive = {"drive": n["drive"]} if rng.integers(2) else {}
+    rates = np.empty_like(n["dh"]) if "alpha" in form else None
+    h = pyrnn.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], rates=rates, **form, **drive, engine=engine)
+    arguments = [n["dh"], h, n["x"], n["U"], n["W"], n["h0"]]
+    options = form | drive | {"rates": rates, "engine": engine}
+    expected = pyrnn.backward(*arguments, **options)
+    again = pyrnn.backward(*arguments, **options)
+    kept = [*again, again.drive]
+    for a in kept:
+        if a is not None:
+            a[...] = np.nan
+    assert pyrnn.backward(*arguments, **options, out=again) is again
+    for a, k, e in zip([*again, again.drive], kept, [*expected, expected.drive], strict=True):
+        assert a is k
+        if e is not None:
+            np.testing.assert_array_equal(a, e)
+    np.testing.assert_array_equal(np.asarray(again.alpha, float), np.asarray(expected.alpha, float))
+    without = pyrnn.backward(*arguments, **options, x_gradient=False)
+    assert without.x is None
+    assert pyrnn.backward(*arguments, **options, out=without) is without
+    others = [*expected[1:], expected.drive, expected.alpha]
+    for a, e in zip([*without[1:], without.drive, without.alpha], others, strict=True):
+        assert (a is None) == (e is None)
+        if e is not None:
+            np.testing.assert_array_equal(a, e)
+
+
+def test_bad_gradients_to_overwrite(network):
+    n = network(T=5, B=4, I=3, H=6)
+    arguments = [n[name] for name in ("dh", "h", "x", "U", "W", "h0")]
+    good = pyrnn.backward(*arguments)
+
+    def changed(**arrays):
+        return pyrnn.Gradients(**good._asdict() | arrays)
+
+    cases = [
+        (tuple(good), TypeError, "out must be a pyrnn.Gradients, as backward returns it, got tuple"),
+        (
+            changed(U=np.empty((6, 4))),
+            ValueError,
+            r"out\.U must have shape \(6, 3\)",
+        ),
+        (changed(b=None), TypeError, "out.b must be a NumPy array, got NoneType"),
+        (changed(W=np.empty((6, 6), np.float32)), ValueError, "out.W must have dtype float64"),
+        (changed(W=n["W"]), ValueError, "out.W must not overlap an input, but shares memory with W"),
+        (changed(h0=good.x.reshape(-1)[:24].reshape(4, 6)), ValueError, "out.h0 must not share memory with out.x"),
+    ]
+    for out, error, message in cases:
+        before = [None if a is None else a.copy() for a in out]
+        with pytest.raises(error, match=message):
+            pyrnn.backward(*arguments, out=out)
+        for a, b in zip(out, before, strict=True):
+            assert b is None or a.tobytes() == b.tobytes()
+    strided = changed(x=np.empty((5, 4, 6))[..., ::2])
+    np.testing.assert_array_equal(pyrnn.backward(*arguments, out=strided).x, good.x)
+    read_only = changed(W=good.W.copy())
+    read_only.W.flags.writeable = False
+    with pytest.raises(ValueError, match="W must be writeable, got a read-only array"):
+        pyrnn.backward(*arguments, out=read_only)
+    with pytest.raises(TypeError, match="x_gradient must be True or False, got 'no'"):
+        pyrnn.backward(*arguments, x_gradient="no")
+
+
+FORMS_OF_A_STEP = [{}, {"nonlinearity": "relu"}, {"alpha": 0.5}, {"alpha": 0.5, "form": "current"}]
+
+
+@pytest.mark.parametrize("form", FORMS_OF_A_STEP)
+@pytest.mark.parametrize("engine", ["blas", "fused"])
+def test_steps_of_training_allocate_nothing(network, form, engine):
+    n = network(T=50, B=8, I=16, H=64)
+    h = np.empty_like(n["dh"])
+    options = form | {"engine": engine, "rates": np.empty_like(h) if "alpha" in form else None}
+    arguments = [n[name] for name in ("x", "U", "W", "b", "h0")]
+    gradients = None
+    for step in range(3):
+        if step == 2:
+            tracemalloc.start()
+        pyrnn.forward(*arguments, out=h, **options)
+        gradients = pyrnn.backward(n["dh"], h, *arguments[:3], n["h0"], out=gradients, **options)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < (4096 if engine == "fused" else 1 << 20), form
