@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import reference
+from pyrnn import _fused, reference
 
 NONLINEARITIES = ("tanh", "relu", "identity")
 LEAKS = {
@@ -484,3 +484,39 @@ def test_steps_of_training_allocate_nothing(network, form, engine):
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < (4096 if engine == "fused" else 1 << 20), form
+
+
+@pytest.mark.parametrize("leak", ["plain", "rate", "current by unit"])
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_pieces_of_time_have_the_bits_of_the_whole(network, set_chunk_bytes, dtype, leak, n_threads):
+    """backward from the end in pieces of whole chunks, with the dh0 of each in the dh of the one before."""
+    n = network(T=43, B=9, I=3, H=6, dtype=dtype)
+    set_chunk_bytes(5 * 9 * 6 * n["x"].itemsize)
+    form = {k: v.astype(dtype) if isinstance(v, np.ndarray) else v for k, v in LEAKS[leak].items()}
+    h, rates, _ = run(pyrnn, n | {"drive": n["dh"]}, form, engine="fused")
+    alpha = np.broadcast_to(np.asarray(form["alpha"], dtype), 6).copy() if "alpha" in form else None
+    options = (n_threads, 0, alpha, form.get("form") == "current", True)
+    U, W = n["U"], n["W"]
+    whole = _fused.backward(n["dh"], h, n["x"], U, W, n["h0"], *options, rates)
+
+    dh, lost, sums, end = n["dh"].copy(), None, None, 43
+    for start in (33, 13, 8, 0):
+        part = slice(start, end)
+        first = n["h0"] if start == 0 else h[start - 1]
+        results = tuple(None if a is None else np.empty_like(a) for a in whole[:7])
+        results = (np.empty_like(n["x"][part]), *results[1:5], np.empty_like(dh[part]), results[6])
+        if sums is not None:
+            results = (results[0], *sums[1:4], *results[4:6], sums[6])
+        r = None if rates is None else rates[part]
+        sums = _fused.backward(
+            dh[part], h[part], n["x"][part], U, W, first, *options, r, None, results, lost, lost is not None, start > 0
+        )
+        lost, end = sums[7], start
+        np.testing.assert_array_equal(sums[0], whole[0][part])
+        np.testing.assert_array_equal(sums[5], whole[5][part])
+        if start:
+            dh[start - 1] += sums[4]
+    for name, a, b in zip(("U", "W", "b", "h0"), sums[1:5], whole[1:5], strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+    if alpha is not None:
+        np.testing.assert_allclose(sums[6], whole[6], rtol=1e-4 if dtype == np.float32 else 1e-12)
