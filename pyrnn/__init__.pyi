@@ -4,6 +4,7 @@ from typing import Any, Literal, NamedTuple, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+from typing_extensions import disjoint_base
 
 from pyrnn.profiling import FunctionTotals, PhaseRecord, PhaseTotals
 
@@ -45,6 +46,7 @@ class _InputGradients(NamedTuple):
     b: NDArray
     h0: NDArray
 
+@disjoint_base
 class Gradients(_InputGradients):
     drive: NDArray | None
     alpha: NDArray | float | None

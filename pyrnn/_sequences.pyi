@@ -1,13 +1,25 @@
-from numpy import ndarray
+from typing import final
 
+from numpy import ndarray
+from typing_extensions import disjoint_base
+
+@final
+@disjoint_base
 class Sequences:
-    T: int
-    B: int
-    N: int
-    offsets: ndarray
-    order: ndarray
-    reverse: bool
-    holes: bool
+    @property
+    def T(self) -> int: ...
+    @property
+    def B(self) -> int: ...
+    @property
+    def N(self) -> int: ...
+    @property
+    def offsets(self) -> ndarray: ...
+    @property
+    def order(self) -> ndarray: ...
+    @property
+    def reverse(self) -> bool: ...
+    @property
+    def holes(self) -> bool: ...
     def __new__(cls, T: int, B: int, lengths: ndarray | None, mask: ndarray | None, reverse: bool) -> Sequences: ...
     def empty(self, like: ndarray, n: int) -> ndarray: ...
     def gather(self, a: ndarray) -> ndarray: ...

@@ -340,7 +340,8 @@ def backward(
         compiled.backward(dh, h, x, U, W, h0, *options, rates, None, turned)
     dx, dU, dW, db, dh0, d_drive, d_alpha = results[:7]
     if not batched:
-        dx, d_drive, dh0 = (*(None if a is None else a[:, 0] for a in (dx, d_drive)), dh0[0])
+        dx, d_drive = (None if a is None else a[:, 0] for a in (dx, d_drive))
+        dh0 = dh0[0]
     if out is None:
         return _gradients((dx, dU, dW, db, dh0, d_drive, d_alpha), alpha)
     for a, to in zip((dx, dU, dW, db, dh0, d_drive), (*out, out.drive), strict=True):
