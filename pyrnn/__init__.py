@@ -16,6 +16,8 @@ __version__ = "0.1.0"
 
 from pyrnn._results import GradientErrors, Gradients, LossGradients, OutputGradients
 from pyrnn.config import show_config
+from pyrnn.connectivity import balanced, scale_spectral_radius, spectral_radius
+from pyrnn.constraints import Constraint
 from pyrnn.elementwise import sech2, tanh
 from pyrnn.functional import backward, forward, jacobian, state_gradients
 from pyrnn.gradient_check import check_gradients
@@ -27,6 +29,7 @@ from pyrnn.stepper import Stepper
 from pyrnn.training import loss_and_gradients
 
 __all__ = [
+    "Constraint",
     "GradientErrors",
     "Gradients",
     "LossGradients",
@@ -34,6 +37,7 @@ __all__ = [
     "Parameters",
     "Stepper",
     "backward",
+    "balanced",
     "check_gradients",
     "forward",
     "initialize",
@@ -42,9 +46,11 @@ __all__ = [
     "output",
     "output_gradients",
     "profile",
+    "scale_spectral_radius",
     "sech2",
     "show_config",
     "softmax_cross_entropy",
+    "spectral_radius",
     "squared_error",
     "state_gradients",
     "tanh",

@@ -9,6 +9,7 @@ from pyrnn.profiling import FunctionTotals, PhaseRecord, PhaseTotals
 
 __version__: str
 __all__ = [
+    "Constraint",
     "GradientErrors",
     "Gradients",
     "LossGradients",
@@ -16,6 +17,7 @@ __all__ = [
     "Parameters",
     "Stepper",
     "backward",
+    "balanced",
     "check_gradients",
     "forward",
     "initialize",
@@ -24,9 +26,11 @@ __all__ = [
     "output",
     "output_gradients",
     "profile",
+    "scale_spectral_radius",
     "sech2",
     "show_config",
     "softmax_cross_entropy",
+    "spectral_radius",
     "squared_error",
     "state_gradients",
     "tanh",
@@ -37,6 +41,8 @@ _Nonlinearity = Literal["tanh", "relu", "identity"]
 _Form = Literal["rate", "current"]
 _Loss = Literal["softmax_cross_entropy", "squared_error"]
 _Scheme = Literal["orthogonal", "gaussian", "uniform", "glorot", "identity"]
+
+_Dale = Literal["rectified", "absolute"]
 
 class _InputGradients(NamedTuple):
     x: NDArray
@@ -208,6 +214,38 @@ def initialize(
     dtype: DTypeLike = ...,
     rng: int | np.random.Generator | None = None,
 ) -> Parameters: ...
+def spectral_radius(W: ArrayLike) -> np.float64: ...
+def scale_spectral_radius(W: ArrayLike, radius: float) -> NDArray: ...
+def balanced(
+    H: int,
+    *,
+    excitatory: float = 0.8,
+    gain: float = 1.0,
+    density: float = 1.0,
+    rng: int | np.random.Generator | None = None,
+    dtype: DTypeLike = ...,
+) -> tuple[NDArray, NDArray]: ...
+
+class Constraint:
+    def __init__(
+        self,
+        mask: ArrayLike | None = None,
+        frozen: ArrayLike | None = None,
+        signs: ArrayLike | None = None,
+        dale: _Dale = "rectified",
+    ) -> None: ...
+    @property
+    def mask(self) -> NDArray[np.bool_] | None: ...
+    @property
+    def frozen(self) -> NDArray | None: ...
+    @property
+    def signs(self) -> NDArray[np.int8] | None: ...
+    @property
+    def dale(self) -> _Dale: ...
+    def apply(self, raw: ArrayLike) -> NDArray: ...
+    def gradient(self, raw: ArrayLike, grad_effective: ArrayLike) -> NDArray: ...
+    def project(self, W: ArrayLike) -> NDArray: ...
+    def raw(self, W: ArrayLike) -> NDArray: ...
 
 class Stepper:
     def __new__(
