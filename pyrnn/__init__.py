@@ -15,6 +15,7 @@ if importlib.util.find_spec("pyrnn._bptt") is None:
 __version__ = "0.1.0"
 
 from pyrnn._results import GradientErrors, Gradients, LossGradients, OutputGradients
+from pyrnn.clipping import clip_gradients, gradient_norm
 from pyrnn.config import show_config
 from pyrnn.connectivity import balanced, scale_spectral_radius, spectral_radius
 from pyrnn.constraints import Constraint
@@ -39,7 +40,9 @@ __all__ = [
     "backward",
     "balanced",
     "check_gradients",
+    "clip_gradients",
     "forward",
+    "gradient_norm",
     "initialize",
     "jacobian",
     "loss_and_gradients",

@@ -1,6 +1,6 @@
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, overload
+from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -19,7 +19,9 @@ __all__ = [
     "backward",
     "balanced",
     "check_gradients",
+    "clip_gradients",
     "forward",
+    "gradient_norm",
     "initialize",
     "jacobian",
     "loss_and_gradients",
@@ -43,6 +45,7 @@ _Loss = Literal["softmax_cross_entropy", "squared_error"]
 _Scheme = Literal["orthogonal", "gaussian", "uniform", "glorot", "identity"]
 
 _Dale = Literal["rectified", "absolute"]
+_Nest = TypeVar("_Nest", bound=NDArray | tuple[Any, ...] | list[Any] | dict[Any, Any] | None)
 
 class _InputGradients(NamedTuple):
     x: NDArray
@@ -225,6 +228,19 @@ def balanced(
     rng: int | np.random.Generator | None = None,
     dtype: DTypeLike = ...,
 ) -> tuple[NDArray, NDArray]: ...
+def gradient_norm(gradients: ArrayLike | tuple[Any, ...] | list[Any] | dict[Any, Any] | None) -> np.float64: ...
+@overload
+def clip_gradients(
+    gradients: _Nest, *, max_norm: float | None = None, max_value: float | None = None, error_if_nonfinite: bool = False
+) -> tuple[_Nest, float]: ...
+@overload
+def clip_gradients(
+    gradients: float,
+    *,
+    max_norm: float | None = None,
+    max_value: float | None = None,
+    error_if_nonfinite: bool = False,
+) -> tuple[np.float64, float]: ...
 
 class Constraint:
     def __init__(
