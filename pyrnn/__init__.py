@@ -14,7 +14,7 @@ if importlib.util.find_spec("pyrnn._bptt") is None:
 
 __version__ = "0.1.0"
 
-from pyrnn._results import GradientErrors, Gradients, LossGradients, OutputGradients
+from pyrnn._results import GradientErrors, Gradients, LossGradients, OutputGradients, RegularizerGradients
 from pyrnn.clipping import clip_gradients, gradient_norm
 from pyrnn.config import show_config
 from pyrnn.connectivity import balanced, scale_spectral_radius, spectral_radius
@@ -26,6 +26,7 @@ from pyrnn.losses import softmax_cross_entropy, squared_error
 from pyrnn.output import output, output_gradients
 from pyrnn.parameters import Parameters, initialize
 from pyrnn.profiling import profile
+from pyrnn.regularizer import vanishing_regularizer
 from pyrnn.stepper import Stepper
 from pyrnn.training import loss_and_gradients
 
@@ -36,6 +37,7 @@ __all__ = [
     "LossGradients",
     "OutputGradients",
     "Parameters",
+    "RegularizerGradients",
     "Stepper",
     "backward",
     "balanced",
@@ -57,4 +59,5 @@ __all__ = [
     "squared_error",
     "state_gradients",
     "tanh",
+    "vanishing_regularizer",
 ]

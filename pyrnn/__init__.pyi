@@ -15,6 +15,7 @@ __all__ = [
     "LossGradients",
     "OutputGradients",
     "Parameters",
+    "RegularizerGradients",
     "Stepper",
     "backward",
     "balanced",
@@ -36,6 +37,7 @@ __all__ = [
     "squared_error",
     "state_gradients",
     "tanh",
+    "vanishing_regularizer",
 ]
 
 _Engine = Literal["auto", "blas", "fused"]
@@ -45,6 +47,7 @@ _Loss = Literal["softmax_cross_entropy", "squared_error"]
 _Scheme = Literal["orthogonal", "gaussian", "uniform", "glorot", "identity"]
 
 _Dale = Literal["rectified", "absolute"]
+_Omega = Literal["book", "published"]
 _Nest = TypeVar("_Nest", bound=NDArray | tuple[Any, ...] | list[Any] | dict[Any, Any] | None)
 
 class _InputGradients(NamedTuple):
@@ -82,6 +85,10 @@ class Parameters(NamedTuple):
     c: NDArray | None = None
     def ravel(self) -> NDArray: ...
     def unravel(self, vector: ArrayLike) -> Parameters: ...
+
+class RegularizerGradients(NamedTuple):
+    h: NDArray
+    W: NDArray
 
 class GradientErrors(NamedTuple):
     U: float
@@ -241,6 +248,9 @@ def clip_gradients(
     max_value: float | None = None,
     error_if_nonfinite: bool = False,
 ) -> tuple[np.float64, float]: ...
+def vanishing_regularizer(
+    grad_h: ArrayLike, h: ArrayLike, W: ArrayLike, *, form: _Omega = "book", nonlinearity: _Nonlinearity = "tanh"
+) -> tuple[np.float64, RegularizerGradients]: ...
 
 class Constraint:
     def __init__(
