@@ -163,9 +163,8 @@ class Constraint:
             signed = self._signs != 0
             still = raw <= 0 if self._dale == "rectified" else raw == 0
             moves = moves & ~(signed & still)
-            np.multiply(
-                np.sign(raw), self._signs, out=slope, where=signed
-            )  # that of raw is 1 where rectified ones move
+            # sign(raw) is 1 where a rectified weight moves
+            np.multiply(np.sign(raw), self._signs, out=slope, where=signed)
         return np.multiply(slope, grad, out=np.zeros_like(raw), where=moves)
 
     def project(self, W):

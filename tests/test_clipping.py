@@ -105,9 +105,10 @@ def test_at_the_threshold():
     assert pyrnn.clip_gradients(gradients, max_norm=5.0)[1] == 1.0
     assert pyrnn.clip_gradients(gradients, max_norm=5)[1] == 1.0
     assert pyrnn.clip_gradients(gradients, max_norm=np.nextafter(5, 0))[1] < 1
-    clipped, factor = pyrnn.clip_gradients(gradients, max_norm=inf)
-    assert factor == 1
-    np.testing.assert_array_equal(clipped, gradients)
+    for a in (gradients, np.array([inf, 1.0]), np.full(9, 1.7e308)):  # nothing is above inf
+        clipped, factor = pyrnn.clip_gradients(a, max_norm=inf)
+        assert factor == 1
+        np.testing.assert_array_equal(clipped, a)
 
 
 def test_float32_sums_in_float64():
@@ -254,6 +255,17 @@ def test_nests(threshold):
     assert clipped["layers"][1][0].dtype == np.float32
     assert nest["layers"][0].one is W
     assert (W == 3).all()
+
+
+@pytest.mark.parametrize("threshold", [{"max_norm": 1.0}, {"max_norm": 9.0}, {"max_value": 1.0}, {"max_value": 9.0}])
+def test_numbers(threshold):
+    """Of Python and NumPy, clipped and not."""
+    expected = min(2.0, *threshold.values())
+    for number in (2.0, 2, np.float64(2), np.float32(2), np.array(2.0)):
+        clipped, _ = pyrnn.clip_gradients(number, **threshold)
+        assert isinstance(clipped, np.floating)
+        assert clipped.dtype == (np.float32 if isinstance(number, np.float32) else np.float64)
+        assert clipped == expected
 
 
 def test_dicts_that_need_more_than_their_items():
