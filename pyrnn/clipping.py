@@ -41,7 +41,7 @@ def gradient_norm(gradients):
     >>> print(f"{pyrnn.gradient_norm([np.array([3e200, 0.0]), None, np.array([[4e200]])]):.3g}")
     5e+200
     """
-    return np.ldexp(*_norm(_leaves(gradients)))
+    return np.ldexp(*_norm([a for _, a in _leaves(gradients)]))
 
 
 @QUIET
@@ -111,19 +111,17 @@ def clip_gradients(gradients, *, max_norm=None, max_value=None, error_if_nonfini
     threshold = float(threshold)
     leaves = _leaves(gradients)
     if error_if_nonfinite:
-        for where, a in leaves.items():
+        for where, a in leaves:
             if not np.isfinite(a).all():
                 raise ValueError(f"{where} must be finite, got NaN or inf in it")
-    if max_norm is not None:
-        clip, factor = _by_norm(leaves, threshold)
-    else:
-        clip, factor = _by_value(leaves, threshold)
-    return _replaced(gradients, {where: clip(a) for where, a in leaves.items()}), factor
+    arrays = [a for _, a in leaves]
+    clip, factor = (_by_norm if max_value is None else _by_value)(arrays, threshold)
+    return _replaced(gradients, map(clip, arrays)), factor
 
 
-def _by_norm(leaves, threshold):
+def _by_norm(arrays, threshold):
     """A function that clips an array, and its factor."""
-    root, exponent = _norm(leaves)
+    root, exponent = _norm(arrays)
     norm = np.ldexp(root, exponent)  # may be inf where root and exponent still tell the ratio
     if norm <= threshold:
         return np.copy, 1.0
@@ -136,46 +134,46 @@ def _by_norm(leaves, threshold):
     return clip, float(np.ldexp(ratio, -exponent))
 
 
-def _by_value(leaves, threshold):
+def _by_value(arrays, threshold):
     """A function that clips an array, and the fraction of entries that it changes."""
-    size = sum(a.size for a in leaves.values())
+    size = sum(a.size for a in arrays)
     # A finite threshold above all numbers of a dtype clips inf alone.
     bound = lambda a: threshold if math.isinf(threshold) else min(threshold, float(np.finfo(a.dtype).max))
-    above = sum(int(np.count_nonzero(np.abs(a) > bound(a))) for a in leaves.values())
+    above = sum(int(np.count_nonzero(np.abs(a) > bound(a))) for a in arrays)
     return lambda a: np.clip(a, -bound(a), bound(a)), above / size if size else 0.0
 
 
-def _norm(leaves):
+def _norm(arrays):
     """The norm as root · 2**exponent; a root of inf or NaN where it is that, with exponent 0."""
-    largest = np.max([np.abs(a).max(initial=0.0) for a in leaves.values()], initial=0.0)
+    largest = np.max([np.abs(a).max(initial=0.0) for a in arrays], initial=0.0)
     if largest == 0 or not np.isfinite(largest):
         return np.float64(largest), 0
     exponent = math.frexp(largest)[1]
-    total = sum(np.square(np.ldexp(a.astype(np.float64), -exponent)).sum() for a in leaves.values())
+    total = sum(np.square(np.ldexp(a.astype(np.float64), -exponent)).sum() for a in arrays)
     return np.sqrt(total), exponent
 
 
 # ---- Nests of arrays ------------------------------------------------------------------------------------------------
 def _leaves(tree, name="gradients"):
-    """All arrays of a nest by where they are, checked: each of its own dtype, float32 or float64."""
+    """All arrays of a nest, in order, each with where it is; checked, and each of its own dtype, float32 or float64."""
     if tree is None:
-        return {}
+        return []
     children = _children(tree, name)
     if children is None:
         (a,) = _checks.as_real_arrays(**{name: tree})
-        return {name: a}
-    return {where: a for place, child in children.items() for where, a in _leaves(child, place).items()}
+        return [(name, a)]
+    return [leaf for place, child in children for leaf in _leaves(child, place)]
 
 
-def _replaced(tree, leaves, name="gradients"):
-    """The nest with other arrays."""
+def _replaced(tree, arrays):
+    """The nest with other arrays, from an iterator in the order of `_leaves`."""
     if tree is None:
         return None
-    children = _children(tree, name)
+    children = _children(tree)
     if children is None:
-        a = leaves[name]
+        a = next(arrays)
         return a if a.ndim else a[()]
-    new = [_replaced(child, leaves, place) for place, child in children.items()]
+    new = [_replaced(child, arrays) for _, child in children]
     if isinstance(tree, dict):
         result = copy.copy(tree)  # a subclass may need more than its items
         for key, value in zip(tree, new, strict=True):
@@ -188,16 +186,16 @@ def _replaced(tree, leaves, name="gradients"):
     return result
 
 
-def _children(tree, name):
-    """What a tuple, list or dict holds, by names for error messages; None for an array."""
+def _children(tree, name=""):
+    """What a tuple, list or dict holds, each with a name for error messages; None for an array."""
     if isinstance(tree, dict):
-        return {f"{name}[{key!r}]": child for key, child in tree.items()}
+        return [(f"{name}[{key!r}]", child) for key, child in tree.items()]
     if not isinstance(tree, tuple | list):
         return None
-    fields = getattr(tree, "_fields", None)
-    places = (f"[{i}]" for i in range(len(tree))) if fields is None else (f".{field}" for field in fields)
-    children = {name + place: child for place, child in zip(places, tree, strict=True)}
-    return children | {f"{name}.{attribute}": getattr(tree, attribute) for attribute in _attributes(tree)}
+    if hasattr(tree, "_fields"):
+        names = (*tree._fields, *_attributes(tree))
+        return [(f"{name}.{field}", getattr(tree, field)) for field in names]
+    return [(f"{name}[{i}]", child) for i, child in enumerate(tree)]
 
 
 def _attributes(tree):

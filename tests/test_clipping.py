@@ -276,6 +276,15 @@ def test_dicts_that_need_more_than_their_items():
     np.testing.assert_array_equal(nest["W"], [2.0])
 
 
+def test_keys_that_look_alike():
+    class Key:
+        __repr__ = lambda self: "key"
+
+    nest = {Key(): np.array([3.0]), Key(): np.array([4.0])}
+    clipped, _ = pyrnn.clip_gradients(nest, max_norm=1.0)
+    np.testing.assert_allclose(list(clipped.values()), [[0.6], [0.8]])
+
+
 @pytest.mark.parametrize("nothing", [None, [], {}, (), [None], np.zeros((0, 3)), [np.zeros(4)]])
 def test_nothing_to_clip(nothing):
     assert pyrnn.gradient_norm(nothing) == 0
