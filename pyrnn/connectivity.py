@@ -90,7 +90,7 @@ def scale_spectral_radius(W, radius):
     now = _radius(W)
     if now == 0 and W.size:
         raise ValueError("W must have an eigenvalue other than 0, got a matrix that has none")
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return (W.astype(np.float64) / now * float(radius)).astype(W.dtype)
 
 

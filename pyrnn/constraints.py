@@ -200,7 +200,7 @@ class Constraint:
         """
         W = self._checked("W", W)[0].copy()
         if self._signs is not None:
-            W[self._signs * W < 0] = 0
+            W[np.where(self._signs > 0, W < 0, (W > 0) & (self._signs < 0))] = 0
         return self._fix(W)
 
     def raw(self, W):
@@ -241,7 +241,7 @@ class Constraint:
         if self._mask is not None:
             W[~self._mask] = 0
         if self._frozen is not None:
-            np.copyto(W, self._frozen, where=~np.isnan(self._frozen), casting="same_kind")
+            np.copyto(W, self._frozen, where=~np.isnan(self._frozen))
         return W
 
     def _trained(self, shape):
@@ -302,6 +302,8 @@ def _checked_frozen(frozen):
 def _checked_signs(signs):
     if signs is None:
         return None
+    if _checks.as_array("signs", signs).dtype.kind == "b":
+        raise TypeError("signs must be numbers, +1, -1 or 0, as np.where(excitatory, 1, -1) makes them; got booleans")
     (signs,) = _checks.as_real_arrays(signs=signs)
     if signs.ndim != 1:
         _checks.shape_error("signs", "(columns,)", signs)

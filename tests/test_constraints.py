@@ -157,6 +157,9 @@ def test_nan_and_inf(dale):
     np.testing.assert_array_equal(np.isnan(constraint.gradient(bad, np.ones((1, 3)))), [[True, False, False]])
     np.testing.assert_array_equal(constraint.raw([[np.nan, 0.0, -3.0]])[:, 0], [np.nan])
     np.testing.assert_array_equal(constraint.gradient(np.zeros((1, 3)), np.full((1, 3), np.inf)), 0)
+    free = pyrnn.Constraint(signs=[0, 1], dale=dale)
+    for call in (free.apply, free.project, free.raw, lambda W: free.gradient(np.ones((1, 2)), W)):
+        np.testing.assert_array_equal(call([[-np.inf, np.inf]]), [[-np.inf, np.inf]])
     signs = pyrnn.Constraint(signs=[1, -1], dale=dale)
     np.testing.assert_array_equal(signs.apply([[np.inf, np.inf]]), [[np.inf, -np.inf]])
     np.testing.assert_array_equal(signs.gradient(np.ones((1, 2)), [[np.inf, np.inf]]), [[np.inf, -np.inf]])
@@ -294,6 +297,7 @@ nan = np.nan
         ({"signs": [1, nan]}, ValueError, "signs must be .1, -1 or 0, got nan at 1"),
         ({"signs": [[1, 1]]}, ValueError, r"signs must have shape \(columns,\), got \(1, 2\)"),
         ({"signs": 1}, ValueError, r"signs must have shape \(columns,\), got \(\)"),
+        ({"signs": [True, False]}, TypeError, "signs must be numbers, .1, -1 or 0, as .* makes them; got booleans"),
         ({"signs": "+-"}, TypeError, "signs must be real numbers .*"),
         (
             {"mask": [[True, True]], "frozen": [[nan], [nan]]},
@@ -436,6 +440,11 @@ def test_radius_of_nan_and_inf():
         W = np.array([[1.0, bad], [0.0, 1.0]])
         assert np.isnan(pyrnn.spectral_radius(W))
         assert np.isnan(pyrnn.scale_spectral_radius(W, 1.0)).all()
+
+
+def test_scaling_beyond_the_dtype():
+    scaled = pyrnn.scale_spectral_radius(np.array([[1.0, 1e30], [0.0, 1.0]], np.float32), 1e10)
+    np.testing.assert_array_equal(scaled, np.array([[1e10, np.inf], [0, 1e10]], np.float32))
 
 
 @pytest.mark.parametrize("W", [np.zeros((3, 3)), np.eye(3, k=1), [[0]]])
