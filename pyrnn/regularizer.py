@@ -9,6 +9,7 @@ from pyrnn._results import RegularizerGradients
 
 FORMS = ("book", "published")
 PUBLISHED_BOUND = 1e-20  # of squared norms: `bound` in RNN.py of pascanur/trainingRNNs
+CHUNK = 2**15  # numbers of h at a time: temporaries that stay in cache, and that malloc does not take from the system
 
 
 def vanishing_regularizer(grad_h, h, W, *, form="book", nonlinearity="tanh"):
@@ -46,8 +47,9 @@ def vanishing_regularizer(grad_h, h, W, *, form="book", nonlinearity="tanh"):
 
     Notes
     -----
-    For a cell without alpha. With ∂h_t/∂h_{t-1} = diag(phi'(a_t)) W and
-    r_t = ||grad_h_t ∂h_t/∂h_{t-1}|| / ||grad_h_t||, equation 10.52 of [1]_ is::
+    For a cell without alpha; of sequences with a `mask`, give the steps that exist, ``grad_h[mask]`` and ``h[mask]``.
+    With ∂h_t/∂h_{t-1} = diag(phi'(a_t)) W and r_t = ||grad_h_t ∂h_t/∂h_{t-1}|| / ||grad_h_t||, equation 10.52 of [1]_
+    is::
 
         Omega = Σ_t (r_t - 1)²                      book
         Omega = (1/n) Σ_t (r_t² - 1)²               published
@@ -56,9 +58,9 @@ def vanishing_regularizer(grad_h, h, W, *, form="book", nonlinearity="tanh"):
     grad_h_t ∂h_t/∂h_{t-1} is the row (phi'(a_t) ∘ grad_h_t) W. Only the direction of grad_h_t plays a part, so that its
     scale neither matters nor overflows.
 
-    - **Steps without a gradient.** Where grad_h_t is zero, the ratio has no value, and the step counts as one that is
-      as it should be: it adds nothing to Omega, its gradients or n. So do, in the published form, steps with
-      ||grad_h_t||² < 1e-20, the bound in the published code: they have no gradient to preserve. Omega of no steps is 0.
+    - **Steps without a gradient.** Where grad_h_t is zero, the ratio has no value, and the step does not count: it adds
+      nothing to Omega, its gradients or n. Nor does, in the published form, a step with ||grad_h_t||² < 1e-20, the
+      bound in the published code. Omega of no steps is 0.
     - **Where nothing is handed on**, r_t = 0, the term is 1, and the book's form has no derivative: 0 is returned.
     - **What is held constant.** Omega depends on the parameters through W, h and grad_h. The paper [2]_ takes the
       derivative through W alone, with h and grad_h as constants; its code adds a multiple of ``gradients.W`` to dW,
@@ -84,49 +86,88 @@ def vanishing_regularizer(grad_h, h, W, *, form="book", nonlinearity="tanh"):
     """
     if not isinstance(form, str) or form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(map(repr, FORMS))}, got {form!r}")
-    phi = _cell.NONLINEARITIES[_cell.numbers(nonlinearity, "rate")[0]]
+    _cell.numbers(nonlinearity, "rate")  # checks the name
     grad_h, h, W = _checks.as_real_arrays(grad_h=grad_h, h=h, W=W)
     _checks.check_sequence("h", "H", h)
     H = h.shape[-1]
     _checks.check_shape("W", W, (H, H), "h", h)
     _checks.check_shape("grad_h", grad_h, h.shape, "h", h)
 
-    rows = (math.prod(h.shape[:-1]), H)
-    bound = PUBLISHED_BOUND if form == "published" else 0
+    shape, (grad_h, h) = h.shape, (a.reshape(math.prod(h.shape[:-1]), H) for a in (grad_h, h))
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-        direction, norms = _units(grad_h.reshape(rows))
-        counted = (norms != 0) & ~(norms * norms < bound)
-        direction, states = direction[counted], h.reshape(rows)[counted]
-        slope, curvature = _slopes(phi, states)
-        delta = slope * direction  # phi'(a_t) ∘ grad_h_t, over ||grad_h_t||
-        handed = delta @ W  # grad_h_t ∂h_t/∂h_{t-1}, over the same
-        unit, r = _units(handed)
-        if form == "book":
-            omega = np.square(r - 1).sum()
-            d_handed = 2 * (r - 1).astype(h.dtype)[:, np.newaxis] * unit  # unit: the derivative of r
-        else:
-            n = max(len(r), 1)
-            omega = np.square(r * r - 1).sum() / n
-            d_handed = (4 * (r * r - 1) / n).astype(h.dtype)[:, np.newaxis] * handed
-        d_h = np.zeros(rows, h.dtype)
-        d_h[counted] = d_handed @ W.T * direction * curvature
-        return omega, RegularizerGradients(h=d_h.reshape(h.shape), W=delta.T @ d_handed)
+        norms = _norms(grad_h)
+        counted = (norms != 0) & ~(norms * norms < (PUBLISHED_BOUND if form == "published" else 0))
+        n = 1 if form == "book" else max(np.count_nonzero(counted), 1)
+        omega, d_h, dW = np.float64(0), np.zeros(h.shape, h.dtype), np.zeros(W.shape, W.dtype)
+        step = max(CHUNK // max(H, 1), 16)
+        for start in range(0, len(h), step):
+            rows = slice(start, start + step)
+            if not counted[rows].all():
+                rows = start + np.flatnonzero(counted[rows])
+            chunk_omega, d_h[rows], chunk_dW = _chunk(grad_h[rows], h[rows], W, form, nonlinearity)
+            omega += chunk_omega
+            dW += chunk_dW
+        if form == "published":
+            omega, d_h, dW = omega / n, d_h / h.dtype.type(n), dW / h.dtype.type(n)
+    return omega, RegularizerGradients(h=d_h.reshape(shape), W=dW)
+
+
+def _chunk(grad_h, h, W, form, nonlinearity):
+    """Omega of rows that all count, as a sum, and its derivatives by h and W."""
+    direction, _ = _units(grad_h)
+    slope = _slope(nonlinearity, h)
+    delta = slope * direction  # phi'(a_t) ∘ grad_h_t, over ||grad_h_t||
+    handed = delta @ W  # grad_h_t ∂h_t/∂h_{t-1}, over the same
+    unit, r = _units(handed)
+    if form == "book":
+        omega = np.square(r - 1).sum()
+        d_handed = unit * (2 * (r - 1)).astype(h.dtype)[:, np.newaxis]  # unit is the derivative of r
+    else:
+        omega = np.square(r * r - 1).sum()
+        d_handed = handed * (4 * (r * r - 1)).astype(h.dtype)[:, np.newaxis]
+    d_h = 0
+    if nonlinearity == "tanh":
+        d_h = d_handed @ W.T
+        d_h *= direction
+        d_h *= -2 * h  # the derivative of 1 - h²
+    return omega, d_h, delta.T @ d_handed
+
+
+def _norms(rows):
+    """Euclidean norms of rows in float64."""
+    squares, limits = np.vecdot(rows, rows), np.finfo(rows.dtype)
+    norms = np.sqrt(squares, dtype=np.float64)
+    # Where squares overflow or vanish, or nearly so: once more with scaled numbers.
+    rough = ~((squares > limits.tiny / limits.eps) & (squares < limits.max * limits.eps))
+    if rough.any():
+        norms[rough] = _scaled(rows[rough])[1]
+    return norms
 
 
 def _units(rows):
-    """Rows over their norms, zeros where that is 0, and the norms in float64."""
+    """Rows over their norms, zeros where that is 0, and the norms."""
+    norms, limits = _norms(rows), np.finfo(rows.dtype)
+    units = rows / norms.astype(rows.dtype)[:, np.newaxis]
+    rough = ~((norms > limits.tiny / limits.eps) & (norms < limits.max * limits.eps))
+    if rough.any():
+        units[rough] = _scaled(rows[rough])[0]
+    return units, norms
+
+
+def _scaled(rows):
+    """The same for numbers of any size."""
     largest = np.abs(rows).max(axis=1, initial=0)
     exponents = np.frexp(np.where(np.isfinite(largest), largest, 1))[1]
-    scaled = np.ldexp(rows, -exponents[:, np.newaxis])  # to entries up to 1, so that no square overflows or vanishes
+    scaled = np.ldexp(rows, -exponents[:, np.newaxis])
     lengths = np.sqrt(np.square(scaled, dtype=np.float64).sum(axis=1))
     units = scaled / np.where(lengths == 0, 1, lengths).astype(rows.dtype)[:, np.newaxis]
     return units, np.ldexp(lengths, exponents)
 
 
-def _slopes(phi, h):
-    """phi'(a) and its derivative with respect to h = phi(a)."""
-    if phi == "tanh":
-        return (1 - h) * (1 + h), -2 * h
-    if phi == "relu":
-        return (~(h <= 0)).astype(h.dtype), np.zeros_like(h)
-    return np.ones_like(h), np.zeros_like(h)
+def _slope(nonlinearity, h):
+    """phi'(a), from h = phi(a)."""
+    if nonlinearity == "tanh":
+        return (1 - h) * (1 + h)
+    if nonlinearity == "relu":
+        return (~(h <= 0)).astype(h.dtype)
+    return np.ones_like(h)

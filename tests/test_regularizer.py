@@ -268,6 +268,38 @@ def test_reversed_sequences():
     np.testing.assert_allclose(results[0][1].W, results[1][1].W, rtol=0, atol=1e-13)
 
 
+@every_form
+@every_nonlinearity
+def test_chunks(form, nonlinearity, monkeypatch):
+    """Some of which have steps that do not count, or none that counts, and the last one of another length."""
+    grad_h, h, W = run(T=31, B=3, nonlinearity=nonlinearity)
+    grad_h[3:6], grad_h[12:25], h[12:25] = 0, 0, np.nan
+    grad_h[7, 1] = 0
+    options = {"form": form, "nonlinearity": nonlinearity}
+    omega, gradients = pyrnn.vanishing_regularizer(grad_h, h, W, **options)
+    monkeypatch.setattr(pyrnn.regularizer, "CHUNK", 1)  # 16 rows
+    same, in_chunks = pyrnn.vanishing_regularizer(grad_h, h, W, **options)
+    np.testing.assert_allclose(same, omega, rtol=1e-13)
+    np.testing.assert_allclose(in_chunks.W, gradients.W, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(in_chunks.h, gradients.h, rtol=0, atol=1e-15)
+    assert np.isfinite(gradients.h).all()
+
+
+@every_form
+def test_steps_that_exist(form):
+    """Of sequences with holes."""
+    rng = np.random.default_rng(0)
+    x, dh = rng.standard_normal((2, 6, 3, 5))
+    W, mask = 0.4 * rng.standard_normal((5, 5)), rng.random((6, 3)) < 0.6
+    h = pyrnn.forward(x, np.eye(5), W, mask=mask)
+    grad_h = pyrnn.state_gradients(dh, h, W, mask=mask)
+    J = pyrnn.jacobian(h, W, mask=mask)[mask]
+    r = np.linalg.norm(np.einsum("ni,nij->nj", grad_h[mask], J), axis=1) / np.linalg.norm(grad_h[mask], axis=1)
+    expected = ((r - 1) ** 2).sum() if form == "book" else ((r**2 - 1) ** 2).mean()
+    omega, _ = pyrnn.vanishing_regularizer(grad_h[mask], h[mask], W, form=form)
+    np.testing.assert_allclose(omega, expected, rtol=1e-12)
+
+
 # ---- Bad arguments --------------------------------------------------------------------------------------------------
 GOOD = {"grad_h": np.ones((4, 2, 3)), "h": np.zeros((4, 2, 3)), "W": np.ones((3, 3))}
 
