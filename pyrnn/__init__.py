@@ -14,8 +14,11 @@ if importlib.util.find_spec("pyrnn._bptt") is None:
 
 __version__ = "0.1.0"
 
-from pyrnn._results import GradientErrors, Gradients, LossGradients, OutputGradients
+from pyrnn._results import GradientErrors, Gradients, LossGradients, OutputGradients, RegularizerGradients
+from pyrnn.clipping import clip_gradients, gradient_norm
 from pyrnn.config import show_config
+from pyrnn.connectivity import balanced, scale_spectral_radius, spectral_radius
+from pyrnn.constraints import Constraint
 from pyrnn.elementwise import sech2, tanh
 from pyrnn.functional import backward, forward, jacobian, state_gradients
 from pyrnn.gradient_check import check_gradients
@@ -23,29 +26,38 @@ from pyrnn.losses import softmax_cross_entropy, squared_error
 from pyrnn.output import output, output_gradients
 from pyrnn.parameters import Parameters, initialize
 from pyrnn.profiling import profile
+from pyrnn.regularizer import vanishing_regularizer
 from pyrnn.stepper import Stepper
 from pyrnn.training import loss_and_gradients
 
 __all__ = [
+    "Constraint",
     "GradientErrors",
     "Gradients",
     "LossGradients",
     "OutputGradients",
     "Parameters",
+    "RegularizerGradients",
     "Stepper",
     "backward",
+    "balanced",
     "check_gradients",
+    "clip_gradients",
     "forward",
+    "gradient_norm",
     "initialize",
     "jacobian",
     "loss_and_gradients",
     "output",
     "output_gradients",
     "profile",
+    "scale_spectral_radius",
     "sech2",
     "show_config",
     "softmax_cross_entropy",
+    "spectral_radius",
     "squared_error",
     "state_gradients",
     "tanh",
+    "vanishing_regularizer",
 ]

@@ -1,6 +1,6 @@
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, overload
+from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -10,27 +10,35 @@ from pyrnn.profiling import FunctionTotals, PhaseRecord, PhaseTotals
 
 __version__: str
 __all__ = [
+    "Constraint",
     "GradientErrors",
     "Gradients",
     "LossGradients",
     "OutputGradients",
     "Parameters",
+    "RegularizerGradients",
     "Stepper",
     "backward",
+    "balanced",
     "check_gradients",
+    "clip_gradients",
     "forward",
+    "gradient_norm",
     "initialize",
     "jacobian",
     "loss_and_gradients",
     "output",
     "output_gradients",
     "profile",
+    "scale_spectral_radius",
     "sech2",
     "show_config",
     "softmax_cross_entropy",
+    "spectral_radius",
     "squared_error",
     "state_gradients",
     "tanh",
+    "vanishing_regularizer",
 ]
 
 _Engine = Literal["auto", "blas", "fused"]
@@ -38,6 +46,10 @@ _Nonlinearity = Literal["tanh", "relu", "identity"]
 _Form = Literal["rate", "current"]
 _Loss = Literal["softmax_cross_entropy", "squared_error"]
 _Scheme = Literal["orthogonal", "gaussian", "uniform", "glorot", "identity"]
+
+_Dale = Literal["rectified", "absolute"]
+_Omega = Literal["book", "published"]
+_Nest = TypeVar("_Nest", bound=NDArray | tuple[Any, ...] | list[Any] | dict[Any, Any] | None)
 
 class _InputGradients(NamedTuple):
     x: NDArray
@@ -75,6 +87,10 @@ class Parameters(NamedTuple):
     c: NDArray | None = None
     def ravel(self) -> NDArray: ...
     def unravel(self, vector: ArrayLike) -> Parameters: ...
+
+class RegularizerGradients(NamedTuple):
+    h: NDArray
+    W: NDArray
 
 class GradientErrors(NamedTuple):
     U: float
@@ -212,6 +228,54 @@ def initialize(
     dtype: DTypeLike = ...,
     rng: int | np.random.Generator | None = None,
 ) -> Parameters: ...
+def spectral_radius(W: ArrayLike) -> np.float64: ...
+def scale_spectral_radius(W: ArrayLike, radius: float) -> NDArray: ...
+def balanced(
+    H: int,
+    *,
+    excitatory: float = 0.8,
+    gain: float = 1.0,
+    density: float = 1.0,
+    rng: int | np.random.Generator | None = None,
+    dtype: DTypeLike = ...,
+) -> tuple[NDArray, NDArray]: ...
+def gradient_norm(gradients: ArrayLike | tuple[Any, ...] | list[Any] | dict[Any, Any] | None) -> np.float64: ...
+@overload
+def clip_gradients(
+    gradients: _Nest, *, max_norm: float | None = None, max_value: float | None = None, error_if_nonfinite: bool = False
+) -> tuple[_Nest, float]: ...
+@overload
+def clip_gradients(
+    gradients: float,
+    *,
+    max_norm: float | None = None,
+    max_value: float | None = None,
+    error_if_nonfinite: bool = False,
+) -> tuple[np.float64, float]: ...
+def vanishing_regularizer(
+    grad_h: ArrayLike, h: ArrayLike, W: ArrayLike, *, form: _Omega = "book", nonlinearity: _Nonlinearity = "tanh"
+) -> tuple[np.float64, RegularizerGradients]: ...
+
+class Constraint:
+    def __init__(
+        self,
+        mask: ArrayLike | None = None,
+        frozen: ArrayLike | None = None,
+        signs: ArrayLike | None = None,
+        dale: _Dale = "rectified",
+    ) -> None: ...
+    @property
+    def mask(self) -> NDArray[np.bool_] | None: ...
+    @property
+    def frozen(self) -> NDArray | None: ...
+    @property
+    def signs(self) -> NDArray[np.int8] | None: ...
+    @property
+    def dale(self) -> _Dale: ...
+    def apply(self, raw: ArrayLike) -> NDArray: ...
+    def gradient(self, raw: ArrayLike, grad_effective: ArrayLike) -> NDArray: ...
+    def project(self, W: ArrayLike) -> NDArray: ...
+    def raw(self, W: ArrayLike) -> NDArray: ...
 
 class Stepper:
     def __new__(

@@ -54,6 +54,13 @@ class LossGradients(NamedTuple):
         return Parameters(*self[:5])
 
 
+class RegularizerGradients(NamedTuple):
+    """Gradients of Omega of `pyrnn.vanishing_regularizer` with respect to the states and W, with grad_h constant."""
+
+    h: np.ndarray
+    W: np.ndarray
+
+
 class GradientErrors(NamedTuple):
     """Worst relative error by parameter, as `pyrnn.check_gradients` finds it; None where the parameter is None."""
 
