@@ -1,10 +1,8 @@
 from typing import final
 
 from numpy import ndarray
-from typing_extensions import disjoint_base
 
 @final
-@disjoint_base
 class Sequences:
     @property
     def T(self) -> int: ...
