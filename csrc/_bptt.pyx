@@ -494,8 +494,12 @@ cdef cnp.ndarray phi_of(cnp.ndarray h, int phi):
     return rates.reshape((h.shape[0], h.shape[1], h.shape[2]))
 
 
-cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive, tuple results, cnp.ndarray lost, bint goes_on):
-    """The arrays for the gradients of a job, which is told where they are: `results`, or new ones; see `backward`."""
+cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive, tuple results, cnp.ndarray lost, void *memory,
+                           bint goes_on):
+    """The arrays for the gradients of a job, which is told where they are: `results`, or new ones; see `backward`.
+
+    memory: 3 H numbers, where `lost` is None.
+    """
     cdef Py_ssize_t H = job.H, B = job.B, size = cnp.PyArray_ITEMSIZE(x)
     cdef bint nothing = job.T == 0
     cdef cnp.ndarray dx, dU, dW, db, dh0, d_drive = None, d_alpha = None
@@ -518,14 +522,16 @@ cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive, tuple results, c
         if nothing:
             dh0.fill(0)
     if lost is None:
-        lost = empty(x, (3, H), zero=True)
-    job.lost = data(lost)
+        job.lost = memory
+        memset(memory, 0, 3 * H * size)
+    else:
+        job.lost = data(lost)
     job.lost_alpha = <char *>job.lost + H * size
     job.zeros = <char *>job.lost_alpha + H * size
     job.goes_on = goes_on
     job.dx, job.d_drive = rows_in(dx), rows_in(d_drive)
     job.dU, job.dW, job.sum_b, job.dh0, job.sum_alpha = data(dU), data(dW), data(db), data(dh0), data(d_alpha)
-    return dx, dU, dW, db, dh0, d_drive, d_alpha, lost
+    return dx, dU, dW, db, dh0, d_drive, d_alpha
 
 
 # ---- For floor 3: checked arrays in, memory allocated here, and the GIL given up ------------------------------------
@@ -811,7 +817,7 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
              n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, bint drive=False,
              cnp.ndarray rates=None, cnp.ndarray offsets=None, tuple results=None, cnp.ndarray lost=None,
              bint accumulate=False, bint goes_on=False):
-    """(dx, dU, dW, db, dh0, ddrive, dalpha, lost); ddrive and dalpha None unless there is a drive, an alpha [H].
+    """(dx, dU, dW, db, dh0, ddrive, dalpha); ddrive and dalpha None unless there is a drive, an alpha [H].
 
     rates: what forward wrote; None without alpha, and in the current form if it must be computed. results: the first
     seven, of which dx may be None, to be written; None for new arrays.
@@ -823,7 +829,9 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     cdef Job job
     cdef list _kept = set_up(&job, x, W.shape[0], h0, phi, alpha, current, offsets, True)
     job.accumulate = accumulate
-    results = gradient_arrays(&job, x, drive, results, lost, goes_on)
+    if lost is None:
+        lost = empty(x, (3, job.H), zero=True)
+    results = gradient_arrays(&job, x, drive, results, lost, NULL, goes_on)
     if current and rates is None:
         rates = phi_of(h, phi)
     job.dh, job.h, job.rates = rows_in(dh), rows_in(h), rows_in(h if alpha is None else rates)

@@ -593,13 +593,13 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
              n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, bint drive=False,
              cnp.ndarray rates=None, cnp.ndarray offsets=None, tuple results=None, cnp.ndarray lost=None,
              bint accumulate=False, bint goes_on=False):
-    """(dx, dU, dW, db, dh0, ddrive, dalpha, lost); arguments as in _bptt.pyx."""
+    """(dx, dU, dW, db, dh0, ddrive, dalpha); arguments as in _bptt.pyx."""
     cdef Job job
     cdef Scratch scratch = Scratch()
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = W.shape[0]
     cdef list _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, True)
     job.accumulate = accumulate
-    results = gradient_arrays(&job, x, drive, results, lost, goes_on)
+    results = gradient_arrays(&job, x, drive, results, lost, scratch.take(3 * H * size), goes_on)
     if current and rates is None:
         rates = phi_of(h, phi)
     job.dh, job.h, job.rates = rows_in(dh), rows_in(h), rows_in(h if alpha is None else rates)

@@ -84,7 +84,8 @@ cdef void feed(Job *job, Py_ssize_t itemsize, void *memory) noexcept
 
 cdef cnp.ndarray phi_of(cnp.ndarray h, int phi)
 
-cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive, tuple results, cnp.ndarray lost, bint goes_on)
+cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive, tuple results, cnp.ndarray lost, void *memory,
+                           bint goes_on)
 
 cdef void end_of_sums(const Job *job, Py_ssize_t itemsize, Py_ssize_t first, Py_ssize_t end) noexcept nogil
 

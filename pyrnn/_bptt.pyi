@@ -48,7 +48,7 @@ def backward(
     lost: ndarray | None = None,
     accumulate: bool = False,
     goes_on: bool = False,
-) -> tuple[ndarray, ndarray, ndarray, ndarray, ndarray, ndarray | None, ndarray | None, ndarray]: ...
+) -> tuple[ndarray, ndarray, ndarray, ndarray, ndarray, ndarray | None, ndarray | None]: ...
 def state_gradients(
     dh: ndarray,
     h: ndarray,

@@ -1,21 +1,11 @@
 """The forms of a cell: what a unit makes of its sum, how it leaks, and the check of the arguments that say so."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 from pyrnn import _checks, _sequences
 
 NONLINEARITIES = ("tanh", "relu", "identity")
 FORMS = ("rate", "current")
-
-
-class Cell(NamedTuple):
-    """What the loops of both engines are told: numbers of the tuples above, and alpha as [H], or None for no leak."""
-
-    nonlinearity: int = 0
-    current: bool = False
-    alpha: np.ndarray | None = None
 
 
 def numbers(nonlinearity, form):
@@ -39,37 +29,42 @@ def leak(alpha, x, U):
     return alpha
 
 
-def cell(number, alpha, current, H, dtype):
-    """The Cell of checked arguments; alpha: a number or an array of `dtype`, of no axes or [H]."""
+def simple(leak, current, reverse):
+    """Whether the arguments that say how may take the short way past the checks."""
+    return (leak is not None or not current) and type(reverse) is bool
+
+
+def checked_leak(alpha, current, H, dtype):
+    """alpha as [H], or None for no leak; it comes as a number or an array of `dtype`."""
     if alpha is None:
         if current:
             raise ValueError("alpha must be given with form 'current', got None")
-        return Cell(number)
+        return None
     array = np.asarray(alpha, dtype)
     if array.shape not in ((), (H,)):
         raise ValueError(f"alpha must be a number or have shape ({H},), got {array.shape}")
-    return Cell(number, current, np.ascontiguousarray(np.broadcast_to(array, (H,))))
+    return np.ascontiguousarray(np.broadcast_to(array, (H,)))
 
 
-def check_rates(rates, shape, dtype, inputs, arrays, cell):
+def check_written_rates(rates, leak, shape, dtype, inputs, arrays):
     """Check an array that forward writes to."""
     if rates is None:
         return
-    if cell.alpha is None:
+    if leak is None:
         raise ValueError("rates must be None without alpha, where the states are the rates, got an array")
     _checks.check_out(rates, shape, dtype, inputs, arrays, name="rates")
 
 
-def check_given_rates(rates, cell):
-    """Check what backward reads."""
-    if cell.alpha is None and rates is not None:
+def check_read_rates(rates, leak, current):
+    """Check what the others read."""
+    if leak is None and rates is not None:
         raise ValueError("rates must be None without alpha, where the states are the rates, got an array")
-    if cell.alpha is not None and rates is None and not cell.current:
+    if leak is not None and rates is None and not current:
         raise ValueError("rates must be the array that forward wrote, with alpha and form 'rate', got None")
 
 
 def check_steps(lengths, mask, reverse, x):
-    """lengths as integers and mask as booleans, in arrays shaped as x [T, B, I] or [T, I] wants them, or None."""
+    """(lengths, mask, reverse), the first two arrays of intp and bool of the shapes that x [T, B, I] wants, or None."""
     if not isinstance(reverse, bool | np.bool_):
         raise TypeError(f"reverse must be True or False, got {reverse!r}")
     if lengths is not None and mask is not None:
@@ -87,4 +82,4 @@ def check_steps(lengths, mask, reverse, x):
         if mask.dtype.kind != "b" and mask.size:
             raise TypeError(f"mask must be booleans, got dtype {mask.dtype}")
         _checks.check_shape("mask", mask, x.shape[:-1], "x", x)
-    return lengths, mask
+    return lengths, mask, bool(reverse)

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from pyrnn import _bptt, _cell, _checks, _engines, _sequences
-from pyrnn._results import Gradients
+from pyrnn import _bptt, _calls, _cell, _checks, _engines
 
 
 def forward(
@@ -108,88 +107,42 @@ def forward(
     """
     compiled = _engines.choose(engine, n_threads)
     phi, current = _cell.numbers(nonlinearity, form)
-    if type(reverse) is bool and not (current and alpha is None):
-        leak = _cell.leak(alpha, x, U)
-        if _bptt.fit(x, U, W, b, h0, None, None, drive, leak, rates, out):
-            h0 = _initial(h0, x.shape[1], len(U), x.dtype)
-            if not (lengths is mask is None):
-                lengths, mask = _cell.check_steps(lengths, mask, reverse, x)
-                h = np.empty((*x.shape[:2], len(U)), x.dtype) if out is None else out
-                options = (n_threads, phi, leak, current)
-                _forward_sequences(compiled, x, U, W, b, h0, h, options, drive, rates, lengths, mask, reverse)
-                return h
-            if not reverse:
-                return compiled.forward(x, U, W, b, h0, out, n_threads, phi, leak, current, drive, rates)
-            h = np.empty((*x.shape[:2], len(U)), x.dtype) if out is None else out
-            x, to, drive, rates = (_in_order(a, True) for a in (x, h, drive, rates))
-            compiled.forward(x, U, W, b, h0, to, n_threads, phi, leak, current, drive, rates)
-            return h
+    leak = _cell.leak(alpha, x, U)
+    if _cell.simple(leak, current, reverse) and _bptt.fit(x, U, W, b, h0, None, None, drive, leak, rates, out):
+        h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
+        if lengths is mask is None and not reverse:
+            return compiled.forward(x, U, W, b, h0, out, n_threads, phi, leak, current, drive, rates)
+        steps = _cell.check_steps(lengths, mask, reverse, x)
+        h = np.empty((*x.shape[:2], len(U)), x.dtype) if out is None else out
+        _calls.forward(compiled, x, U, W, b, h0, h, (n_threads, phi, leak, current), drive, rates, steps)
+        return h
     given = {"x": x, "U": U, "W": W, "b": b, "h0": h0, "drive": drive, "alpha": _cell.array_or_none(alpha)}
     arrays = _checks.as_real_arrays("b", "h0", "drive", "alpha", **given)
-    x, U, W, b, h0, drive, alpha_array = arrays
+    x, U, W, b, h0, drive, leak = arrays
     states = _check_network(x, U, W, h0)
     H = U.shape[0]
     _checks.check_shape("b", b, (H,), "U", U)
     _checks.check_shape("drive", drive, states, "x", x, "U", U)
-    cell = _cell.cell(phi, alpha if alpha_array is None else alpha_array, current, H, x.dtype)
-    lengths, mask = _cell.check_steps(lengths, mask, reverse, x)
-    inputs = (given, (x, U, W, b, h0, drive, alpha_array))
-    _cell.check_rates(rates, states, x.dtype, *inputs, cell)
+    leak = _cell.checked_leak(alpha if leak is None else leak, current, H, x.dtype)
+    lengths, mask, reverse = _cell.check_steps(lengths, mask, reverse, x)
+    _cell.check_written_rates(rates, leak, states, x.dtype, given, arrays)
     if out is not None:
-        _checks.check_out(out, states, x.dtype, given | {"rates": rates}, (*inputs[1], rates))
+        _checks.check_out(out, states, x.dtype, given | {"rates": rates}, (*arrays, rates))
     U, W = _checks.matrix(U), _checks.matrix(W)
-    batched = x.ndim == 3
+    batched, rates_to, h = x.ndim == 3, rates, np.empty(states, x.dtype) if out is None else out
     if not batched:
-        x, drive, rates, result = (_with_batch(a) for a in (x, drive, rates, out))
-        h0, lengths, mask = (None if a is None else a[np.newaxis] for a in (h0, lengths, mask))
+        x, drive, h, rates_to = _calls.with_batch(x, drive, h, rates)
+        h0, lengths, mask = _calls.with_one_row(h0, lengths, None if mask is None else mask)
         mask = None if mask is None else mask.T
-    else:
-        result = out
-    h0 = _initial(h0, x.shape[1], H, x.dtype)
-    if result is None:
-        result = np.empty((*x.shape[:2], H), x.dtype)
-    options = (n_threads, cell.nonlinearity, cell.alpha, cell.current)
-    if lengths is not None or mask is not None:
-        _forward_sequences(compiled, x, U, W, b, h0, result, options, drive, rates, lengths, mask, reverse)
-    else:
-        x, drive, to, rates_to = (_in_order(a, reverse) for a in (x, drive, result, rates))
-        h, r = (
-            None if a is None else a if _checks.written_in_place(a) else np.empty(a.shape, a.dtype)
-            for a in (to, rates_to)
-        )
-        compiled.forward(x, U, W, b, h0, h, *options, drive, r)
-        for a, target in ((h, to), (r, rates_to)):
-            if a is not target:
-                target[...] = a
-    if out is not None:
-        return out
-    return result if batched else result[:, 0]
-
-
-def _forward_sequences(compiled, x, U, W, b, h0, h, options, drive, rates, lengths, mask, reverse):
-    """forward over the steps that exist; h and rates are written."""
-    sequences = _sequences.Sequences(*x.shape[:2], lengths, mask, bool(reverse))
-    packed_rates = None if rates is None else sequences.empty(x, h.shape[2])
-    drive = None if drive is None else sequences.gather(drive)
-    first = np.ascontiguousarray(h0[sequences.order])
-    states = compiled.forward(
-        sequences.gather(x),
-        U,
-        W,
-        b,
-        first,
-        sequences.empty(x, h.shape[2]),
-        *options,
-        drive,
-        packed_rates,
-        sequences.offsets,
-    )
-    for packed, to, before in ((states, h, None if mask is None else h0), (packed_rates, rates, None)):
-        if packed is not None:
-            a = to if _checks.written_in_place(to) else np.empty(to.shape, to.dtype)
-            sequences.scatter(packed, a, before)
-            if a is not to:
-                to[...] = a
+    h0 = _calls.initial(h0, x.shape[1], H, x.dtype)
+    written = [None if a is None or _checks.written_in_place(a) else np.empty(a.shape, a.dtype) for a in (h, rates_to)]
+    h_in_place, rates_in_place = (a if w is None else w for a, w in zip((h, rates_to), written, strict=True))
+    options, steps = (n_threads, phi, leak, current), (lengths, mask, reverse)
+    _calls.forward(compiled, x, U, W, b, h0, h_in_place, options, drive, rates_in_place, steps)
+    for a, w in zip((h, rates_to), written, strict=True):
+        if w is not None:
+            a[...] = w
+    return out if out is not None else h if batched else h[:, 0]
 
 
 def backward(
@@ -278,162 +231,57 @@ def backward(
     phi, current = _cell.numbers(nonlinearity, form)
     if not isinstance(x_gradient, bool | np.bool_):
         raise TypeError(f"x_gradient must be True or False, got {x_gradient!r}")
-    x_gradient = bool(x_gradient) if out is None or not isinstance(out, Gradients) else out.x is not None
-    if type(reverse) is bool and (rates is None) == (alpha is None) and dh is not None:
-        leak = _cell.leak(alpha, x, U)
-        if _bptt.fit(x, U, W, None, h0, dh, h, drive, leak, rates) and (leak is not None or not current):
-            if not (lengths is mask is None) and out is None:
-                lengths, mask = _cell.check_steps(lengths, mask, reverse, x)
-                h0 = _initial(h0, x.shape[1], len(U), x.dtype)
-                options = (n_threads, phi, leak, current, drive is not None)
-                sequences = (lengths, mask, reverse, x_gradient)
-                return _gradients(_backward_sequences(compiled, dh, h, x, U, W, h0, options, rates, *sequences), alpha)
-            results = (
-                False
-                if not (lengths is mask is None)
-                else _results_to_write(out, x_gradient, x, U, (dh, h, x, U, W, h0, drive, leak, rates))
-            )
-            if results is not False:
-                h0 = _initial(h0, x.shape[1], len(U), x.dtype)
-                options = (n_threads, phi, leak, current, drive is not None)
-                if not reverse:
-                    results = compiled.backward(dh, h, x, U, W, h0, *options, rates, None, results)
-                else:
-                    if results is None:
-                        results = (np.empty(x.shape, x.dtype), *_all_but_x(x, x.shape[1], U, options[4], leak)[1:])
-                    dh, h, x, rates, dx, d_drive = (
-                        _in_order(a, True) for a in (dh, h, x, rates, results[0], results[5])
-                    )
-                    turned = (dx, *results[1:5], d_drive, results[6])
-                    compiled.backward(dh, h, x, U, W, h0, *options, rates, None, turned)
-                return _gradients(results, alpha, out)
+    leak, wants_drive = _cell.leak(alpha, x, U), drive is not None
+    fits = _cell.simple(leak, current, reverse) and (rates is None) == (alpha is None) and dh is not None
+    if fits and _bptt.fit(x, U, W, None, h0, dh, h, drive, leak, rates):
+        options = (n_threads, phi, leak, current)
+        if lengths is mask is out is None and x_gradient is True and not reverse:
+            h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
+            return _calls.gradients(compiled.backward(dh, h, x, U, W, h0, *options, wants_drive, rates), alpha)
+        steps = _cell.check_steps(lengths, mask, reverse, x)
+        if out is None:
+            results = _calls.new_results(x_gradient, x, U, wants_drive, leak)
+        else:
+            results = _calls.results_of(out, x, U, (dh, h, x, U, W, h0, drive, leak, rates), leak)
+        if results is not None and (results[5] is not None) == wants_drive:
+            h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
+            _calls.backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results)
+            return _calls.gradients(results, alpha, out)
     given = {"dh": dh, "h": h, "x": x, "U": U, "W": W, "h0": h0, "drive": drive, "rates": rates}
     given["alpha"] = _cell.array_or_none(alpha)
     arrays = _checks.as_real_arrays("h0", "drive", "rates", "alpha", **given)
-    dh, h, x, U, W, h0, drive, rates, alpha_array = arrays
+    dh, h, x, U, W, h0, drive, rates, leak = arrays
     states = _check_network(x, U, W, h0)
-    H = U.shape[0]
     _checks.check_shape("h", h, states, "x", x, "U", U)
     for name, a in (("dh", dh), ("drive", drive), ("rates", rates)):
         _checks.check_shape(name, a, states, "h", h)
-    cell = _cell.cell(phi, alpha if alpha_array is None else alpha_array, current, H, x.dtype)
-    _cell.check_given_rates(rates, cell)
-    lengths, mask = _cell.check_steps(lengths, mask, reverse, x)
+    leak = _cell.checked_leak(alpha if leak is None else leak, current, len(U), x.dtype)
+    _cell.check_read_rates(rates, leak, current)
+    lengths, mask, reverse = _cell.check_steps(lengths, mask, reverse, x)
     if out is not None:
-        _check_gradients(out, x, U, drive, alpha, given, arrays)
+        _calls.check_gradients(out, x, U, drive, alpha, given, arrays)
+        x_gradient = out.x is not None
     U, W = _checks.matrix(U), _checks.matrix(W)
     batched = x.ndim == 3
     if not batched:
-        dh, h, x, rates = (_with_batch(a) for a in (dh, h, x, rates))
-        h0, lengths, mask = (None if a is None else a[np.newaxis] for a in (h0, lengths, mask))
+        dh, h, x, rates = _calls.with_batch(dh, h, x, rates)
+        h0, lengths, mask = _calls.with_one_row(h0, lengths, mask)
         mask = None if mask is None else mask.T
-    h0 = _initial(h0, x.shape[1], H, x.dtype)
-    options = (n_threads, cell.nonlinearity, cell.alpha, cell.current, drive is not None)
-    if lengths is not None or mask is not None:
-        results = _backward_sequences(compiled, dh, h, x, U, W, h0, options, rates, lengths, mask, reverse, x_gradient)
-    else:
-        dx = np.empty(x.shape, x.dtype) if x_gradient else None
-        _, dU, dW, db, dh0, d_drive, d_alpha = _all_but_x(x, x.shape[1], U, drive is not None, cell.alpha)
-        results = (dx, dU, dW, db, dh0, d_drive, d_alpha)
-        dh, h, x, rates, dx, d_drive = (_in_order(a, reverse) for a in (dh, h, x, rates, dx, d_drive))
-        turned = (dx, dU, dW, db, dh0, d_drive, d_alpha)
-        compiled.backward(dh, h, x, U, W, h0, *options, rates, None, turned)
-    dx, dU, dW, db, dh0, d_drive, d_alpha = results[:7]
+    h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
+    results = _calls.new_results(x_gradient, x, U, wants_drive, leak)
+    options, steps = (n_threads, phi, leak, current), (lengths, mask, reverse)
+    _calls.backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results)
     if not batched:
+        dx, dU, dW, db, dh0, d_drive, d_alpha = results
         dx, d_drive = (None if a is None else a[:, 0] for a in (dx, d_drive))
-        dh0 = dh0[0]
-    if out is None:
-        return _gradients((dx, dU, dW, db, dh0, d_drive, d_alpha), alpha)
-    for a, to in zip((dx, dU, dW, db, dh0, d_drive), (*out, out.drive), strict=True):
-        if to is not None:
-            to[...] = a
-    return _gradients((*out, out.drive, d_alpha), alpha, out)
-
-
-def _scattered(sequences, packed):
-    """An array [T, B, n] with zeros where no step exists."""
-    a = np.empty((sequences.T, sequences.B, packed.shape[2]), packed.dtype)
-    sequences.scatter(packed, a)
-    return a
-
-
-def _gradients(results, alpha, out=None):
-    """What an engine has returned, as the public tuple; a number where alpha is one."""
-    gradients = Gradients(*results[:5]) if out is None else out
-    if out is None and results[5] is not None:
-        gradients.drive = results[5]
-    if alpha is not None:
-        d_alpha = results[6]
-        if np.ndim(alpha) == 0:
-            gradients.alpha = d_alpha.sum()
-        elif out is None or out.alpha is None:
-            gradients.alpha = d_alpha
-        elif out.alpha is not d_alpha:
-            out.alpha[...] = d_alpha
-    return gradients
-
-
-def _results_to_write(out, x_gradient, x, U, inputs):
-    """The arrays that an engine shall write to, or None for new ones; False where they do not fit as they lie."""
-    if out is None and x_gradient is True:
-        return None
-    leak, H = inputs[7], len(U)
-    if out is None and x_gradient is False:
-        return _all_but_x(x, x.shape[1], U, inputs[6] is not None, leak)
-    if (
-        type(out) is not Gradients
-        or x_gradient is not (out.x is not None)
-        or (inputs[6] is None) != (out.drive is None)
-    ):
-        return False
-    d_alpha = out.alpha if isinstance(out.alpha, np.ndarray) and out.alpha.ndim else None
-    if leak is not None and d_alpha is None:
-        d_alpha = np.empty(H, x.dtype)
-    results = (*out, out.drive, None if leak is None else d_alpha)
-    return results if _bptt.fit_results(results, x, U, inputs) else False
-
-
-def _all_but_x(x, B, U, drive, leak):
-    """New arrays for the results of an engine, without that for dx."""
-    H = len(U)
-    shapes = [U.shape, (H, H), (H,), (B, H), (*x.shape[:2], H) if drive else None, None if leak is None else (H,)]
-    return (None, *(None if shape is None else np.empty(shape, x.dtype) for shape in shapes))
-
-
-def _check_gradients(out, x, U, drive, alpha, given, arrays):
-    """Check the Gradients that backward is to overwrite."""
-    if not isinstance(out, Gradients):
-        raise TypeError(f"out must be a pyrnn.Gradients, as backward returns it, got {type(out).__name__}")
-    H = len(U)
-    states = (*x.shape[:-1], H)
-    shapes = {"x": x.shape, "U": U.shape, "W": (H, H), "b": (H,), "h0": states[1:], "drive": states}
-    if alpha is not None and np.ndim(alpha):
-        shapes["alpha"] = (H,)
-    optional = ("x", "alpha") if drive is not None else ("x", "drive", "alpha")
-    seen = []
-    for name, shape in shapes.items():
-        a = getattr(out, name)
-        if a is None and name in optional:
-            continue
-        _checks.check_out(a, shape, x.dtype, given, arrays, name=f"out.{name}")
-        for other, b in seen:
-            if _checks.overlap(a, b):
-                raise ValueError(f"out.{name} must not share memory with out.{other}")
-        seen.append((name, a))
-
-
-def _backward_sequences(compiled, dh, h, x, U, W, h0, options, rates, lengths, mask, reverse, x_gradient):
-    """backward over the steps that exist; the results as from an engine."""
-    sequences = _sequences.Sequences(*x.shape[:2], lengths, mask, bool(reverse))
-    dh, dh0 = sequences.gather_gradients(dh)
-    h, x, rates = (None if a is None else sequences.gather(a) for a in (h, x, rates))
-    first = np.ascontiguousarray(h0[sequences.order])
-    new = None if x_gradient else _all_but_x(x, len(first), U, options[4], options[2])
-    results = compiled.backward(dh, h, x, U, W, first, *options, rates, sequences.offsets, new)
-    dx, dU, dW, db, first, d_drive, d_alpha = results[:7]
-    dh0[sequences.order] += first
-    dx, d_drive = (None if a is None else _scattered(sequences, a) for a in (dx, d_drive))
-    return dx, dU, dW, db, dh0, d_drive, d_alpha
+        results = (dx, dU, dW, db, dh0[0], d_drive, d_alpha)
+    if out is not None:
+        kept = (*out, out.drive, out.alpha if np.ndim(out.alpha) else None)
+        for a, to in zip(results, kept, strict=True):
+            if a is not None and to is not None:
+                to[...] = a
+        results = (*results[:6], results[6] if kept[6] is None else kept[6])
+    return _calls.gradients(results, alpha, out)
 
 
 def state_gradients(
@@ -479,59 +327,22 @@ def state_gradients(
     """
     compiled = _engines.choose()
     phi, current = _cell.numbers(nonlinearity, form)
-    dh, h, W, alpha_array, rates = _checks.as_real_arrays(
+    dh, h, W, leak, rates = _checks.as_real_arrays(
         "alpha", "rates", dh=dh, h=h, W=W, alpha=_cell.array_or_none(alpha), rates=rates
     )
     _check_states(h, W)
     for name, a in (("dh", dh), ("rates", rates)):
         _checks.check_shape(name, a, h.shape, "h", h)
-    cell = _cell.cell(phi, alpha if alpha_array is None else alpha_array, current, len(W), h.dtype)
-    _cell.check_given_rates(rates, cell)
-    lengths, mask = _cell.check_steps(lengths, mask, reverse, h)
+    leak = _cell.checked_leak(alpha if leak is None else leak, current, len(W), h.dtype)
+    _cell.check_read_rates(rates, leak, current)
+    lengths, mask, reverse = _cell.check_steps(lengths, mask, reverse, h)
     W = _checks.matrix(W)
-    batched = h.ndim == 3
-    if not batched:
-        dh, h, rates = (_with_batch(a) for a in (dh, h, rates))
-        lengths, mask = (None if a is None else a[np.newaxis] for a in (lengths, mask))
-        mask = None if mask is None else mask.T
-    options = (cell.nonlinearity, cell.alpha, cell.current)
-    if lengths is not None or mask is not None:
-        grad_h = _state_gradients_of_sequences(compiled, dh, h, W, options, rates, lengths, mask, reverse)
-    else:
-        grad_h = compiled.state_gradients(
-            *(_in_order(a, reverse) for a in (dh, h)), W, *options, _in_order(rates, reverse)
-        )
-        if reverse:
-            grad_h = np.ascontiguousarray(grad_h[::-1])
-    return grad_h if batched else grad_h[:, 0]
-
-
-def _state_gradients_of_sequences(compiled, dh, h, W, options, rates, lengths, mask, reverse):
-    sequences = _sequences.Sequences(*h.shape[:2], lengths, mask, bool(reverse))
-    packed_dh, initial = sequences.gather_gradients(dh)
-    packed_h, packed_rates = sequences.gather(h), None if rates is None else sequences.gather(rates)
-    packed = compiled.state_gradients(packed_dh, packed_h, W, *options, packed_rates, sequences.offsets)
-    out = np.empty(h.shape, h.dtype)
-    if mask is not None:
-        # Where sequences do not begin with a step, h0 stands in h; its gradient, as that of a network without inputs.
-        order, nothing = sequences.order, np.empty((1, sequences.N, 0), h.dtype)
-        h0 = np.ascontiguousarray(h[-1 if reverse else 0][order])
-        results = compiled.backward(
-            packed_dh,
-            packed_h,
-            nothing,
-            nothing[0, :0].reshape(len(W), 0),
-            W,
-            h0,
-            None,
-            *options,
-            False,
-            packed_rates,
-            sequences.offsets,
-        )
-        initial[order] += results[4]
-    sequences.scatter_gradients(packed, dh, initial, out)
-    return out
+    if h.ndim == 3:
+        return _calls.state_gradients(compiled, dh, h, W, (phi, leak, current), rates, (lengths, mask, reverse))
+    dh, h, rates = _calls.with_batch(dh, h, rates)
+    lengths, mask = _calls.with_one_row(lengths, mask)
+    steps = (lengths, None if mask is None else mask.T, reverse)
+    return _calls.state_gradients(compiled, dh, h, W, (phi, leak, current), rates, steps)[:, 0]
 
 
 def jacobian(
@@ -589,45 +400,27 @@ def jacobian(
     """
     compiled = _engines.choose("blas")  # no products and no sums: both engines have this loop
     phi, current = _cell.numbers(nonlinearity, form)
-    h, W, h0, alpha_array, rates = _checks.as_real_arrays(
+    h, W, h0, leak, rates = _checks.as_real_arrays(
         "h0", "alpha", "rates", h=h, W=W, h0=h0, alpha=_cell.array_or_none(alpha), rates=rates
     )
     _check_states(h, W)
     _checks.check_shape("h0", h0, h.shape[1:], "h", h)
     _checks.check_shape("rates", rates, h.shape, "h", h)
-    cell = _cell.cell(phi, alpha if alpha_array is None else alpha_array, current, len(W), h.dtype)
-    _cell.check_given_rates(rates, cell)
-    lengths, mask = _cell.check_steps(lengths, mask, reverse, h)
+    leak = _cell.checked_leak(alpha if leak is None else leak, current, len(W), h.dtype)
+    _cell.check_read_rates(rates, leak, current)
+    lengths, mask, reverse = _cell.check_steps(lengths, mask, reverse, h)
     W = _checks.matrix(W)
-    if cell.current:
-        slopes = _phi_of_previous(h, 0 if h0 is None else h0, cell, lengths, reverse)
+    if current:
+        slopes_of = _calls.phi_of_previous(h, 0 if h0 is None else h0, phi, lengths, reverse)
     else:
-        slopes = h if rates is None else rates
-    options = (cell.nonlinearity, cell.alpha, cell.current)
+        slopes_of = h if rates is None else rates
     if h.ndim == 3:
-        J = compiled.jacobian(slopes, W, *options)
+        J = compiled.jacobian(slopes_of, W, phi, leak, current)
     else:
-        J = compiled.jacobian(slopes[:, np.newaxis], W, *options)[:, 0]
-    if lengths is not None:
-        J[np.arange(len(h)).reshape(-1, *[1] * (h.ndim - 2)) >= lengths] = 0
-    elif mask is not None:
-        J[~mask] = np.eye(len(W), dtype=h.dtype)
+        J = compiled.jacobian(slopes_of[:, np.newaxis], W, phi, leak, current)[:, 0]
+    if not (lengths is mask is None):
+        J[_calls.missing_steps(h, lengths, mask)] = 0 if mask is None else np.eye(len(W), dtype=h.dtype)
     return J
-
-
-def _phi_of_previous(h, h0, cell, lengths, reverse):
-    """phi(h_{t-1}) for every step."""
-    before = np.empty(h.shape, h.dtype)
-    if reverse:
-        before[:-1], before[-1:] = h[1:], h0
-        if lengths is not None:
-            last = np.arange(len(h)).reshape(-1, *[1] * (h.ndim - 2)) == lengths - 1
-            np.copyto(before, h0, where=last[..., np.newaxis])
-    else:
-        before[1:], before[:1] = h[:-1], h0
-    return _bptt._phi(before.reshape(before.size // max(h.shape[-1], 1), h.shape[-1]), cell.nonlinearity).reshape(
-        h.shape
-    )
 
 
 def _check_network(x, U, W, h0):
@@ -654,7 +447,3 @@ def _with_batch(a):
 def _in_order(a, reverse):
     """A sequence in the order of the steps."""
     return a[::-1] if reverse and a is not None else a
-
-
-def _initial(h0, B, H, dtype):
-    return np.zeros((B, H), dtype) if h0 is None else _checks.matrix(h0)

@@ -1,0 +1,169 @@
+"""The calls of an engine behind forward, backward and state_gradients: in the order of the steps that exist.
+
+Arrays here are checked, of one dtype, with a batch axis. `steps` is (lengths [B], mask [T, B], reverse), the first two
+may be None.
+"""
+
+import numpy as np
+
+from pyrnn import _bptt, _checks, _sequences
+from pyrnn._results import Gradients
+
+
+def forward(compiled, x, U, W, b, h0, h, options, drive, rates, steps):
+    """Write h, and rates unless None; options: n_threads, and phi, alpha and current of the cell."""
+    lengths, mask, reverse = steps
+    if lengths is mask is None:
+        x, drive, h, rates = (in_order(a, reverse) for a in (x, drive, h, rates))
+        compiled.forward(x, U, W, b, h0, h, *options, drive, rates)
+        return
+    sequences = _sequences.Sequences(*x.shape[:2], *steps)
+    packed_h, packed_rates = (None if a is None else sequences.empty(x, h.shape[2]) for a in (h, rates))
+    x, drive = (None if a is None else sequences.gather(a) for a in (x, drive))
+    first = np.ascontiguousarray(h0[sequences.order])
+    compiled.forward(x, U, W, b, first, packed_h, *options, drive, packed_rates, sequences.offsets)
+    sequences.scatter(packed_h, h, None if mask is None else h0)
+    if rates is not None:
+        sequences.scatter(packed_rates, rates)
+
+
+def backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results):
+    """Write the results (dx, dU, dW, db, dh0, d_drive, d_alpha), of which some may be None; options as in forward."""
+    lengths, mask, reverse = steps
+    dx, dU, dW, db, dh0, d_drive, d_alpha = results
+    options = (*options, d_drive is not None)
+    if lengths is mask is None:
+        dh, h, x, rates, dx, d_drive = (in_order(a, reverse) for a in (dh, h, x, rates, dx, d_drive))
+        results = (dx, dU, dW, db, dh0, d_drive, d_alpha)
+        compiled.backward(dh, h, x, U, W, h0, *options, rates, None, results)
+        return
+    sequences = _sequences.Sequences(*x.shape[:2], *steps)
+    packed_dh, dh0[...] = sequences.gather_gradients(dh)
+    h, x, rates = (None if a is None else sequences.gather(a) for a in (h, x, rates))
+    first = np.ascontiguousarray(h0[sequences.order])
+    d_first = np.empty_like(first)
+    packed_dx, packed_drive = (None if a is None else sequences.empty(x, a.shape[2]) for a in (dx, d_drive))
+    packed = (packed_dx, dU, dW, db, d_first, packed_drive, d_alpha)
+    compiled.backward(packed_dh, h, x, U, W, first, *options, rates, sequences.offsets, packed)
+    dh0[sequences.order] += d_first
+    for a, to in ((packed_dx, dx), (packed_drive, d_drive)):
+        if to is not None:
+            sequences.scatter(a, to)
+
+
+def state_gradients(compiled, dh, h, W, options, rates, steps):
+    """grad_h, a new array; options: phi, alpha and current."""
+    lengths, mask, reverse = steps
+    if lengths is mask is None:
+        dh, h, rates = (in_order(a, reverse) for a in (dh, h, rates))
+        grad_h = compiled.state_gradients(dh, h, W, *options, rates)
+        return np.ascontiguousarray(grad_h[::-1]) if reverse else grad_h
+    sequences = _sequences.Sequences(*h.shape[:2], *steps)
+    packed_dh, initial = sequences.gather_gradients(dh)
+    packed_h, packed_rates = (None if a is None else sequences.gather(a) for a in (h, rates))
+    packed = compiled.state_gradients(packed_dh, packed_h, W, *options, packed_rates, sequences.offsets)
+    if mask is not None:
+        # Where sequences do not begin with a step, h0 stands in h; its gradient, as that of a network without inputs.
+        x, U = np.empty((1, sequences.N, 0), h.dtype), np.empty((len(W), 0), h.dtype)
+        h0 = np.ascontiguousarray(h[-1 if reverse else 0][sequences.order])
+        arguments = (packed_dh, packed_h, x, U, W, h0, None, *options, False, packed_rates, sequences.offsets)
+        initial[sequences.order] += compiled.backward(*arguments)[4]
+    grad_h = np.empty(h.shape, h.dtype)
+    sequences.scatter_gradients(packed, dh, initial, grad_h)
+    return grad_h
+
+
+def phi_of_previous(h, h0, phi, lengths, reverse):
+    """phi(h_{t-1}) for every step; h may have no batch axis."""
+    before, n = np.empty(h.shape, h.dtype), h.shape[-1]
+    if reverse:
+        before[:-1], before[-1:] = h[1:], h0
+        if lengths is not None:
+            np.copyto(before, h0, where=_times(h) == lengths[..., np.newaxis] - 1)
+    else:
+        before[1:], before[:1] = h[:-1], h0
+    return _bptt._phi(before.reshape(before.size // max(n, 1), n), phi).reshape(h.shape)
+
+
+def missing_steps(h, lengths, mask):
+    """True where a step does not exist."""
+    return ~mask if lengths is None else (_times(h) >= lengths[..., np.newaxis])[..., 0]
+
+
+def _times(h):
+    return np.arange(len(h)).reshape(-1, *[1] * (h.ndim - 1))
+
+
+def in_order(a, reverse):
+    """A sequence in the order of the steps."""
+    return a[::-1] if reverse and a is not None else a
+
+
+# ---- A batch of one -------------------------------------------------------------------------------------------------
+def with_batch(*sequences):
+    """Sequences [T, n], or None, as [T, 1, n]."""
+    return (None if a is None else a[:, np.newaxis] for a in sequences)
+
+
+def with_one_row(*arrays):
+    """What has one entry for each sequence, or None, with an axis for them."""
+    return (None if a is None else a[np.newaxis] for a in arrays)
+
+
+def initial(h0, B, H, dtype):
+    return np.zeros((B, H), dtype) if h0 is None else _checks.matrix(h0)
+
+
+# ---- What backward writes to ----------------------------------------------------------------------------------------
+def new_results(x_gradient, x, U, drive, leak):
+    """Arrays for the results of backward: (dx, dU, dW, db, dh0, d_drive, d_alpha), None for what is not wanted."""
+    T, B, _ = x.shape
+    H = len(U)
+    shapes = [x.shape if x_gradient else None, U.shape, (H, H), (H,), (B, H)]
+    shapes += [(T, B, H) if drive else None, None if leak is None else (H,)]
+    return tuple(None if shape is None else np.empty(shape, x.dtype) for shape in shapes)
+
+
+def results_of(out, x, U, inputs, leak):
+    """The arrays of `out`, Gradients of an earlier call, as such results; None if they do not fit as they lie."""
+    if type(out) is not Gradients:
+        return None
+    d_alpha = out.alpha if isinstance(out.alpha, np.ndarray) and out.alpha.ndim else None
+    if leak is not None and d_alpha is None:
+        d_alpha = np.empty(len(U), x.dtype)
+    results = (*out, out.drive, None if leak is None else d_alpha)
+    return results if _bptt.fit_results(results, x, U, inputs) else None
+
+
+def check_gradients(out, x, U, drive, alpha, given, arrays):
+    """Check the Gradients that backward is to overwrite."""
+    if not isinstance(out, Gradients):
+        raise TypeError(f"out must be a pyrnn.Gradients, as backward returns it, got {type(out).__name__}")
+    H = len(U)
+    states = (*x.shape[:-1], H)
+    shapes = {"x": x.shape, "U": U.shape, "W": (H, H), "b": (H,), "h0": states[1:]}
+    if drive is not None:
+        shapes["drive"] = states
+    if alpha is not None and np.ndim(alpha):
+        shapes["alpha"] = (H,)
+    seen = []
+    for name, shape in shapes.items():
+        a = getattr(out, name)
+        if a is None and name == "x":
+            continue
+        _checks.check_out(a, shape, x.dtype, given, arrays, name=f"out.{name}")
+        for other, b in seen:
+            if _checks.overlap(a, b):
+                raise ValueError(f"out.{name} must not share memory with out.{other}")
+        seen.append((name, a))
+
+
+def gradients(results, alpha, out=None):
+    """Results as the public tuple, the one that was given or a new one; with a number for alpha where it is one."""
+    if out is None:
+        out = Gradients(*results[:5])
+        if results[5] is not None:
+            out.drive = results[5]
+    if alpha is not None:
+        out.alpha = results[6] if np.ndim(alpha) else results[6].sum()
+    return out
