@@ -406,12 +406,11 @@ cdef Rows rows_in(cnp.ndarray a):
     return rows
 
 
-cdef list set_up(Job *job, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, int phi, cnp.ndarray alpha, bint current,
-                 cnp.ndarray offsets, bint from_end):
+cdef tuple set_up(Job *job, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, int phi, cnp.ndarray alpha, bint current,
+                  cnp.ndarray offsets, bint from_end):
     """Write what x, h0, the cell and the lengths say into a job, and return the arrays that it points to."""
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
-    cdef cnp.ndarray steps = None
-    cdef list kept = []
+    cdef cnp.ndarray steps = None, starts
     memset(job, 0, sizeof(Job))
     job.T, job.B, job.inputs, job.H = x.shape[0], x.shape[1], x.shape[2], H
     job.x, job.phi, job.leaky, job.current, job.alpha = rows_in(x), phi, alpha is not None, current, data(alpha)
@@ -422,11 +421,10 @@ cdef list set_up(Job *job, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, int phi,
         steps = integers(job.B + 1)
         count_steps(job, <Py_ssize_t *>data(steps))
         job.steps_before = <const Py_ssize_t *>data(steps)
-        kept.append(steps)
     if h0 is not None:
         job.h0, job.ld_h0, job.fed0, job.ld_fed0 = data(h0), stride(h0, 0), data(h0), stride(h0, 0)
-    kept.append(divide(job, size, from_end))
-    return kept
+    starts = divide(job, size, from_end)
+    return None if starts is None and steps is None else (starts, steps)
 
 
 cdef cnp.ndarray integers(cnp.npy_intp n):
@@ -446,12 +444,14 @@ cdef void count_steps(Job *job, Py_ssize_t *before) noexcept:
 cdef cnp.ndarray divide(Job *job, Py_ssize_t size, bint from_end):
     """Divide time into chunks, all but the first, or with from_end all but the last, as full as they may be."""
     cdef Py_ssize_t steps = chunk_steps(job.T, job.B, max(job.H, job.inputs), size), most = steps * job.B, t, c
-    cdef cnp.ndarray starts
+    cdef cnp.ndarray starts = None
     cdef Py_ssize_t *start
     if job.offsets == NULL:
         job.chunks = (job.T + steps - 1) // steps if job.T > 0 else 0
-        starts = integers(job.chunks + 1)
-        start = <Py_ssize_t *>data(starts)
+        start = job.few_starts
+        if job.chunks >= 17:
+            starts = integers(job.chunks + 1)
+            start = <Py_ssize_t *>data(starts)
         for c in range(job.chunks + 1):
             start[c] = max(0, job.T - (job.chunks - c) * steps) if from_end else min(c * steps, job.T)
     else:
@@ -804,7 +804,7 @@ def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndar
     rates and h are [1, N, .].
     """
     cdef Job job
-    cdef list _kept = set_up(&job, x, W.shape[0], h0, phi, alpha, current, offsets, False)
+    cdef tuple _kept = set_up(&job, x, W.shape[0], h0, phi, alpha, current, offsets, False)
     if out is None:
         out = empty(x, (x.shape[0], x.shape[1], W.shape[0]))
     job.h, job.drive, job.rates, job.b = rows_in(out), rows_in(drive), rows_in(rates), data(b)
@@ -827,7 +827,7 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     and in between `lost` [3, H], zeros at first, keeps what sums have lost by rounding.
     """
     cdef Job job
-    cdef list _kept = set_up(&job, x, W.shape[0], h0, phi, alpha, current, offsets, True)
+    cdef tuple _kept = set_up(&job, x, W.shape[0], h0, phi, alpha, current, offsets, True)
     job.accumulate = accumulate
     if lost is None:
         lost = empty(x, (3, job.H), zero=True)
@@ -847,7 +847,7 @@ def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, int phi=0, cnp
                     bint current=False, cnp.ndarray rates=None, cnp.ndarray offsets=None):
     """grad_h [T, B, H], a new array."""
     cdef Job job
-    cdef list _kept = set_up(&job, h, W.shape[0], None, phi, alpha, current, offsets, True)
+    cdef tuple _kept = set_up(&job, h, W.shape[0], None, phi, alpha, current, offsets, True)
     cdef cnp.ndarray grad_h = empty(h, (h.shape[0], h.shape[1], h.shape[2]))
     if current and rates is None:
         rates = phi_of(h, phi)

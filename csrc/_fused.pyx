@@ -575,7 +575,7 @@ cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *pa
                              cnp.ndarray drive, cnp.ndarray rates, cnp.ndarray offsets):
     cdef Job job
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = h0.shape[1]
-    cdef list _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, False)
+    cdef tuple _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, False)
     cdef cnp.ndarray h = empty(x, (x.shape[0], x.shape[1], H)) if out is None else out
     job.h, job.drive, job.rates, job.b = rows_in(h), rows_in(drive), rows_in(rates), data(b)
     job.ld = padded(H, size)
@@ -597,7 +597,7 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     cdef Job job
     cdef Scratch scratch = Scratch()
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = W.shape[0]
-    cdef list _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, True)
+    cdef tuple _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, True)
     job.accumulate = accumulate
     results = gradient_arrays(&job, x, drive, results, lost, scratch.take(3 * H * size), goes_on)
     if current and rates is None:
@@ -625,7 +625,7 @@ def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, int phi=0, cnp
     cdef Job job
     cdef Scratch scratch = Scratch()
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(h), H = h.shape[2]
-    cdef list _kept = set_up(&job, h, H, None, phi, alpha, current, offsets, True)
+    cdef tuple _kept = set_up(&job, h, H, None, phi, alpha, current, offsets, True)
     cdef cnp.ndarray grad_h = empty(h, (h.shape[0], h.shape[1], H))
     if current and rates is None:
         rates = phi_of(h, phi)

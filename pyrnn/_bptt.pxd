@@ -32,6 +32,7 @@ cdef struct Job:
     # Chunks of time: their first steps, and T; the most rows that one has.
     Py_ssize_t chunks, most
     const Py_ssize_t *starts
+    Py_ssize_t few_starts[17]      # their memory, if these are enough
     # Gradients: of weights [H, I], [H, H], [H], [H]; what the roundings of the last two have lost; of h0 [B, H].
     void *dU
     void *dW
@@ -75,8 +76,8 @@ cdef inline Py_ssize_t present(const Job *job, Py_ssize_t t, Py_ssize_t first, P
     return max(0, min(rows, job.offsets[t + 1] - job.offsets[t] - first))
 
 
-cdef list set_up(Job *job, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, int phi, cnp.ndarray alpha, bint current,
-                 cnp.ndarray offsets, bint from_end)
+cdef tuple set_up(Job *job, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, int phi, cnp.ndarray alpha, bint current,
+                  cnp.ndarray offsets, bint from_end)
 
 cdef Rows rows_in(cnp.ndarray a)
 

@@ -10,6 +10,8 @@ FORMS = ("rate", "current")
 
 def numbers(nonlinearity, form):
     """Check the two names: the number of the first, and whether the second is ``current``."""
+    if nonlinearity is NONLINEARITIES[0] and form is FORMS[0]:  # the defaults, in no time
+        return 0, False
     if not isinstance(nonlinearity, str) or nonlinearity not in NONLINEARITIES:
         raise ValueError(f"nonlinearity must be one of {', '.join(map(repr, NONLINEARITIES))}, got {nonlinearity!r}")
     if not isinstance(form, str) or form not in FORMS:
@@ -24,14 +26,15 @@ def array_or_none(alpha):
 
 def leak(alpha, x, U):
     """alpha as the loops like it if it is a number, or None, and x and U are arrays; else as it is."""
-    if type(alpha) in (int, float) and isinstance(x, np.ndarray) and isinstance(U, np.ndarray) and U.ndim:
+    if (
+        alpha is not None
+        and type(alpha) in (int, float)
+        and isinstance(x, np.ndarray)
+        and isinstance(U, np.ndarray)
+        and U.ndim
+    ):
         return np.full(len(U), alpha, x.dtype)
     return alpha
-
-
-def simple(leak, current, reverse):
-    """Whether the arguments that say how may take the short way past the checks."""
-    return (leak is not None or not current) and type(reverse) is bool
 
 
 def checked_leak(alpha, current, H, dtype):

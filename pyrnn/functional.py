@@ -3,6 +3,7 @@
 import numpy as np
 
 from pyrnn import _bptt, _calls, _cell, _checks, _engines
+from pyrnn._results import Gradients
 
 
 def forward(
@@ -107,9 +108,11 @@ def forward(
     """
     compiled = _engines.choose(engine, n_threads)
     phi, current = _cell.numbers(nonlinearity, form)
-    leak = _cell.leak(alpha, x, U)
-    if _cell.simple(leak, current, reverse) and _bptt.fit(x, U, W, b, h0, None, None, drive, leak, rates, out):
-        h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
+    leak = None if alpha is None else _cell.leak(alpha, x, U)
+    simple = (leak is not None or not current) and type(reverse) is bool
+    if simple and _bptt.fit(x, U, W, b, h0, None, None, drive, leak, rates, out):  # the short way past the checks
+        if h0 is None:
+            h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
         if lengths is mask is None and not reverse:
             return compiled.forward(x, U, W, b, h0, out, n_threads, phi, leak, current, drive, rates)
         steps = _cell.check_steps(lengths, mask, reverse, x)
@@ -229,22 +232,22 @@ def backward(
     """
     compiled = _engines.choose(engine, n_threads)
     phi, current = _cell.numbers(nonlinearity, form)
-    if not isinstance(x_gradient, bool | np.bool_):
+    if x_gradient is not True and not isinstance(x_gradient, bool | np.bool_):
         raise TypeError(f"x_gradient must be True or False, got {x_gradient!r}")
-    leak, wants_drive = _cell.leak(alpha, x, U), drive is not None
-    fits = _cell.simple(leak, current, reverse) and (rates is None) == (alpha is None) and dh is not None
-    if fits and _bptt.fit(x, U, W, None, h0, dh, h, drive, leak, rates):
-        options = (n_threads, phi, leak, current)
-        if lengths is mask is out is None and x_gradient is True and not reverse:
+    leak, wants_drive = None if alpha is None else _cell.leak(alpha, x, U), drive is not None
+    simple = (leak is not None or not current) and type(reverse) is bool and (rates is None) == (alpha is None)
+    if simple and dh is not None and _bptt.fit(x, U, W, None, h0, dh, h, drive, leak, rates):
+        if h0 is None:
             h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
-            return _calls.gradients(compiled.backward(dh, h, x, U, W, h0, *options, wants_drive, rates), alpha)
+        if alpha is drive is lengths is mask is out is None and x_gradient is True and not reverse:
+            return Gradients(*compiled.backward(dh, h, x, U, W, h0, n_threads, phi)[:5])
+        options = (n_threads, phi, leak, current)
         steps = _cell.check_steps(lengths, mask, reverse, x)
         if out is None:
             results = _calls.new_results(x_gradient, x, U, wants_drive, leak)
         else:
             results = _calls.results_of(out, x, U, (dh, h, x, U, W, h0, drive, leak, rates), leak)
         if results is not None and (results[5] is not None) == wants_drive:
-            h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
             _calls.backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results)
             return _calls.gradients(results, alpha, out)
     given = {"dh": dh, "h": h, "x": x, "U": U, "W": W, "h0": h0, "drive": drive, "rates": rates}
