@@ -4,6 +4,7 @@ Tensors and arrays share memory in both directions, nothing is copied for the sa
 autograd graph stands for all layers and directions of a call. `import pyrnn` does not load this module.
 """
 
+import os
 import warnings
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 try:
     import torch
+    import torch.fx
 except ImportError as error:
     raise ImportError("pyrnn.torch needs PyTorch, version 2.4 or newer: python -m pip install torch") from error
 from torch.nn.utils.rnn import PackedSequence
@@ -21,6 +23,8 @@ __all__ = ["RNN"]
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)  # a subclass may mean something else by its elements
 _DTYPES = (torch.float32, torch.float64)
+_OWN_LIMIT = bool(os.environ.get("PYRNN_NUM_THREADS"))
+_WRONG, _TRANSFORMED = "of an error", "torch.func transforms it"
 
 
 class RNN(torch.nn.RNN):
@@ -59,7 +63,7 @@ class RNN(torch.nn.RNN):
     the backward pass is that of section 10.2.2. Dropout draws from PyTorch's generator what `torch.nn.RNN` draws, so
     that a seed gives the same masks. A backward pass under ``create_graph=True`` is made of PyTorch's own operations,
     so that it can be differentiated in turn: right, and as slow as `torch.nn.RNN`. At most ``torch.get_num_threads()``
-    threads work. The output is kept for the backward pass: to modify it in place is an error there.
+    threads work, or PYRNN_NUM_THREADS if that was in the environment at import.
 
     References
     ----------
@@ -78,25 +82,30 @@ class RNN(torch.nn.RNN):
 
     def forward(self, input, hx=None):
         """The states of the last layer at every step, and those of every layer at the last step."""
-        if torch.compiler.is_compiling():
-            return _outside_graph(self, input, hx)
+        if torch.compiler.is_dynamo_compiling():  # it stops in front of every torch.nn.RNN unless told to trace it
+            return super().forward(input, hx)
         packed = isinstance(input, PackedSequence)
         data, batch_sizes, sorted_indices, unsorted_indices = input if packed else (input, None, None, None)
         weights = _weights(self)
         reason = _unsupported(data, hx, weights)
-        call = None if reason else _call(self, data, batch_sizes, hx, weights)
-        if call is None:  # without a reason there is an error, which torch.nn.RNN words
-            if reason:
-                _warn_once(reason)
-            return super().forward(input, hx)
+        call = None if reason and reason != _TRANSFORMED else _call(self, data, batch_sizes, hx, weights)
+        if reason is _WRONG and isinstance(input, torch.fx.Proxy):
+            return _leaf_of_graph(self, input, hx)
+        if reason and reason is not _WRONG:
+            _warn_once(reason)
+        if call is None or (reason and packed):
+            return super().forward(input, hx)  # where there is an error, it raises it
         if packed and hx is not None and sorted_indices is not None:
             hx = hx.index_select(1, sorted_indices)
+        if reason:
+            return _by_torch(call, data, hx, weights, None, _unrolled)
         if torch.is_grad_enabled() and (
             data.requires_grad or (hx is not None and hx.requires_grad) or any(w.requires_grad for w in weights)
         ):
             output, h_n = _Function.apply(call, data, hx, *weights)
         else:
-            output, h_n = _forward(call, data, hx, weights)[:2]
+            layers, h_n, _ = _forward(call, data, hx, weights)
+            output = _as_given(call, layers[-1])
         if packed:
             output = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
             if unsorted_indices is not None:
@@ -123,7 +132,7 @@ class _Call(NamedTuple):
     batch_sizes: object  # tensor; of a packed sequence, whose data are [N, I], else None
     exists: np.ndarray | None  # [T, B] of a packed sequence, None if all of its sequences have T steps
     lengths: np.ndarray | None  # [B], with `exists`
-    n_threads: int
+    n_threads: int | None
 
     def of_layer(self, weights, layer):
         """For each direction of a layer: its number from the bottom, and U, W and the two halves of b if there are."""
@@ -133,10 +142,11 @@ class _Call(NamedTuple):
 
 
 # ---- Whether and how a call can be computed here --------------------------------------------------------------------
-@torch.compiler.disable
-def _outside_graph(module, input, hx):
-    """What torch.compile does not trace into: the graph breaks here."""
-    return module.forward(input, hx)
+def _leaf_of_graph(module, input, hx):
+    """The node of torch.fx's symbolic trace, which keeps the modules of torch.nn whole."""
+    arguments = (input,) if hx is None else (input, hx)
+    tracer = input.tracer
+    return tracer.create_proxy("call_module", tracer.path_of_module(module), arguments, {})
 
 
 def _weights(module):
@@ -149,10 +159,10 @@ def _weights(module):
 
 
 def _unsupported(data, hx, weights):
-    """Why it is for `torch.nn.RNN`, "" if that is because of an error, or None."""
+    """Why PyTorch's own operations must do it; _WRONG if torch.nn.RNN will say, None if nothing speaks for it."""
     for a in (data, *weights) if hx is None else (data, hx, *weights):
         if type(a) not in _PLAIN:
-            return f"a tensor is a {type(a).__name__}" if isinstance(a, torch.Tensor) else ""
+            return f"a tensor is a {type(a).__name__}" if isinstance(a, torch.Tensor) else _WRONG
         if not a.is_cpu:
             return f"a tensor is on device {a.device.type}"
         if a.dtype not in _DTYPES:
@@ -160,7 +170,7 @@ def _unsupported(data, hx, weights):
         if a.layout is not torch.strided:
             return f"a tensor has layout {a.layout}"
     if torch._C._are_functorch_transforms_active():
-        return "torch.func transforms it"
+        return _TRANSFORMED
     if torch.autograd.forward_ad._current_level >= 0:
         return "it is differentiated in forward mode"
     if torch.is_autocast_enabled("cpu"):
@@ -176,10 +186,10 @@ _said = set()
 
 
 def _warn_once(reason):
-    """Say why a call is left to PyTorch, the first time; the warning points at the caller of the module."""
+    """Say why a call is left to PyTorch, the first time; the warning points at where the module is called."""
     if reason not in _said:
         _said.add(reason)
-        message = f"pyrnn.torch.RNN leaves this to torch.nn.RNN, because {reason}; said once"
+        message = f"pyrnn.torch.RNN leaves this to PyTorch's own operations, because {reason}; this is said once"
         warnings.warn(message, UserWarning, stacklevel=5)
 
 
@@ -216,7 +226,7 @@ def _call(module, data, batch_sizes, hx, weights):
             return None
     dropout = module.dropout if module.training and module.num_layers > 1 else 0.0
     nonlinearity = "tanh" if module.mode == "RNN_TANH" else "relu"
-    n_threads = torch.get_num_threads()
+    n_threads = None if _OWN_LIMIT else torch.get_num_threads()
     return _Call(nonlinearity, module.num_layers, directions, n, axis, dropout, batch_sizes, exists, lengths, n_threads)
 
 
@@ -300,8 +310,8 @@ def _dropped(call, h, noise):
 
 
 def _forward(call, x, hx, weights):
-    """output and h_n as tensors, the states of the layers below the last one, and the noise above each of those."""
-    a, h0, below, noises = _time_first(call, x), _states(call, hx), [], []
+    """The states of each layer as arrays [T, B, .], h_n as tensor, and the noise of dropout above each layer."""
+    a, h0, layers, noises = _time_first(call, x), _states(call, hx), [], []
     T, B, H = *a.shape[:2], weights[1].shape[0]
     h_n = np.empty((call.layers * call.directions, B, H), a.dtype)
     options = {"nonlinearity": call.nonlinearity, "lengths": call.lengths, "n_threads": call.n_threads}
@@ -316,14 +326,11 @@ def _forward(call, x, hx, weights):
                 states = h[:, :, d * H : (d + 1) * H]
                 pyrnn.forward(a, U, W, b, initial, reverse=d == 1, out=states, **options)
             h_n[k] = _last(call, states, d)
+        layers.append(h)
         if layer < call.layers - 1:
-            noise = _dropout_noise(call, h) if call.dropout > 0 else None
-            a = _dropped(call, h, noise)
-            below.append(torch.from_numpy(h))
-            noises.append(noise)
-    if call.batch_axis is None:
-        h_n = h_n[:, 0]
-    return _as_given(call, h), torch.from_numpy(h_n), below, noises
+            noises.append(_dropout_noise(call, h) if call.dropout > 0 else None)
+            a = _dropped(call, h, noises[-1])
+    return layers, torch.from_numpy(h_n[:, 0] if call.batch_axis is None else h_n), noises
 
 
 def _last(call, h, direction):
@@ -362,7 +369,7 @@ def _backward(call, x, hx, weights, layers, noises, d_output, d_h_n):
         dh, fresh = dx if layer == 0 else _dropped(call, dx, noises[layer - 1]), True
     if d_hx is not None:
         d_hx = torch.from_numpy(d_hx[:, 0] if call.batch_axis is None else d_hx)
-    return _as_given(call, dh), d_hx, d_weights
+    return _as_given(call, dh), d_hx, *d_weights
 
 
 def _add_last(call, dh, d_last, direction):
@@ -375,34 +382,59 @@ def _add_last(call, dh, d_last, direction):
         dh[call.lengths - 1, np.arange(len(call.lengths))] += d_last
 
 
-def _by_torch(call, x, hx, weights, noises):
-    """output and h_n by PyTorch's own operations, with the noise of the call."""
-    function = torch.rnn_tanh if call.nonlinearity == "tanh" else torch.rnn_relu
+def _by_torch(call, x, hx, weights, noises, run_layer):
+    """output and h_n by PyTorch's own operations; noises: those of dropout, None to draw them."""
     D, packed = call.directions, call.batch_sizes is not None
     a, h_n = x, []
     if call.batch_axis == 0:
         a = a.transpose(0, 1)
     elif call.batch_axis is None:
         a = a.unsqueeze(1)
-    B, H = int(call.batch_sizes[0]) if packed else a.shape[1], weights[1].shape[0]
     if hx is None:
-        hx = x.new_zeros(call.layers * D, B, H)
+        B = int(call.batch_sizes[0]) if packed else a.shape[1]
+        hx = x.new_zeros(call.layers * D, B, weights[1].shape[0])
     elif call.batch_axis is None:
         hx = hx.unsqueeze(1)
-    sizes = (call.batch_sizes,) if packed else ()
     for layer in range(call.layers):
-        mine = [w for _, parameters in call.of_layer(weights, layer) for w in parameters]
-        flags = (call.parameters > 2, 1, 0.0, False, D == 2)
-        a, last = function(a, *sizes, hx[layer * D : (layer + 1) * D], mine, *flags, *(() if packed else (False,)))
+        a, last = run_layer(call, a, hx[layer * D : (layer + 1) * D], [p for _, p in call.of_layer(weights, layer)])
         h_n.append(last)
-        if layer < call.layers - 1 and noises[layer] is not None:
-            a = a * noises[layer].reshape(a.shape)
+        if layer < call.layers - 1 and call.dropout > 0:
+            if noises is None:
+                a = torch.nn.functional.dropout(a, call.dropout)
+            else:
+                a = a * noises[layer].reshape(a.shape)
     h_n = torch.cat(h_n)
     if call.batch_axis == 0:
         a = a.transpose(0, 1)
     elif call.batch_axis is None:
         a, h_n = a.squeeze(1), h_n.squeeze(1)
     return a, h_n
+
+
+def _as_one(call, x, h0, directions):
+    """All directions of a layer, x [T, B, .] or packed, by the function under `torch.nn.RNN`."""
+    function = torch.rnn_tanh if call.nonlinearity == "tanh" else torch.rnn_relu
+    weights = [w for parameters in directions for w in parameters]
+    flags = (call.parameters > 2, 1, 0.0, False, call.directions == 2)
+    if call.batch_sizes is not None:
+        return function(x, call.batch_sizes, h0, weights, *flags)
+    return function(x, h0, weights, *flags, False)
+
+
+def _unrolled(call, x, h0, directions):
+    """The same step by step, for torch.func: its vmap has no rule for the function under `torch.nn.RNN`."""
+    phi = torch.tanh if call.nonlinearity == "tanh" else torch.relu
+    outputs, h_n = [], []
+    for d, (U, W, *b) in enumerate(directions):
+        inputs, h, states = torch.nn.functional.linear(x, U), h0[d], []
+        for bias in b:
+            inputs = inputs + bias
+        for a in reversed(inputs.unbind()) if d == 1 else inputs.unbind():
+            h = phi(a + torch.nn.functional.linear(h, W))
+            states.append(h)
+        outputs.append(torch.stack(states[::-1] if d == 1 else states))
+        h_n.append(h)
+    return torch.cat(outputs, dim=2), torch.stack(h_n)
 
 
 def _differentiable(call, x, hx, weights, noises, d_outputs, needed):
@@ -416,7 +448,7 @@ def _differentiable(call, x, hx, weights, noises, d_outputs, needed):
             None if a is None else a.view_as(a) if a.requires_grad else a.detach().requires_grad_(need)
             for a, need in zip(given, needed, strict=True)
         ]
-        outputs = _by_torch(call, aliases[0], aliases[1], aliases[2:], noises)
+        outputs = _by_torch(call, *aliases[:2], aliases[2:], noises, _as_one)
     used = [(o, d) for o, d in zip(outputs, d_outputs, strict=True) if d is not None]
     wanted = [a for a, need in zip(aliases, needed, strict=True) if need]
     gradients = iter(
@@ -436,33 +468,31 @@ class _Function(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, call, x, hx, *weights):
-        output, h_n, below, noises = _forward(call, x, hx, weights)
+        layers, h_n, noises = _forward(call, x, hx, weights)
         ctx.call = call
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, hx, output, *weights, *below, *noises)
-        return output, h_n
+        ctx.save_for_backward(x, hx, *weights, *map(torch.from_numpy, layers), *noises)
+        output = _as_given(call, layers[-1])
+        return output if call.exists is not None else output.clone(), h_n  # for users to modify in place
 
     @staticmethod
     def backward(ctx, d_output, d_h_n):
-        call, saved = ctx.call, ctx.saved_tensors
-        x, hx, output = saved[:3]
-        weights = saved[3 : 3 + call.layers * call.directions * call.parameters]
-        below, noises = (
-            saved[3 + len(weights) : 2 + len(weights) + call.layers],
-            saved[2 + len(weights) + call.layers :],
-        )
+        call, (x, hx, *saved) = ctx.call, ctx.saved_tensors
+        n = call.layers * call.directions * call.parameters
+        weights, layers, noises = saved[:n], saved[n : n + call.layers], saved[n + call.layers :]
         needed = ctx.needs_input_grad[1:]
         given = [d for d in (d_output, d_h_n) if d is not None]
         if not given:
             return (None,) * (1 + len(needed))
         if torch.is_grad_enabled() or not all(map(_is_plain, given)):
             return None, *_differentiable(call, x, hx, weights, noises, (d_output, d_h_n), needed)
-        layers = [*map(_array, below), _time_first(call, output)]
-        dx, d_hx, d_weights = _backward(call, x, hx, weights, layers, noises, d_output, d_h_n)
-        gradients = (dx, d_hx, *d_weights)
+        layers = [layer.numpy() for layer in layers]
+        gradients = _backward(call, x, hx, weights, layers, noises, d_output, d_h_n)
         return None, *(g if need else None for g, need in zip(gradients, needed, strict=True))
 
 
 def _is_plain(a):
-    """Whether a gradient has numbers in the memory of this process, and is no batch of torch.func's or a fake."""
-    return type(a) in _PLAIN and not torch._C._are_functorch_transforms_active()
+    """Whether a gradient has numbers in plain memory: is neither a fake nor a batch of gradients."""
+    if torch._C._are_functorch_transforms_active() or torch._C._functorch.is_legacy_batchedtensor(a):
+        return False
+    return type(a) in _PLAIN
