@@ -82,7 +82,7 @@ class RNN(torch.nn.RNN):
 
     def forward(self, input, hx=None):
         """The states of the last layer at every step, and those of every layer at the last step."""
-        if torch.compiler.is_dynamo_compiling():  # it stops in front of every torch.nn.RNN unless told to trace it
+        if torch.compiler.is_dynamo_compiling():  # only if told to: it stops in front of every torch.nn.RNN
             return super().forward(input, hx)
         packed = isinstance(input, PackedSequence)
         data, batch_sizes, sorted_indices, unsorted_indices = input if packed else (input, None, None, None)
@@ -102,7 +102,7 @@ class RNN(torch.nn.RNN):
         if torch.is_grad_enabled() and (
             data.requires_grad or (hx is not None and hx.requires_grad) or any(w.requires_grad for w in weights)
         ):
-            output, h_n = _Function.apply(call, data, hx, *weights)
+            output, h_n = _RNNFunction.apply(call, data, hx, *weights)
         else:
             layers, h_n, _ = _forward(call, data, hx, weights)
             output = _as_given(call, layers[-1])
@@ -284,7 +284,7 @@ def _states(call, a):
 def _dropout_noise(call, h):
     """What `torch.nn.RNN` multiplies the states of a layer with, as PyTorch's generator draws it."""
     shape = h.shape if call.exists is None else (int(call.exists.sum()), h.shape[2])
-    noise = torch.empty(shape, dtype=torch.float32 if h.itemsize == 4 else torch.float64)
+    noise = torch.empty(shape, dtype=torch.float32 if h.itemsize == 4 else torch.float64, device="cpu")
     if call.dropout == 1:
         noise.zero_()
     else:
@@ -463,7 +463,7 @@ def _differentiable(call, x, hx, weights, noises, d_outputs, needed):
     return [next(gradients) if need else None for need in needed]
 
 
-class _Function(torch.autograd.Function):
+class _RNNFunction(torch.autograd.Function):
     """A whole call as one node of the autograd graph."""
 
     @staticmethod
@@ -486,7 +486,7 @@ class _Function(torch.autograd.Function):
             return (None,) * (1 + len(needed))
         if torch.is_grad_enabled() or not all(map(_is_plain, given)):
             return None, *_differentiable(call, x, hx, weights, noises, (d_output, d_h_n), needed)
-        layers = [layer.numpy() for layer in layers]
+        layers = [_array(h) for h in layers]
         gradients = _backward(call, x, hx, weights, layers, noises, d_output, d_h_n)
         return None, *(g if need else None for g, need in zip(gradients, needed, strict=True))
 

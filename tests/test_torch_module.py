@@ -141,7 +141,7 @@ def test_like_torch(seed, dtype):
     theirs, ours = pair(I, H, dtype=dtype, **options)
     arguments = inputs(case, dtype)
     expected, actual = run(theirs, case, *arguments), run(ours, case, *arguments)
-    assert node(actual) == "_FunctionBackward"
+    assert node(actual) == "_RNNFunctionBackward"
     assert_same(actual, expected, TOLERANCE[dtype])
     assert actual["output"].stride() == expected["output"].stride()
     with torch.no_grad():  # the way without a graph
@@ -182,7 +182,7 @@ def test_second_derivatives_like_torch(seed):
     theirs, ours = pair(I, H, dtype=torch.float64, **options)
     arguments = inputs(case, torch.float64)
     actual = run(ours, case, *arguments, create_graph=True)
-    assert node(actual) == "_FunctionBackward"
+    assert node(actual) == "_RNNFunctionBackward"
     assert_same(actual, run(theirs, case, *arguments, create_graph=True), 1e-11)
 
 
@@ -598,7 +598,7 @@ def test_functional_call_is_ours():
     ours, other = pyrnn.torch.RNN(3, 5), pyrnn.torch.RNN(3, 5)
     x = torch.ones(4, 2, 3)
     output, _ = torch.func.functional_call(ours, dict(other.named_parameters()), (x,))
-    assert output.grad_fn.name() == "_FunctionBackward"
+    assert output.grad_fn.name() == "_RNNFunctionBackward"
     assert torch.equal(output, other(x)[0])
     assert not torch.equal(output, ours(x)[0])
 
@@ -718,7 +718,7 @@ def test_weights_that_are_computed():
 
     theirs, ours = pair(3, 5)
     actual = results(ours)
-    assert actual[0].grad_fn.name() == "_FunctionBackward"
+    assert actual[0].grad_fn.name() == "_RNNFunctionBackward"
     torch.testing.assert_close(actual, results(theirs))
 
 
