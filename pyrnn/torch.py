@@ -50,8 +50,8 @@ class RNN(torch.nn.RNN):
     Warns
     -----
     UserWarning
-        Once for each reason why a call is left to `torch.nn.RNN`: tensors that are not on a CPU, not float32 or
-        float64, or of a subclass; autocast, tracing, scripting, forward-mode differentiation, `torch.func` transforms.
+        Once for each reason why a call is left to PyTorch's own operations: tensors that are not on a CPU, not float32
+        or float64, or of a subclass; autocast, tracing, scripting, forward-mode differentiation, `torch.func`.
 
     See Also
     --------
@@ -88,7 +88,7 @@ class RNN(torch.nn.RNN):
         data, batch_sizes, sorted_indices, unsorted_indices = input if packed else (input, None, None, None)
         weights = _weights(self)
         reason = _unsupported(data, hx, weights)
-        call = None if reason and reason != _TRANSFORMED else _call(self, data, batch_sizes, hx, weights)
+        call = None if reason and reason is not _TRANSFORMED else _call(self, data, batch_sizes, hx, weights)
         if reason is _WRONG and isinstance(input, torch.fx.Proxy):
             return _leaf_of_graph(self, input, hx)
         if reason and reason is not _WRONG:
@@ -232,16 +232,11 @@ def _call(module, data, batch_sizes, hx, weights):
 
 def _is_packed(batch_sizes, N):
     """Whether these can be the batch sizes of N rows: positive, none larger than the one before."""
-    if not isinstance(batch_sizes, torch.Tensor) or not batch_sizes.is_cpu or batch_sizes.dim() != 1:
+    a = batch_sizes
+    if type(a) is not torch.Tensor or not a.is_cpu or a.dtype is not torch.int64 or a.dim() != 1 or len(a) == 0:
         return False
-    sizes = batch_sizes.numpy()
-    return (
-        len(sizes) > 0
-        and sizes.dtype == np.int64
-        and sizes[-1] > 0
-        and sizes.sum() == N
-        and np.all(np.diff(sizes) <= 0)
-    )
+    sizes = a.numpy()
+    return sizes[-1] > 0 and sizes.sum() == N and (sizes[1:] <= sizes[:-1]).all()
 
 
 # ---- Tensors and arrays ---------------------------------------------------------------------------------------------
@@ -260,7 +255,7 @@ def _time_first(call, a):
         return a[:, np.newaxis] if call.batch_axis is None else a if call.batch_axis == 1 else a.transpose(1, 0, 2)
     if call.exists is None:
         return a.reshape(len(call.batch_sizes), -1, a.shape[1])
-    padded = np.zeros((*call.exists.shape, a.shape[1]), a.dtype)
+    padded = np.empty((*call.exists.shape, a.shape[1]), a.dtype)
     padded[call.exists] = a
     return padded
 

@@ -461,6 +461,8 @@ CALLS = {
     "packed, too few rows": (packed_as(torch.ones(2, 3), 2, 1),),
     "packed, growing": (packed_as(torch.ones(3, 3), 1, 2),),
     "packed, h0 of another batch": (packed_as(torch.ones(3, 3), 2, 1), torch.ones(1, 3, 5)),
+    "packed, sizes as floats": (sequences.PackedSequence(torch.ones(3, 3), torch.tensor([2.0, 1.0])),),
+    "packed, nothing": (packed_as(torch.ones(0, 3), 0),),
     "packed, float64": (packed_as(torch.ones(3, 3, dtype=torch.float64), 2, 1),),
 }
 
@@ -750,6 +752,78 @@ def test_nothing_is_copied(monkeypatch, batch_first):
     assert not np.shares_memory(h, output.detach().numpy())
 
 
+LAYOUTS = {
+    "steps in the last axis": lambda *shape: torch.randn(*shape[:-1], 2 * shape[-1])[..., ::2],
+    "axes in another order": lambda *shape: torch.randn(shape[::-1]).permute(*range(len(shape))[::-1]),
+    "the same for all sequences": lambda *shape: torch.randn(*shape[:-2], 1, shape[-1]).expand(shape),
+    "the same number everywhere": lambda *shape: torch.randn(()).expand(shape),
+    "part of a larger one": lambda *shape: torch.randn([n + 2 for n in shape])[tuple(slice(1, -1) for _ in shape)],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_layouts(layout):
+    """Of x, h0 and every parameter."""
+    results = []
+    for module in pair(3, 5, 2, bidirectional=True):
+        torch.manual_seed(0)
+        for name, p in list(module.named_parameters()):
+            setattr(module, name, torch.nn.Parameter(0.3 * layout(1, *p.shape)[0]))
+        x, h0 = layout(4, 2, 3).requires_grad_(), layout(4, 2, 5).requires_grad_()
+        output, h_n = module(x, h0)
+        loss = (output**2).sum() + h_n.sum()
+        results.append((output, h_n, *torch.autograd.grad(loss, [x, h0, *module.parameters()])))
+    assert results[1][0].grad_fn.name() == "_RNNFunctionBackward"
+    torch.testing.assert_close(*results)
+
+
+def test_one_parameter_in_two_places():
+    results = []
+    for module in pair(3, 5, bidirectional=True):
+        module.weight_hh_l0_reverse = module.weight_hh_l0
+        module(torch.ones(4, 2, 3))[0].sum().backward()
+        results.append([p.grad for p in module.parameters()])
+    assert len(results[1]) == 7
+    torch.testing.assert_close(*results)
+
+
+def test_another_default_device_and_dtype():
+    ours = pyrnn.torch.RNN(3, 5, 2, dropout=0.5)
+    before = torch.get_default_dtype()
+    x = torch.ones(4, 2, 3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            output, h_n = ours(x)
+            output.sum().backward()
+    finally:
+        torch.set_default_dtype(before)
+    for result in (output, h_n, *(p.grad for p in ours.parameters())):
+        assert result.is_cpu
+        assert result.dtype == torch.float32
+
+
+@pytest.mark.parametrize("hooks", [torch.autograd.graph.save_on_cpu, torch.autograd.detect_anomaly])
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+def test_hooks_of_autograd(hooks):
+    results = []
+    for module in pair(3, 5, 2):
+        with hooks():
+            module(torch.ones(4, 2, 3))[0].sum().backward()
+        results.append([p.grad for p in module.parameters()])
+    torch.testing.assert_close(*results)
+
+
+def test_hooks_of_the_module():
+    ours = pyrnn.torch.RNN(3, 5)
+    seen = []
+    ours.register_forward_pre_hook(lambda module, arguments: seen.append("before"))
+    ours.register_forward_hook(lambda module, arguments, results: seen.append("after"))
+    ours.register_full_backward_hook(lambda module, below, above: seen.append("backward"))
+    ours(torch.ones(4, 2, 3, requires_grad=True))[0].sum().backward()
+    assert seen == ["before", "after", "backward"]
+
+
 def test_torch_says_how_many_threads(monkeypatch):
     seen = []
     monkeypatch.setattr(pyrnn, "forward", lambda *a, _f=pyrnn.forward, **o: seen.append(o["n_threads"]) or _f(*a, **o))
@@ -790,7 +864,7 @@ def train(whose, processes, meeting):
         environment["GLOO_SOCKET_IFNAME"] = "lo"
     workers = [
         subprocess.Popen(
-            [sys.executable, "-P", str(script), whose, str(processes), str(rank), str(meeting)],
+            [sys.executable, "-P", str(script), whose, str(processes), str(rank), meeting.as_uri()],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,6 +1,7 @@
 """Trains a small network on one process or several; tests/test_torch_module.py runs it.
 
-Arguments: ours or theirs, the number of processes, the number of this one, a file where they meet. Prints the losses.
+Arguments: ours or theirs, the number of processes, the number of this one, the address of a file where they meet.
+Prints the losses.
 """
 
 import json
@@ -36,7 +37,7 @@ def main(whose, processes, rank, meeting):
     torch.set_num_threads(1)
     model = Network(pyrnn.torch.RNN if whose == "ours" else torch.nn.RNN)
     if processes > 1:
-        torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", world_size=processes, rank=rank)
+        torch.distributed.init_process_group("gloo", init_method=meeting, world_size=processes, rank=rank)
         model = DistributedDataParallel(model)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
