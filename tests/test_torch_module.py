@@ -197,6 +197,14 @@ def test_small_sizes(T, B):
     assert all(p.grad.isfinite().all() for p in ours.parameters())
 
 
+def test_packed_without_sequences():
+    theirs, ours = pair(3, 5)
+    packed = sequences.PackedSequence(torch.ones(0, 3), torch.tensor([0]))
+    (expected, expected_h), (actual, actual_h) = theirs(packed), ours(packed)
+    assert actual.data.shape == expected.data.shape
+    assert actual_h.shape == expected_h.shape
+
+
 def test_nan_stays_where_it_belongs():
     theirs, ours = pair(3, 5)
     x = torch.randn(6, 4, 3)
@@ -462,7 +470,6 @@ CALLS = {
     "packed, growing": (packed_as(torch.ones(3, 3), 1, 2),),
     "packed, h0 of another batch": (packed_as(torch.ones(3, 3), 2, 1), torch.ones(1, 3, 5)),
     "packed, sizes as floats": (sequences.PackedSequence(torch.ones(3, 3), torch.tensor([2.0, 1.0])),),
-    "packed, nothing": (packed_as(torch.ones(0, 3), 0),),
     "packed, float64": (packed_as(torch.ones(3, 3, dtype=torch.float64), 2, 1),),
 }
 
