@@ -227,3 +227,16 @@ def test_read_bandwidth_of_wrong_arguments():
         _kernels.read_bandwidth(7, np.float64)
     with pytest.raises(TypeError, match="dtype must be float32 or float64, got int32"):
         _kernels.read_bandwidth(64, np.int32)
+
+
+def test_torch_module():
+    pytest.importorskip("torch")
+    script = RUN.with_name("torch_module.py")
+    command = [sys.executable, "-P", script, "--hidden", "4,5", "--batch", "2", "--seconds", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 0, done.stderr
+    _, *cells, last = done.stdout.splitlines()
+    ratios = [float(cell.split()[-1]) for cell in cells]
+    assert len(ratios) == 4
+    assert last.endswith(f"least {min(ratios):.2f}")
+    assert float(last.split()[2].strip(",")) == pytest.approx(np.prod(ratios) ** 0.25, abs=0.02)

@@ -15,10 +15,13 @@ ROOT = Path(__file__).parent.parent
 MODULES = [m.name for m in pkgutil.iter_modules(pyrnn.__path__) if m.name != "__main__"]
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/bptt.md", "docs/constraints.md", "docs/gradient-hygiene.md", "docs/profiling.md"]
-)
+PAGES = ["bptt.md", "constraints.md", "gradient-hygiene.md", "profiling.md", "torch.md"]
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}" for name in PAGES)])
 def test_page(page):
+    if page == "docs/torch.md":
+        pytest.importorskip("torch")
     results = doctest.testfile(str(ROOT / page), module_relative=False, encoding="utf-8")
     assert results.attempted > 0
     assert results.failed == 0
@@ -26,6 +29,8 @@ def test_page(page):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
+    if name == "torch":
+        pytest.importorskip("torch")
     module = importlib.import_module(f"pyrnn.{name}")
     assert doctest.testmod(module).failed == 0
 

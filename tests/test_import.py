@@ -24,7 +24,9 @@ def test_optional_packages_are_not_loaded(loaded, name):
     assert not [module for module in loaded if module.split(".")[0] == name]
 
 
-@pytest.mark.parametrize("name", ["pyrnn.plotting", "pyrnn.sunspots", "pyrnn.__main__", "pyrnn.reference"])
+@pytest.mark.parametrize(
+    "name", ["pyrnn.plotting", "pyrnn.sunspots", "pyrnn.__main__", "pyrnn.reference", "pyrnn.torch"]
+)
 def test_own_modules_that_nobody_asked_for_are_not_loaded(loaded, name):
     assert name not in loaded
 
