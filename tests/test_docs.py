@@ -16,7 +16,7 @@ MODULES = [m.name for m in pkgutil.iter_modules(pyrnn.__path__) if m.name != "__
 NEEDS = {"onnx": "onnx", "keras": "h5py", "safetensors": "safetensors"}  # what the examples of a bridge import
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/bptt.md", "docs/profiling.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/bptt.md", "docs/profiling.md", "docs/files.md"])
 def test_page(page):
     results = doctest.testfile(str(ROOT / page), module_relative=False, encoding="utf-8")
     assert results.attempted > 0
