@@ -75,8 +75,8 @@ class Graph:
         if any(map(_contains_rnn, bodies)):
             raise ValueError("model must have its RNN nodes in the main graph, got one in a subgraph or a function")
         if not self.rnns:
-            kinds = sorted({node.op_type for node in model.graph.node}) or ["no nodes"]
-            raise ValueError(f"model must have an RNN node, got {', '.join(kinds[:12])}")
+            kinds = {node.op_type for node in model.graph.node}
+            raise ValueError(f"model must have an RNN node, got {_listed(kinds) or 'no nodes'}")
 
     def maker(self, name):
         """The node that a value comes from, or None."""
@@ -134,6 +134,11 @@ class Graph:
         return False
 
 
+def _listed(names):
+    """Names of a file for a message: text, or bytes where a damaged file has no text there."""
+    return ", ".join(sorted(map(str, names))[:12])
+
+
 def _subgraphs(node):
     for a in node.attribute:
         yield from a.graphs
@@ -165,7 +170,7 @@ def rnn_fields(graph, number):
     where = f"RNN node {node.name!r}"
     value = lambda name, kind, default=None: attribute(graph.onnx, node, name, kind, default)
     if unknown := {a.name for a in node.attribute} - _ATTRIBUTES:
-        raise ValueError(f"{where} must have attributes of the operator RNN, got {', '.join(sorted(unknown))}")
+        raise ValueError(f"{where} must have attributes of the operator RNN, got {_listed(unknown)}")
     clip = value("clip", "FLOAT")
     if clip is not None:
         raise ValueError(f"{where} must have no clip, which pyrnn has not, got {clip}")
@@ -245,7 +250,10 @@ def _source(graph, node):
     if below is None or name != below.output[0]:
         return None
     directions = 2 if attribute(graph.onnx, below, "direction", "STRING", "forward") == "bidirectional" else 1
-    width = directions * attribute(graph.onnx, below, "hidden_size", "INT", 0)
+    W = graph.array(below.input[1]) if len(below.input) > 1 else None
+    if W is None or W.ndim != 3:
+        return None
+    width = directions * W.shape[1]
     axes = ["B", "T", "D", "H"] if attribute(graph.onnx, below, "layout", "INT", 0) else ["T", "D", "B", "H"]
     for step in reversed(between):
         axes = _after(graph, step, axes, directions, width)
@@ -272,6 +280,6 @@ def _after(graph, step, axes, directions, width):
         if second is None or second.shape != (3,) or axes[2:] != ["D", "H"] or value("allowzero", "INT", 0):
             return None
         kept, last = [int(n) for n in second[:2]], int(second[2])  # 0 keeps an axis, -1 takes what is left
-        sure = (kept == [0, 0] and last in (-1, width)) or (sorted(kept) == [-1, 0] and last == width > 0)
+        sure = kept == [0, 0] or (sorted(kept) == [-1, 0] and last == width)
         return [*axes[:2], "DH"] if sure else None
     return axes  # Identity, Dropout

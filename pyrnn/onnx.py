@@ -263,7 +263,10 @@ def from_onnx(model):
     -----
     Weights of half precision become float32, which holds them. Values of activation_alpha and activation_beta are read
     as ONNX Runtime reads them, in the order of the functions that take one. Affine and ScaledTanh without their alpha
-    are refused: the standard's default is 1, ONNX Runtime's 0.
+    are refused: ONNX Runtime takes 0, the standard has 1 for Affine.
+
+    PyTorch's exporter writes RNN nodes with ``dynamo=False`` only; its newer one unrolls the network for one length.
+    `to_onnx` takes the state_dict instead.
 
     Examples
     --------

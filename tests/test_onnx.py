@@ -235,6 +235,33 @@ def test_weights_of_nodes(how):
     np.testing.assert_allclose(run_onnx_rnn(node, x).Y, run(model, {"X": x})[0], rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("value", [0.0, None, 0.5])
+@pytest.mark.parametrize("operator", ["ConstantOfShape", "Expand"])
+def test_initial_states_of_the_shape_of_the_batch(operator, value):
+    """Zeros are seen as zeros; anything else must be given."""
+    rng = np.random.default_rng(0)
+    make, tensor = onnx.helper.make_node, onnx.helper.make_tensor
+    arrays = weights(rng) | {"one": np.array([1]), "three": np.array([3]), "at": np.array([1])}
+    nodes = [make("Shape", ["X"], ["shape"]), make("Gather", ["shape", "at"], ["batch"])]
+    nodes.append(make("Concat", ["one", "batch", "three"], ["start"], axis=0))
+    if operator == "Expand":
+        arrays["value"] = np.array([value or 0], np.float32)
+        nodes.append(make("Expand", ["value", "start"], ["h"]))
+    else:
+        values = {} if value is None else {"value": tensor("v", onnx.TensorProto.FLOAT, [1], [value])}
+        nodes.append(make("ConstantOfShape", ["start"], ["h"], **values))
+    nodes += [make("Identity", ["h"], ["h0"]), make("RNN", ["X", "W", "R", "B", "", "h0"], ["Y", "Y_h"], hidden_size=3)]
+    model = model_of(nodes, {"X": (np.float32, [None, None, 2])}, ["Y", "Y_h"], arrays)
+    x = rng.normal(size=(4, 2, 2)).astype(np.float32)
+    (read,) = from_onnx(model)
+    if value:
+        assert read.inputs["initial_h"] == "h0"
+        with pytest.raises(ValueError, match="initial_h must be given"):
+            run_onnx_rnn(read, x)
+    start = np.full((1, 2, 3), value, np.float32) if value else None
+    np.testing.assert_allclose(run_onnx_rnn(read, x, None, start).Y, run(model, {"X": x})[0], rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("dtype", ["FLOAT16", "BFLOAT16", "DOUBLE"])
 def test_dtypes_of_weights(dtype):
     rng = np.random.default_rng(0)
@@ -447,6 +474,26 @@ APART = {
     ),
     "arithmetic": ([node("Squeeze", ["Y", "s"], ["a"]), node("Relu", ["a"], ["Z"])], {"s": np.array([1])}, {}),
     "layout forgotten": ([node("Squeeze", ["Y", "s"], ["Z"])], {"s": np.array([2])}, {"layouts": (1, 0)}),
+    "units of both directions mixed": (
+        [node("Transpose", ["Y"], ["a"], perm=[0, 2, 3, 1]), node("Reshape", ["a", "s"], ["Z"])],
+        {"s": np.array([0, 0, -1])},
+        {"D": 2},
+    ),
+    "directions as sequences": (
+        [node("Transpose", ["Y"], ["a"], perm=[0, 2, 1, 3]), node("Reshape", ["a", "s"], ["Z"])],
+        {"s": np.array([0, -1, 3])},
+        {"D": 2, "last": 3},
+    ),
+    "no zeros in shapes": (
+        [node("Transpose", ["Y"], ["a"], perm=[0, 2, 1, 3]), node("Reshape", ["a", "s"], ["Z"], allowzero=1)],
+        {"s": np.array([0, 0, 6])},
+        {"D": 2},
+    ),
+    "dropout at work": (
+        [node("Squeeze", ["Y", "s"], ["a"]), node("Dropout", ["a", "r", "t"], ["Z"])],
+        {"s": np.array([1]), "r": np.array(0.5, np.float32), "t": np.array(True)},
+        {},
+    ),
     "the input itself": ([node("Identity", ["X"], ["Z"])], {}, {"last": 2}),
 }
 
@@ -534,6 +581,13 @@ def test_graphs_without_an_rnn(tmp_path):
         from_onnx(onnx.ModelProto())
 
 
+def test_sparse_weights():
+    model = one_node(weights(np.random.default_rng(0)))
+    model.graph.sparse_initializer.add()
+    with pytest.raises(ValueError, match="sparse"):
+        from_onnx(model)
+
+
 def test_files(tmp_path):
     model = one_node(weights(np.random.default_rng(0)))
     path = tmp_path / "model.onnx"
@@ -559,6 +613,24 @@ def test_damaged_constants():
     model.graph.initializer[0].dims[:] = [1, 2**40, 2**40]
     with pytest.raises(ValueError, match="readable constant 'W'"):
         from_onnx(model)
+
+
+def test_flipped_bits(tmp_path):
+    """Anything may stand in a file, text that is no UTF-8 too: an error of ours, or a network."""
+    rng, path = np.random.default_rng(0), tmp_path / "model.onnx"
+    state_dict = random_state_dict(rng, 2, True, True, 2, 3)
+    content = to_onnx(state_dict, layout=1, initial_h=True, sequence_lens=True).SerializeToString()
+    errors = 0
+    for _ in range(1500):
+        damaged = bytearray(content)
+        for at in rng.integers(len(content), size=rng.integers(1, 4)):
+            damaged[at] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            to_state_dict(from_onnx(path))
+        except ValueError:
+            errors += 1
+    assert 300 < errors < 1500
 
 
 def test_a_graph_in_a_circle():
