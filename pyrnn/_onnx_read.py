@@ -94,10 +94,17 @@ class Graph:
                 return None
             needed.add(self.makers[value])
             names.extend(node.input)
+        nodes = [self.nodes[i] for i in sorted(needed)]
+        tensors = [a.t for node in nodes for a in node.attribute if a.HasField("t")]
+        tensors += [self.initializers[value] for node in nodes for value in node.input if value in self.initializers]
+        for tensor in [*tensors, *([self.initializers[name]] if name in self.initializers else [])]:
+            # onnx.load fetches such data; to_array would too, from the current folder, and write to the model
+            if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
+                raise ValueError(f"model must have its data in it, got {name!r} in another file: use onnx.load")
         try:
             if name in self.initializers:
                 return self.onnx.numpy_helper.to_array(self.initializers[name])
-            return self._compute([self.nodes[i] for i in sorted(needed)], name)
+            return self._compute(nodes, name)
         except Exception as error:  # of every kind, from protobuf, NumPy and onnx: the file is at fault
             raise ValueError(f"model must have a readable constant {name!r}: {error}") from error
 

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +43,7 @@ class OnnxRNN:
     layout : {0, 1}
         0: time first. 1: batch first.
     name : str
-    inputs : mapping of str to str
+    inputs : dict of str to str
         What of ``X``, ``sequence_lens`` and ``initial_h`` comes at run time, and what it is called in the model.
     number : int, optional
         Which of the model's RNN nodes it is, from 0.
@@ -96,7 +95,7 @@ class OnnxRNN:
             raise TypeError(f"sequence_lens must be integers of shape (B,), got {lengths.dtype} {lengths.shape}")
         for name, a in (("W", W), ("R", R), ("B", B), ("initial_h", initial_h), ("sequence_lens", lengths)):
             object.__setattr__(self, name, a)
-        object.__setattr__(self, "inputs", MappingProxyType(dict(self.inputs)))
+        object.__setattr__(self, "inputs", dict(self.inputs))
 
     @property
     def input_size(self):

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 
@@ -21,7 +20,7 @@ class Description:
 
     Parameters
     ----------
-    state_dict : mapping of str to ndarray
+    state_dict : dict of str to ndarray
         ``weight_ih_l0`` (H, I), ``weight_hh_l0`` (H, H), ``bias_ih_l0`` and ``bias_hh_l0`` (H,), the same with
         ``_reverse`` for the second direction, and so on with ``l1``, whose input has the H or 2 H units below it.
     input_size, hidden_size, num_layers : int
@@ -31,7 +30,7 @@ class Description:
         float32 or float64, of all arrays.
     """
 
-    state_dict: Mapping
+    state_dict: dict
     input_size: int
     hidden_size: int
     num_layers: int
@@ -147,7 +146,7 @@ def describe(state_dict, *, prefix=None, nonlinearity="tanh"):
             shape = (H, I if number == "0" else len(directions) * H)
         _checks.check_shape(name, a, shape, _FIRST, arrays[_FIRST])
     return Description(
-        state_dict=MappingProxyType(arrays),
+        state_dict=arrays,
         input_size=I,
         hidden_size=H,
         num_layers=layers,

@@ -9,7 +9,7 @@ _Nonlinearity = Literal["tanh", "relu", "identity"]
 
 @dataclass(frozen=True, eq=False)
 class Description:
-    state_dict: Mapping[str, NDArray]
+    state_dict: dict[str, NDArray]
     input_size: int
     hidden_size: int
     num_layers: int

@@ -1,6 +1,8 @@
 """ONNX models in and out, against ONNX Runtime and against models that PyTorch exports."""
 
+import copy
 import itertools
+import pickle
 import subprocess
 import sys
 
@@ -149,7 +151,10 @@ def test_layout_1_against_the_reference_of_onnx():
     rng = np.random.default_rng(1)
     x, start = rng.normal(size=(3, 5, 3)).astype(np.float32), rng.normal(size=(3, 1, 4)).astype(np.float32)
     model = one_node(weights(rng, 1, 4, 3), optional=["initial_h"], layout=1)
-    Y_h = ReferenceEvaluator(model).run(["Y_h"], {"X": x, "initial_h": start})[0]
+    try:
+        Y_h = ReferenceEvaluator(model).run(["Y_h"], {"X": x, "initial_h": start})[0]
+    except ValueError:
+        pytest.skip("the reference of this onnx has no initial_h with layout 1, as that of 1.16")
     (node,) = from_onnx(model)
     np.testing.assert_allclose(run_onnx_rnn(node, x, None, start).Y_h.reshape(3, 4), Y_h.reshape(3, 4), atol=TOLERANCE)
 
@@ -282,6 +287,17 @@ def test_float64_node():
     node = OnnxRNN(**weights(rng, dtype=np.float64))
     x = rng.normal(size=(4, 2, 2))
     np.testing.assert_array_equal(run_onnx_rnn(node, x).Y[:, 0], pyrnn.forward(x, *node.weights()))
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))])
+def test_copies(again):
+    inputs = {"sequence_lens": "lengths"}
+    node = OnnxRNN(**weights(np.random.default_rng(0)), inputs=inputs)
+    inputs.clear()
+    other = again(node)
+    assert other.inputs == node.inputs == {"sequence_lens": "lengths"}
+    x = np.ones((3, 2, 2), np.float32)
+    np.testing.assert_array_equal(run_onnx_rnn(other, x, [2, 3]).Y, run_onnx_rnn(node, x, [2, 3]).Y)
 
 
 @pytest.mark.parametrize(("T", "batch"), [(0, 2), (3, 0), (0, 0)])
@@ -579,6 +595,21 @@ def test_graphs_without_an_rnn(tmp_path):
         from_onnx(model)
     with pytest.raises(ValueError, match="no nodes"):
         from_onnx(onnx.ModelProto())
+
+
+def test_weights_in_another_file(tmp_path, monkeypatch):
+    model = one_node(weights(np.random.default_rng(0)))
+    content = model.SerializeToString()
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    model.ParseFromString(content)
+    for ours, original in zip(from_onnx(tmp_path / "m.onnx"), from_onnx(model), strict=True):
+        np.testing.assert_array_equal(ours.W, original.W)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"must have its data in it, got 'W' in another file: use onnx\.load"):
+        from_onnx(onnx.load("m.onnx", load_external_data=False))
+    (tmp_path / "weights").unlink()
+    with pytest.raises((OSError, ValueError)):
+        from_onnx(tmp_path / "m.onnx")
 
 
 def test_sparse_weights():

@@ -1,5 +1,8 @@
 """What a dictionary of arrays under PyTorch's names says about the network."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -58,15 +61,23 @@ def test_layer_is_what_forward_takes():
         describe(arrays()).layer(0, reverse=True)
 
 
-def test_arrays_are_not_copied_and_cannot_be_exchanged():
+def test_arrays_are_not_copied():
     a = arrays()
     network = describe(a)
     for name, v in a.items():
         assert network.state_dict[name] is v
-    with pytest.raises(TypeError):
-        network.state_dict["weight_ih_l0"] = 0
+    assert network.state_dict is not a
     with pytest.raises(AttributeError):
         network.bias = False
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))])
+def test_copies(again):
+    network = describe(arrays(), nonlinearity="relu")
+    other = again(network)
+    assert (other.config, other.dtype) == (network.config, network.dtype)
+    for name, v in network.state_dict.items():
+        np.testing.assert_array_equal(other.state_dict[name], v)
 
 
 def test_dtypes_promote():
