@@ -30,9 +30,14 @@ def layers_in(h5py, path, activation):
     os.stat(path)  # zipfile and h5py have errors of their own for missing files
     if not zipfile.is_zipfile(path):
         with _opened(h5py, path, path) as file:
-            if "layer_names" in file.attrs or "model_weights" in file:
-                raise ValueError(f"{path} must be a file of Keras 3, got the older HDF5 layout: save it as .keras")
-            yield from _without_config(h5py, file, activation or "tanh")
+            if "layer_names" in file.attrs:
+                raise ValueError("weights of the older HDF5 layout must come with their model, of model.save")
+            if "model_config" not in file.attrs:
+                yield from _without_config(h5py, file, activation or "tanh")
+            elif activation is None:
+                yield from _of_older_model(h5py, file)
+            else:
+                raise ValueError(f"activation must be None for a whole model, which says it itself, got {activation!r}")
         return
     if activation is not None:
         raise ValueError(f"activation must be None for a .keras file, which says it itself, got {activation!r}")
@@ -83,7 +88,7 @@ def _of_model(h5py, file, config, group, prefix):
     counts = {}
     for layer in _get(_get(config, "config", dict), "layers", list):
         if not isinstance(layer, dict):
-            raise ValueError(f"config.json must have layers with a class_name, got {layer!r:.60}")
+            raise ValueError(f"its configuration must have layers with a class_name, got {layer!r:.60}")
         named = layer.get("class_name")
         if not isinstance(named, str) or named not in _GROUPS:
             continue
@@ -94,7 +99,7 @@ def _of_model(h5py, file, config, group, prefix):
         name = prefix + _get(_get(layer, "config", dict), "name", str)
         if kind in ("Sequential", "Functional"):
             yield from _of_model(h5py, file, layer, place + "/", name + "/")
-        elif kind and (fields := _of_layer(h5py, file, layer, place, name)) is not None:
+        elif kind and (fields := _of_layer(layer, name, _reader(h5py, file, place))) is not None:
             _check_name(h5py, file, place, name.removeprefix(prefix))
             yield name, fields
 
@@ -106,8 +111,13 @@ def _kind(layer):
     return layer["class_name"] if isinstance(layer.get("class_name"), str) else None
 
 
-def _of_layer(h5py, file, layer, place, name):
-    """The fields of one layer, or None if its cell is another one."""
+def _reader(h5py, file, place):
+    """A function that reads the arrays of a layer at this place, or of one of its directions."""
+    return lambda way, use_bias: _arrays(h5py, file, f"{place}/{way}cell/vars", use_bias)
+
+
+def _of_layer(layer, name, read, way=""):
+    """The fields of one layer, or None if its cell is another one; read: gives its arrays."""
     kind, config = _kind(layer), _get(layer, "config", dict)
     if kind == "Bidirectional":
         pair = [config.get("layer"), config.get("backward_layer")]
@@ -118,7 +128,7 @@ def _of_layer(h5py, file, layer, place, name):
         for one, where in zip(pair, ("forward_layer", "backward_layer"), strict=True):
             if _kind(one) not in ("SimpleRNN", "RNN"):
                 return None
-            fields.append(_of_layer(h5py, file, one, f"{place}/{where}", name))
+            fields.append(_of_layer(one, name, read, f"{where}/"))
         if None in fields:
             return None
         return fields[0] | {"backward": fields[1], "merge_mode": config.get("merge_mode", "concat")}
@@ -132,16 +142,62 @@ def _of_layer(h5py, file, layer, place, name):
     if not (activation is None or isinstance(activation, str)) or activation not in ACTIVATIONS:
         raise ValueError(f"{name}: activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {activation!r}")
     fields = {flag: config.get(flag, False) for flag in _FLAGS}
-    fields |= _arrays(h5py, file, f"{place}/cell/vars", bool(cell.get("use_bias", True)))
+    fields |= read(way, bool(cell.get("use_bias", True)))
     if fields["kernel"].shape[1:] != (cell.get("units"),):
         raise ValueError(f"{name}: kernel must have {cell.get('units')} columns, got shape {fields['kernel'].shape}")
     return fields | {"nonlinearity": ACTIVATIONS[activation]}
 
 
+def _of_older_model(h5py, file):
+    """The layers of a whole model in HDF5, as Keras 2 saves it: the configuration is text beside the weights."""
+    try:
+        config = json.loads(file.attrs["model_config"])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"model_config must be JSON: {error}") from None
+    for layer in _get(_get(config, "config", dict), "layers", list):
+        layer = _of_keras(layer)
+        kind = _kind(layer)
+        if kind in ("Sequential", "Functional", "Model"):
+            raise ValueError("a model within a model must come as .keras, got the older HDF5 layout")
+        if kind in _GROUPS:
+            name = _get(_get(layer, "config", dict), "name", str)
+            fields = _of_layer(layer, name, _older_reader(h5py, file, name))
+            if fields is not None:
+                yield name, fields
+
+
+def _of_keras(layer):
+    """Say that a layer and those in it are Keras's own: here users' classes have other names, ``package>Name``."""
+    if not isinstance(layer, dict):
+        return layer
+    config = layer.get("config")
+    if isinstance(config, dict):
+        inner = {key: _of_keras(config[key]) for key in ("layer", "backward_layer", "cell") if key in config}
+        config = config | inner
+    return layer | {"module": "keras", "config": config}
+
+
+def _older_reader(h5py, file, name):
+    """As `_reader`: the arrays of a layer are listed in Keras's order, both directions in one list."""
+
+    def read(way, use_bias):
+        group = _child(h5py, file, f"model_weights/{name}")
+        names = [] if group is None else group.attrs.get("weight_names", [])
+        names = [text.decode() if isinstance(text, bytes) else str(text) for text in names]
+        count = 2 + use_bias
+        if len(names) != count * (2 if way else 1):
+            raise ValueError(f"{name} must have {count} arrays for each direction, got {', '.join(names) or 'none'}")
+        names = names[count:] if way == "backward_layer/" else names[:count]
+        fields = ("kernel", "recurrent_kernel", "bias")
+        return {field: _array(h5py, group, at) for field, at in zip(fields, names, strict=False)}
+
+    return read
+
+
 def _get(config, key, kind):
-    value = config.get(key)
+    value = config.get(key) if isinstance(config, dict) else None
     if not isinstance(value, kind):
-        raise ValueError(f"config.json must have {key} of type {kind.__name__}, got {value!r:.60}")
+        raise ValueError(f"its configuration must have {key} of type {kind.__name__}, got {value!r:.60}")
     return value
 
 

@@ -267,15 +267,16 @@ def to_state_dict(layers):
 
 
 def load_keras(path, *, activation=None):
-    """Read the SimpleRNN layers of a file that Keras 3 has saved.
+    """Read the SimpleRNN layers of a file that Keras has saved.
 
     Parameters
     ----------
     path : path-like
-        ``.keras`` of ``model.save``: a Sequential or functional model, others in it. ``.weights.h5`` of
-        ``model.save_weights``, which has arrays only.
+        ``.keras`` of ``model.save``: a Sequential or functional model, others in it. ``.h5`` of ``model.save``, of
+        Keras 2 and 3: the same without others in it. ``.weights.h5`` of ``model.save_weights`` in Keras 3, which has
+        arrays only.
     activation : {"tanh", "relu", "linear"}, optional
-        Of the layers in a ``.weights.h5``; None for tanh. A ``.keras`` file says it itself.
+        Of the layers in a ``.weights.h5``; None for tanh. The others say it themselves.
 
     Returns
     -------

@@ -1,5 +1,6 @@
 """SimpleRNN weights, files and masks, against Keras where it is installed, and against damaged files."""
 
+import dataclasses
 import importlib.util
 import io
 import json
@@ -280,10 +281,66 @@ def test_bfloat16(h5py, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_older_layout(keras, h5py, tmp_path):
-    model = keras.Sequential([keras.Input((None, 3)), keras.layers.SimpleRNN(4)])
-    model.save(tmp_path / "m.h5")
-    with pytest.raises(ValueError, match="must be a file of Keras 3, got the older HDF5 layout"):
+    plain, outer, many = models(keras)
+    for model in (plain, many):
+        drawn(model, np.random.default_rng(0)).save(tmp_path / "m.h5")
+        model.save(tmp_path / "m.keras")
+        older, newer = load_keras(tmp_path / "m.h5"), load_keras(tmp_path / "m.keras")
+        assert list(older) == list(newer)
+        for a, b in zip(older.values(), newer.values(), strict=True):
+            for one, other in ((a, b), (a.backward, b.backward)):
+                if one is None:
+                    assert other is None
+                    continue
+                for field in dataclasses.fields(one):
+                    if field.name != "backward":
+                        np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
+    outer.save(tmp_path / "m.h5")
+    with pytest.raises(ValueError, match="a model within a model"):
         load_keras(tmp_path / "m.h5")
+
+
+def older_file(h5py, path, config, weights, names=("a/kernel:0", "a/recurrent_kernel:0", "a/bias:0")):
+    """As Keras 2 writes it: names as bytes, no module in the configuration."""
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = config if isinstance(config, bytes | str) else json.dumps(config)
+        group = file.create_group("model_weights/r")
+        group.attrs["weight_names"] = [name.encode() for name in names]
+        for name, a in zip(names, weights, strict=False):
+            group[name] = a
+    return path
+
+
+def older_config(*layers):
+    return {"class_name": "Sequential", "config": {"name": "m", "layers": list(layers)}}
+
+
+def test_older_layout_without_keras(h5py, tmp_path):
+    weights, path = arrays(np.random.default_rng(0)), tmp_path / "m.h5"
+    layer = {"class_name": "SimpleRNN", "config": {"name": "r", "units": 4, "activation": "relu", "use_bias": True}}
+    older_file(h5py, path, older_config({"class_name": "Dense"}, layer), weights)
+    read = load_keras(path)["r"]
+    assert (read.nonlinearity, read.return_sequences) == ("relu", False)
+    for a, e in zip((read.kernel, read.recurrent_kernel, read.bias), weights, strict=True):
+        np.testing.assert_array_equal(a, e)
+    with pytest.raises(ValueError, match="activation must be None for a whole model"):
+        load_keras(path, activation="tanh")
+    older_file(h5py, path, older_config(layer), weights, ("a", "b"))
+    with pytest.raises(ValueError, match="r must have 3 arrays for each direction, got a, b"):
+        load_keras(path)
+    older_file(h5py, path, older_config(layer), weights[:1])
+    with pytest.raises(ValueError, match="must be an array, got NoneType"):
+        load_keras(path)
+    older_file(h5py, path, older_config(layer | {"class_name": "mine>SimpleRNN"}), weights)
+    with pytest.raises(ValueError, match="must have a SimpleRNN layer, got none"):
+        load_keras(path)
+    for config, message in (("{", "JSON"), ("[]", "config of type dict"), (older_config(3), "got none")):
+        with pytest.raises(ValueError, match=message):
+            load_keras(older_file(h5py, path, config, weights))
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [b"r"]
+    with pytest.raises(ValueError, match="must come with their model"):
+        load_keras(path)
 
 
 def weights_file(h5py, path, weights, group="layers/simple_rnn/cell/vars"):
