@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import pyrnn
+from pyrnn import _keras_files
 from pyrnn.keras import KerasRNN, from_keras, load_keras, run_keras_rnn, to_keras, to_state_dict
 from pyrnn.state_dict import describe
 
@@ -360,9 +361,11 @@ def simple_rnn(**changes):
     return {"module": "keras.layers", "class_name": "SimpleRNN", "config": config}
 
 
-def archive(h5py, path, config, weights, members=("config.json", "model.weights.h5")):
+def archive(h5py, path, config, weights, members=("config.json", "model.weights.h5"), name="r"):
     data = io.BytesIO()
     weights_file(h5py, data, weights)
+    with h5py.File(data, "r+") as file:
+        file.create_group("layers/simple_rnn/vars").attrs["name"] = name
     contents = [config if isinstance(config, bytes) else json.dumps(config).encode(), data.getvalue()]
     with zipfile.ZipFile(path, "w") as file:
         for name, content in zip(members, contents, strict=True):
@@ -381,6 +384,9 @@ def test_files_without_keras(h5py, tmp_path):
     path = weights_file(h5py, tmp_path / "m.weights.h5", weights)
     assert load_keras(path)["layers/simple_rnn"].nonlinearity == "tanh"
     assert load_keras(path, activation="linear")["layers/simple_rnn"].nonlinearity == "identity"
+    path = archive(h5py, tmp_path / "m.keras", config_of(simple_rnn()), weights, name="other")
+    with pytest.raises(ValueError, match="layers/simple_rnn must have the weights of 'r', got those of 'other'"):
+        load_keras(path)
     custom = simple_rnn(name="mine") | {"module": "mine", "registered_name": "mine>SimpleRNN"}
     path = archive(h5py, tmp_path / "m.keras", config_of(custom), weights)
     with pytest.raises(ValueError, match="must have a SimpleRNN layer, got none"):
@@ -473,6 +479,16 @@ def test_circles_and_bombs(h5py, tmp_path):
         at.create_dataset("0", (2**20, 2**20), np.float32, chunks=(1024, 1024))  # nothing of it is stored
         at.create_dataset("1", data=np.eye(4))
     with pytest.raises(ValueError, match=f"must not unpack to {2**42} bytes"):
+        load_keras(path)
+
+
+def test_bombs_in_archives(h5py, tmp_path, monkeypatch):
+    path = archive(h5py, tmp_path / "m.keras", config_of(simple_rnn()), arrays(np.random.default_rng(0)))
+    monkeypatch.setattr(_keras_files, "_LARGE", 1000)
+    assert load_keras(path)["r"].hidden_size == 4
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("config.json", " " * 100_000)
+    with pytest.raises(ValueError, match=r"config\.json must not unpack to 100000 bytes"):
         load_keras(path)
 
 
