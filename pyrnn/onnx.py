@@ -415,10 +415,7 @@ def to_onnx(
     ['RNN', 'Squeeze']
     """
     onnx = _import()
-    if isinstance(state_dict, Description):
-        network, nonlinearity = state_dict, nonlinearity or state_dict.nonlinearity
-    else:
-        network = describe(state_dict, nonlinearity="tanh" if nonlinearity is None else nonlinearity)
+    network = state_dict if isinstance(state_dict, Description) else describe(state_dict)
     nonlinearity = network.nonlinearity if nonlinearity is None else nonlinearity
     _cell.numbers(nonlinearity, "rate")
     _check_layout(layout)

@@ -725,6 +725,7 @@ TWO_WAYS = random_state_dict(np.random.default_rng(0), 1, True, True, 2, 3)
         (TypeError, "state_dict must be a mapping", lambda: to_onnx([1])),
         (ValueError, "nonlinearity must be one of", lambda: to_onnx(STATE_DICT, nonlinearity="sin")),
         (ValueError, "nonlinearity must be one of", lambda: to_onnx(describe(STATE_DICT), nonlinearity="sin")),
+        (ValueError, "nonlinearity must be one of", lambda: to_onnx(describe(STATE_DICT), nonlinearity="")),
         (ValueError, "layout must be", lambda: to_onnx(STATE_DICT, layout=2)),
         (TypeError, "reverse must be True or False", lambda: to_onnx(STATE_DICT, reverse=1)),
         (TypeError, "initial_h must be True or False", lambda: to_onnx(STATE_DICT, initial_h=np.zeros(3))),
@@ -777,3 +778,12 @@ def test_import_without_onnx():
     )
     process = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=120)
     assert process.returncode == 0, process.stderr
+
+
+def test_a_description_keeps_its_nonlinearity():
+    model = to_onnx(describe(STATE_DICT, nonlinearity="relu"))
+    assert from_onnx(model)[0].nonlinearities == ("relu",)
+    assert to_state_dict(from_onnx(model)).nonlinearity == "relu"
+    assert from_onnx(to_onnx(describe(STATE_DICT, nonlinearity="relu"), nonlinearity="tanh"))[0].nonlinearities == (
+        "tanh",
+    )
