@@ -13,15 +13,17 @@ from pyrnn import reference
 
 ROOT = Path(__file__).parent.parent
 MODULES = [m.name for m in pkgutil.iter_modules(pyrnn.__path__) if m.name != "__main__"]
+NEEDS = {"torch": "torch", "onnx": "onnx", "keras": "h5py", "safetensors": "safetensors"}  # of modules and pages
+PAGES = [
+    "README.md",
+    *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")) if ">>>" in page.read_text("utf-8")),
+]
 
 
-PAGES = ["bptt.md", "constraints.md", "gradient-hygiene.md", "profiling.md", "torch.md"]
-
-
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}" for name in PAGES)])
+@pytest.mark.parametrize("page", PAGES)
 def test_page(page):
-    if page == "docs/torch.md":
-        pytest.importorskip("torch")
+    if (name := Path(page).stem) in NEEDS:
+        pytest.importorskip(NEEDS[name])
     results = doctest.testfile(str(ROOT / page), module_relative=False, encoding="utf-8")
     assert results.attempted > 0
     assert results.failed == 0
@@ -29,8 +31,8 @@ def test_page(page):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
-    if name == "torch":
-        pytest.importorskip("torch")
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     module = importlib.import_module(f"pyrnn.{name}")
     assert doctest.testmod(module).failed == 0
 

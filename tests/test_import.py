@@ -7,6 +7,8 @@ import sys
 import pytest
 
 OPTIONAL = ["torch", "matplotlib", "sklearn", "onnx", "onnxruntime", "jax", "mpmath", "hypothesis", "threadpoolctl"]
+OPTIONAL += ["h5py", "keras", "safetensors"]
+BRIDGES = ["onnx", "keras", "safetensors"]
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +26,9 @@ def test_optional_packages_are_not_loaded(loaded, name):
     assert not [module for module in loaded if module.split(".")[0] == name]
 
 
-@pytest.mark.parametrize(
-    "name", ["pyrnn.plotting", "pyrnn.sunspots", "pyrnn.__main__", "pyrnn.reference", "pyrnn.torch"]
-)
+@pytest.mark.parametrize("name", ["plotting", "sunspots", "__main__", "reference", "torch", *BRIDGES])
 def test_own_modules_that_nobody_asked_for_are_not_loaded(loaded, name):
-    assert name not in loaded
+    assert f"pyrnn.{name}" not in loaded
 
 
 def test_what_is_needed_is_loaded(loaded):

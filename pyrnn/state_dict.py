@@ -1,0 +1,186 @@
+"""Networks as dictionaries of arrays under PyTorch's names: what such a dictionary says, and what is wrong with it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyrnn import _cell, _checks
+
+_NAME = re.compile(r"(weight|bias)_(ih|hh)_l(0|[1-9][0-9]{0,5})(_reverse)?")
+_FIRST = "weight_ih_l0"
+
+
+@dataclass(frozen=True, eq=False)
+class Description:
+    """A plain network of one or more layers: its sizes, and its arrays under PyTorch's names.
+
+    Made by `describe`, by `pyrnn.onnx.to_state_dict` and by `pyrnn.keras.to_state_dict`.
+
+    Parameters
+    ----------
+    state_dict : dict of str to ndarray
+        ``weight_ih_l0`` (H, I), ``weight_hh_l0`` (H, H), ``bias_ih_l0`` and ``bias_hh_l0`` (H,), the same with
+        ``_reverse`` for the second direction, and so on with ``l1``, whose input has the H or 2 H units below it.
+    input_size, hidden_size, num_layers : int
+    bias, bidirectional : bool
+    nonlinearity : {"tanh", "relu", "identity"}
+    dtype : numpy.dtype
+        float32 or float64, of all arrays.
+    """
+
+    state_dict: dict
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    bidirectional: bool
+    nonlinearity: str
+    dtype: np.dtype
+
+    @property
+    def config(self):
+        """The sizes and options as a dictionary: the keyword arguments of `torch.nn.RNN`, without the dtype."""
+        names = ("input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "bidirectional")
+        return {name: getattr(self, name) for name in names}
+
+    def layer(self, number, *, reverse=False):
+        """The arrays of one layer and direction as `pyrnn.forward` takes them.
+
+        Parameters
+        ----------
+        number : int
+            The layer, from 0.
+        reverse : bool
+            The second direction of a bidirectional network.
+
+        Returns
+        -------
+        U, W, b : ndarray
+            b is bias_ih + bias_hh, or None.
+
+        Raises
+        ------
+        KeyError
+            If there is no such layer or direction.
+        """
+        end = f"_l{number}" + "_reverse" * bool(reverse)
+        a = self.state_dict
+        b = a["bias_ih" + end] + a["bias_hh" + end] if self.bias else None
+        return a["weight_ih" + end], a["weight_hh" + end], b
+
+
+def describe(state_dict, *, prefix=None, nonlinearity="tanh"):
+    """Read a dictionary of arrays with PyTorch's names as a network, and check all names and shapes.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to array_like
+        From `torch.nn.RNN.state_dict`, from a checkpoint. Names that belong to something else are left out.
+    prefix : str, optional
+        What stands before the names, such as ``"encoder.rnn."``. None looks for it: there must be one network only.
+    nonlinearity : {"tanh", "relu", "identity"}
+        No checkpoint tells it.
+
+    Returns
+    -------
+    Description
+        Without the prefix. Its arrays are those given, or copies where a dtype or a layout must change.
+
+    Raises
+    ------
+    ValueError
+        If there is no network or more than one, a name is missing, or a shape does not fit: that of an LSTM or a GRU,
+        for example.
+    TypeError
+        If `state_dict` is no mapping, a name no text, or an array not of real numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyrnn.state_dict import describe
+    >>> network = describe({"rnn.weight_ih_l0": np.zeros((4, 3)), "rnn.weight_hh_l0": np.eye(4), "fc.bias": [1.0]})
+    >>> network.config["hidden_size"], network.bias, sorted(network.state_dict)
+    (4, False, ['weight_hh_l0', 'weight_ih_l0'])
+    """
+    _cell.numbers(nonlinearity, "rate")
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict must be a mapping of names to arrays, got {type(state_dict).__name__}")
+    for name in state_dict:
+        if not isinstance(name, str):
+            raise TypeError(f"state_dict must have text as names, got {name!r}")
+    if prefix is None:
+        prefix = _find_prefix(state_dict)
+    elif not isinstance(prefix, str):
+        raise TypeError(f"prefix must be text or None, got {prefix!r}")
+    own = {name.removeprefix(prefix): a for name, a in state_dict.items() if name.startswith(prefix)}
+    if any(name.startswith("weight_hr_l") for name in own):
+        raise ValueError("state_dict must be of a plain RNN, got weight_hr_l0, a projection of an LSTM")
+    own = {name: a for name, a in own.items() if _NAME.fullmatch(name)}
+    if _FIRST not in own:
+        raise ValueError(f"state_dict must have {prefix + _FIRST}, got {_some(state_dict)}")
+
+    layers = 1 + max(int(_NAME.fullmatch(name)[3]) for name in own)
+    bias = "bias_ih_l0" in own or "bias_hh_l0" in own
+    directions = ("", "_reverse") if any(name.endswith("_reverse") for name in own) else ("",)
+    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if bias else ("weight_ih", "weight_hh")
+    # The number of layers comes from a name that may be hostile: look at no more names than there are.
+    order = (f"{kind}_l{n}{way}" for n in range(layers) for way in directions for kind in kinds)
+    names = []
+    for name in order:
+        if name not in own:
+            raise ValueError(f"state_dict must have {prefix + name} beside {prefix}{_last(own)}, got no such name")
+        names.append(name)
+    if extra := own.keys() - set(names):
+        raise ValueError(f"state_dict must have biases in all layers or in none, got {_some(extra)}")
+    arrays = dict(zip(names, _checks.as_real_arrays(**{name: own[name] for name in names}), strict=True))
+    I, H = _sizes(arrays)
+    for name, a in arrays.items():
+        kind, _, number = _NAME.fullmatch(name).group(1, 2, 3)
+        if kind == "bias":
+            shape = (H,)
+        elif name.startswith("weight_hh"):
+            shape = (H, H)
+        else:
+            shape = (H, I if number == "0" else len(directions) * H)
+        _checks.check_shape(name, a, shape, _FIRST, arrays[_FIRST])
+    return Description(
+        state_dict=arrays,
+        input_size=I,
+        hidden_size=H,
+        num_layers=layers,
+        bias=bias,
+        bidirectional=len(directions) == 2,
+        nonlinearity=nonlinearity,
+        dtype=arrays[_FIRST].dtype,
+    )
+
+
+def _find_prefix(state_dict):
+    found = [name.removesuffix(_FIRST) for name in state_dict if name.endswith(_FIRST)]
+    if not found:
+        raise ValueError(f"state_dict must have a name that ends in {_FIRST}, got {_some(state_dict)}")
+    if len(found) > 1:
+        raise ValueError(f"prefix must say which network is meant, one of {_some(found)}, got None")
+    return found[0]
+
+
+def _sizes(arrays):
+    """I and H, with a word on cells whose gates are stacked."""
+    U, W = arrays[_FIRST], arrays["weight_hh_l0"]
+    _checks.check_columns(_FIRST, "H", U, U.shape[-1] if U.ndim else "I")
+    if W.ndim == 2 and W.shape[0] in (3 * W.shape[1], 4 * W.shape[1]) and W.shape[1]:
+        cell = "a GRU" if W.shape[0] == 3 * W.shape[1] else "an LSTM"
+        raise ValueError(f"weight_hh_l0 must have shape (H, H), got {W.shape}: the stacked gates of {cell}?")
+    return U.shape[1], U.shape[0]
+
+
+def _last(own):
+    return max(own, key=lambda name: (int(_NAME.fullmatch(name)[3]), name))
+
+
+def _some(names):
+    """The first few names, for a message."""
+    names = sorted(map(repr, names))
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") if names else "no names"

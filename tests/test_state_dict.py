@@ -1,0 +1,152 @@
+"""What a dictionary of arrays under PyTorch's names says about the network."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import pyrnn
+from pyrnn.state_dict import describe
+
+
+def arrays(**changes):
+    a = {
+        "weight_ih_l0": np.ones((4, 3), np.float32),
+        "weight_hh_l0": np.ones((4, 4), np.float32),
+        "bias_ih_l0": np.ones(4, np.float32),
+        "bias_hh_l0": np.ones(4, np.float32),
+    } | changes
+    return {name: v for name, v in a.items() if v is not None}
+
+
+@pytest.mark.parametrize("prefix", ["", "rnn.", "module.encoder.rnn."])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("layers", [1, 2, 12])
+def test_networks_of_torch(prefix, bias, bidirectional, layers):
+    torch = pytest.importorskip("torch")
+    rnn = torch.nn.RNN(3, 4, layers, bias=bias, bidirectional=bidirectional)
+    state_dict = {prefix + name: a for name, a in rnn.state_dict().items()} | {"fc.weight": torch.ones(2, 4)}
+    network = describe(state_dict, nonlinearity="relu")
+    assert network.config == {
+        "input_size": 3,
+        "hidden_size": 4,
+        "num_layers": layers,
+        "nonlinearity": "relu",
+        "bias": bias,
+        "bidirectional": bidirectional,
+    }
+    torch.nn.RNN(**network.config)
+    assert network.dtype == np.float32
+    assert network.state_dict.keys() == rnn.state_dict().keys()
+    for name, a in rnn.state_dict().items():
+        np.testing.assert_array_equal(network.state_dict[name], a.numpy())
+
+
+def test_layer_is_what_forward_takes():
+    torch = pytest.importorskip("torch")
+    rnn = torch.nn.RNN(3, 4, 2, bidirectional=True, dtype=torch.float64)
+    network, x = describe(rnn.state_dict()), np.random.default_rng(0).normal(size=(5, 2, 3))
+    with torch.no_grad():
+        expected = rnn(torch.tensor(x))[0].numpy()
+    h = x
+    for n in range(2):
+        ways = [pyrnn.forward(h, *network.layer(n, reverse=back), reverse=back) for back in (False, True)]
+        h = np.concatenate(ways, axis=-1)
+    np.testing.assert_allclose(h, expected, rtol=0, atol=1e-12)
+    with pytest.raises(KeyError):
+        network.layer(2)
+    with pytest.raises(KeyError):
+        describe(arrays()).layer(0, reverse=True)
+
+
+def test_arrays_are_not_copied():
+    a = arrays()
+    network = describe(a)
+    for name, v in a.items():
+        assert network.state_dict[name] is v
+    assert network.state_dict is not a
+    with pytest.raises(AttributeError):
+        network.bias = False
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))])
+def test_copies(again):
+    network = describe(arrays(), nonlinearity="relu")
+    other = again(network)
+    assert (other.config, other.dtype) == (network.config, network.dtype)
+    for name, v in network.state_dict.items():
+        np.testing.assert_array_equal(other.state_dict[name], v)
+
+
+def test_dtypes_promote():
+    assert describe(arrays(bias_hh_l0=np.ones(4))).dtype == np.float64
+    network = describe({name: v.astype(np.float16) for name, v in arrays().items()})
+    assert {v.dtype for v in network.state_dict.values()} == {np.dtype(np.float32)}
+
+
+def test_one_prefix_of_several():
+    a = {f"{prefix}.{name}": v for prefix in ("a", "b") for name, v in arrays().items()}
+    with pytest.raises(ValueError, match=r"prefix must say which network is meant, one of 'a\.', 'b\.'"):
+        describe(a)
+    assert describe(a, prefix="b.").hidden_size == 4
+    with pytest.raises(ValueError, match=r"state_dict must have c\.weight_ih_l0"):
+        describe(a, prefix="c.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weight_ih_l0": None}, "must have a name that ends in weight_ih_l0"),
+        ({"weight_hh_l0": None}, "must have weight_hh_l0"),
+        ({"bias_hh_l0": None}, "must have bias_hh_l0"),
+        ({"weight_ih_l1": np.ones((4, 4))}, "must have weight_hh_l1 beside weight_ih_l1"),
+        ({"bias_ih_l999999": np.ones(4)}, "must have weight_ih_l1 beside bias_ih_l999999"),
+        ({"weight_hh_l0_reverse": np.ones((4, 4))}, "must have weight_ih_l0_reverse"),
+        ({"weight_hh_l0": np.ones((4, 3))}, r"weight_hh_l0 must have shape \(4, 4\).* got \(4, 3\)"),
+        ({"weight_ih_l0": np.ones(4)}, r"weight_ih_l0 must have shape \(H, 4\), got \(4,\)"),
+        ({"weight_ih_l0": np.float32(1)}, r"weight_ih_l0 must have shape \(H, I\), got \(\)"),
+        ({"bias_ih_l0": np.ones((4, 1))}, r"bias_ih_l0 must have shape \(4,\)"),
+        ({"weight_ih_l0": np.ones((16, 3)), "weight_hh_l0": np.ones((16, 4))}, "the stacked gates of an LSTM"),
+        ({"weight_ih_l0": np.ones((12, 3)), "weight_hh_l0": np.ones((12, 4))}, "the stacked gates of a GRU"),
+        ({"weight_hr_l0": np.ones((2, 4))}, "a projection of an LSTM"),
+        (
+            {"weight_ih_l1": np.ones((4, 5)), "weight_hh_l1": np.ones((4, 4)), "bias_ih_l1": np.ones(4),
+             "bias_hh_l1": np.ones(4)},
+            r"weight_ih_l1 must have shape \(4, 4\)",
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit(changes, message):
+    with pytest.raises(ValueError, match=message):
+        describe(arrays(**changes))
+
+
+def test_biases_in_one_layer_only():
+    a = arrays(bias_ih_l0=None, bias_hh_l0=None, weight_ih_l1=np.ones((4, 4)), weight_hh_l1=np.ones((4, 4)))
+    with pytest.raises(ValueError, match="biases in all layers or in none, got 'bias_ih_l1'"):
+        describe(a | {"bias_ih_l1": np.ones(4)})
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (TypeError, "state_dict must be a mapping", lambda: describe(None)),
+        (TypeError, "state_dict must have text as names, got 3", lambda: describe({3: 1})),
+        (ValueError, "got no names", lambda: describe({})),
+        (TypeError, "prefix must be text or None", lambda: describe(arrays(), prefix=1)),
+        (ValueError, "nonlinearity must be one of", lambda: describe(arrays(), nonlinearity="sin")),
+        (TypeError, "weight_hh_l0 must be", lambda: describe(arrays(weight_hh_l0="text"))),
+        (TypeError, "bias_ih_l0 must be real", lambda: describe(arrays(bias_ih_l0=np.ones(4, complex)))),
+    ],
+)
+def test_errors(error, message, call):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_name_with_many_layers_is_no_work():
+    """Only names that are there are looked at."""
+    with pytest.raises(ValueError, match="must have weight_ih_l1"):
+        describe(arrays(weight_ih_l123456=np.ones((4, 4))))
