@@ -25,6 +25,7 @@ from pyrnn.parameters import Parameters, initialize
 from pyrnn.profiling import profile
 from pyrnn.stepper import Stepper
 from pyrnn.training import loss_and_gradients
+from pyrnn.truncated import TruncatedGradients, truncated_gradients, truncated_updates
 
 __all__ = [
     "GradientErrors",
@@ -33,6 +34,7 @@ __all__ = [
     "OutputGradients",
     "Parameters",
     "Stepper",
+    "TruncatedGradients",
     "backward",
     "check_gradients",
     "forward",
@@ -48,4 +50,6 @@ __all__ = [
     "squared_error",
     "state_gradients",
     "tanh",
+    "truncated_gradients",
+    "truncated_updates",
 ]

@@ -1,3 +1,4 @@
+from collections.abc import Generator
 from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, overload
@@ -15,6 +16,7 @@ __all__ = [
     "OutputGradients",
     "Parameters",
     "Stepper",
+    "TruncatedGradients",
     "backward",
     "check_gradients",
     "forward",
@@ -30,6 +32,8 @@ __all__ = [
     "squared_error",
     "state_gradients",
     "tanh",
+    "truncated_gradients",
+    "truncated_updates",
 ]
 
 _Engine = Literal["auto", "blas", "fused"]
@@ -60,10 +64,17 @@ class LossGradients(NamedTuple):
     b: NDArray | None
     V: NDArray | None
     c: NDArray | None
-    x: NDArray
+    x: NDArray | None
     h0: NDArray
     @property
     def parameters(self) -> Parameters: ...
+
+class TruncatedGradients(NamedTuple):
+    start: int
+    stop: int
+    loss: np.float64
+    gradients: LossGradients
+    h: NDArray
 
 class Parameters(NamedTuple):
     U: NDArray
@@ -185,7 +196,31 @@ def loss_and_gradients(
     loss: _Loss = "softmax_cross_entropy",
     h0: ArrayLike | None = None,
     weights: ArrayLike | None = None,
+    memory_limit: int | None = None,
+    x_gradient: bool = True,
 ) -> tuple[np.float64, LossGradients]: ...
+def truncated_gradients(
+    params: Parameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    *,
+    k1: int,
+    k2: int,
+    loss: _Loss = "softmax_cross_entropy",
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> TruncatedGradients: ...
+def truncated_updates(
+    params: Parameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    *,
+    k1: int,
+    k2: int,
+    loss: _Loss = "softmax_cross_entropy",
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> Generator[TruncatedGradients, Parameters | None]: ...
 def check_gradients(
     params: Parameters,
     x: ArrayLike,

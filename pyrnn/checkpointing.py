@@ -1,11 +1,12 @@
 """Gradients of a long sequence in little memory: the states of some steps are kept, the others computed once more."""
 
+import itertools
 import operator
 from typing import NamedTuple
 
 import numpy as np
 
-from pyrnn import _checks, losses
+from pyrnn import losses
 from pyrnn._results import LossGradients
 from pyrnn.functional import backward, forward
 from pyrnn.output import output, output_gradients
@@ -42,26 +43,14 @@ def checked_limit(memory_limit):
     return limit
 
 
-def checked_schedule(x, U, W, b, V, c, h0, targets, loss, weights, limit):
-    """The schedule, or None if nothing needs to be computed twice, and targets and weights; after all checks."""
-    _checks.check_sequence("x", "I", x)
-    _checks.check_columns("U", "H", U, x.shape[-1], "x", x)
-    H, I = U.shape
-    _checks.check_shape("W", W, (H, H), "U", U)
-    _checks.check_shape("h0", h0, (*x.shape[1:-1], H), "x", x, "U", U)
-    _checks.check_shape("b", b, (H,), "U", U)
-    O = H
-    if V is not None:
-        _checks.check_columns("V", "O", V, H, "U", U)
-        O = V.shape[0]
-        _checks.check_shape("c", c, (O,), "V", V)
-    targets, weights = losses.check_targets(loss, (*x.shape[:-1], O), x.dtype, targets, weights)
-    T, B = x.shape[0], x.shape[1] if x.ndim == 3 else 1
-    return schedule(T, B, I, H, O, V is not None, x.itemsize, limit), targets, weights
+def schedule_for(x, U, V, limit):
+    """The `schedule` of checked arrays."""
+    (H, I), T, B = U.shape, x.shape[0], x.shape[1] if x.ndim == 3 else 1
+    return schedule(T, B, I, H, H if V is None else V.shape[0], V is not None, x.itemsize, limit)
 
 
 def schedule(T, B, I, H, O, layer, size, limit):
-    """The schedule of the least time within `limit` bytes, or None if the states of all steps fit; size: of a number."""
+    """The schedule of the least time within `limit` bytes, or None if all states fit; size: of a number."""
     chunk = chunk_steps(T, B, max(H, I), size)
     output_chunk = chunk_steps(T, B, max(H, O), size) if layer else chunk
     state, rows, output_rows = B * H * size, chunk * B, output_chunk * B
@@ -126,7 +115,7 @@ class _Network:
     def __init__(self, schedule, x, U, W, b, V, c, h0, targets, loss, weights, x_gradient):
         self.schedule, self.x, self.U, self.W, self.b, self.V, self.c = schedule, x, U, W, b, V, c
         self.targets, self.loss, self.weights = targets, loss, weights
-        T, B, H = *x.shape[:2], len(U)
+        T, B, H = len(x), x.shape[1], len(U)
         self.VT = None if V is None else np.ascontiguousarray(V.T)
         self.saved = {0: np.zeros((B, H), x.dtype) if h0 is None else h0}  # the state before a step
         self.h = np.empty((min(schedule.sizes[-1], T), B, H), x.dtype)  # of the steps of a last segment,
@@ -180,7 +169,7 @@ class _Network:
             self._back(start, stop, state)
             return
         starts = self.schedule.segments(start, stop, self.schedule.sizes[level])
-        for before, at in zip(starts, starts[1:], strict=False):
+        for before, at in itertools.pairwise(starts):
             if at not in self.saved:
                 self.saved[at] = self._state_before(before, at)
         for at in reversed(starts):

@@ -156,7 +156,8 @@ def check_targets(loss, shape, dtype, targets, weights):
     In parts of time, so that it takes no memory that grows with T.
     """
     o = np.broadcast_to(np.zeros((), dtype), shape)
-    targets, weights = _checks.as_array("targets", targets), None if weights is None else _checks.as_array("weights", weights)
+    targets = _checks.as_array("targets", targets)
+    weights = None if weights is None else _checks.as_array("weights", weights)
     _check_outputs(o, weights)
     if loss == "squared_error":
         _checks.check_shape("targets", targets, o.shape, "o", o)

@@ -1,7 +1,6 @@
 """The parameters of a network: as arrays, as one vector for an optimiser, and how to start them."""
 
 import math
-import operator
 from typing import NamedTuple
 
 import numpy as np
@@ -135,8 +134,8 @@ def initialize(input_size, hidden_size, output_size=None, *, scheme="orthogonal"
     >>> np.allclose(W @ W.T, np.eye(4))
     True
     """
-    H, I = _size("hidden_size", hidden_size), _size("input_size", input_size)
-    O = None if output_size is None else _size("output_size", output_size)
+    H, I = _checks.positive_integer("hidden_size", hidden_size), _checks.positive_integer("input_size", input_size)
+    O = None if output_size is None else _checks.positive_integer("output_size", output_size)
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}, got {scheme!r}")
     if not _checks.is_finite_number(gain):
@@ -168,13 +167,3 @@ def initialize(input_size, hidden_size, output_size=None, *, scheme="orthogonal"
 def _orthogonal(n, rng):
     Q, R = np.linalg.qr(rng.standard_normal((n, n)))
     return Q * np.sign(np.diag(R))  # without the signs Q would depend on how LAPACK reflects
-
-
-def _size(name, value):
-    try:
-        size = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a positive integer, got {value!r}") from None
-    if size < 1:
-        raise ValueError(f"{name} must be a positive integer, got {size}")
-    return size

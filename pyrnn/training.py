@@ -3,11 +3,11 @@
 import numpy as np
 
 from pyrnn import _checks, checkpointing
+from pyrnn._network import as_parameters, check_network
 from pyrnn._results import LossGradients
 from pyrnn.functional import backward, forward
 from pyrnn.losses import LOSSES, check_loss
 from pyrnn.output import output, output_gradients
-from pyrnn.parameters import Parameters
 from pyrnn.profiling import timed
 
 
@@ -97,7 +97,8 @@ def loss_and_gradients(
         raise ValueError("params must have V where it has c, got V None")
     x, U, W, b, V, c, h0 = _checks.as_real_arrays("b", "V", "c", "h0", x=x, U=U, W=W, b=b, V=V, c=c, h0=h0)
     if limit is not None:
-        schedule, targets, weights = checkpointing.checked_schedule(x, U, W, b, V, c, h0, targets, loss, weights, limit)
+        targets, weights = check_network(x, U, W, b, V, c, h0, targets, loss, weights)
+        schedule = checkpointing.schedule_for(x, U, V, limit)
         if schedule is not None:
             return checkpointing.loss_and_gradients(
                 schedule, x, U, W, b, V, c, h0, targets, loss, weights, bool(x_gradient)
@@ -119,12 +120,3 @@ def loss_and_gradients(
         x=below.x if x_gradient else None,
         h0=below.h0,
     )
-
-
-def as_parameters(params):
-    """Any five arrays or None as a `Parameters`."""
-    try:
-        return Parameters(*params)
-    except TypeError:
-        count = f"{len(params)} values" if hasattr(params, "__len__") else repr(params)
-        raise TypeError(f"params must be a Parameters or a tuple (U, W, b, V, c), got {count}") from None
