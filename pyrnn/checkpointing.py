@@ -58,19 +58,24 @@ def schedule(T, B, I, H, O, layer, size, limit):
     # gradients twice, and the losses of all steps, whose sum must not depend on the segments.
     work = size * (rows * (5 * H + 3 * I + 5 * O) + output_rows * (4 * H + I + 6 * O)) + 32 * (rows + output_rows)
     work += 4 * size * (H * H + H * I + H * O)
-    if T * (2 * state + B * (4 * O * size + 32)) + work <= limit:
+    whole = work + T * (2 * state + B * (4 * O * size + 32))
+    if whole <= limit:
         return None
-    fixed = work + 8 * T * B
-    chunks, least = -(-T // chunk), None
+    fixed, chunks = work + 8 * T * B, -(-T // chunk)
+
+    def needed(leaf, levels):
+        return fixed + (leaf * chunk + levels * _branches(-(-chunks // leaf), levels)) * state
+
     for levels in range(1, LEVELS + 1):
         for leaf in range(min(chunks, max(1, (limit - fixed) // (chunk * state))), 0, -1):  # the longest that fits
-            branches = _branches(-(-chunks // leaf), levels)
-            needed = fixed + (leaf * chunk + levels * branches) * state
-            if needed <= limit:
+            if needed(leaf, levels) <= limit:
+                branches = _branches(-(-chunks // leaf), levels)
                 sizes = (leaf * chunk * branches**level for level in range(levels - 1, -1, -1))
                 return Schedule(tuple(sizes), chunk, output_chunk)
-        least = needed if least is None else min(least, needed)
-    raise ValueError(f"memory_limit must be at least {least} bytes for these arrays, got {limit}")
+    # A last segment of more chunks than this takes more than one of one chunk with all levels.
+    most = min(chunks, 1 + LEVELS * _branches(chunks, LEVELS))
+    least = min(needed(leaf, levels) for leaf in range(1, most + 1) for levels in range(1, LEVELS + 1))
+    raise ValueError(f"memory_limit must be at least {min(whole, least)} bytes for these arrays, got {limit}")
 
 
 def _branches(n, levels):

@@ -156,14 +156,18 @@ def check_targets(loss, shape, dtype, targets, weights):
     In parts of time, so that it takes no memory that grows with T.
     """
     o = np.broadcast_to(np.zeros((), dtype), shape)
+    if targets is None and loss == "squared_error":
+        raise TypeError("targets must be an array of numbers, got None")
     targets = _checks.as_array("targets", targets)
     weights = None if weights is None else _checks.as_array("weights", weights)
-    _check_outputs(o, weights)
+    dtypes = {"weights": None if weights is None else np.empty(0, weights.dtype)}
     if loss == "squared_error":
+        _checks.as_real_arrays("weights", targets=np.empty(0, targets.dtype), **dtypes)
+        _check_outputs(o, weights)
         _checks.check_shape("targets", targets, o.shape, "o", o)
-        _checks.as_real_arrays("weights", targets=targets[:0], weights=None if weights is None else weights[:0])
         return targets, weights
-    _checks.as_real_arrays("weights", weights=None if weights is None else weights[:0])
+    _checks.as_real_arrays("weights", **dtypes)
+    _check_outputs(o, weights)
     _check_classes(targets, o)
     rows = max(1, PART // max(1, math.prod(shape[1:-1])))
     for first in range(0, len(o), rows):
