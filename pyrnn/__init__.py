@@ -17,6 +17,18 @@ __version__ = "0.1.0"
 from pyrnn._results import GradientErrors, Gradients, LossGradients, OutputGradients
 from pyrnn.config import show_config
 from pyrnn.elementwise import sech2, tanh
+from pyrnn.feedback import (
+    FeedbackGradients,
+    FeedbackParameters,
+    Samples,
+    ScheduledGradients,
+    free_running,
+    free_running_output,
+    initialize_feedback,
+    sample,
+    scheduled_sampling,
+    teacher_forcing,
+)
 from pyrnn.functional import backward, forward, jacobian, state_gradients
 from pyrnn.gradient_check import check_gradients
 from pyrnn.losses import softmax_cross_entropy, squared_error
@@ -28,28 +40,38 @@ from pyrnn.training import loss_and_gradients
 from pyrnn.truncated import TruncatedGradients, truncated_gradients, truncated_updates
 
 __all__ = [
+    "FeedbackGradients",
+    "FeedbackParameters",
     "GradientErrors",
     "Gradients",
     "LossGradients",
     "OutputGradients",
     "Parameters",
+    "Samples",
+    "ScheduledGradients",
     "Stepper",
     "TruncatedGradients",
     "backward",
     "check_gradients",
     "forward",
+    "free_running",
+    "free_running_output",
     "initialize",
+    "initialize_feedback",
     "jacobian",
     "loss_and_gradients",
     "output",
     "output_gradients",
     "profile",
+    "sample",
+    "scheduled_sampling",
     "sech2",
     "show_config",
     "softmax_cross_entropy",
     "squared_error",
     "state_gradients",
     "tanh",
+    "teacher_forcing",
     "truncated_gradients",
     "truncated_updates",
 ]

@@ -10,28 +10,38 @@ from pyrnn.profiling import FunctionTotals, PhaseRecord, PhaseTotals
 
 __version__: str
 __all__ = [
+    "FeedbackGradients",
+    "FeedbackParameters",
     "GradientErrors",
     "Gradients",
     "LossGradients",
     "OutputGradients",
     "Parameters",
+    "Samples",
+    "ScheduledGradients",
     "Stepper",
     "TruncatedGradients",
     "backward",
     "check_gradients",
     "forward",
+    "free_running",
+    "free_running_output",
     "initialize",
+    "initialize_feedback",
     "jacobian",
     "loss_and_gradients",
     "output",
     "output_gradients",
     "profile",
+    "sample",
+    "scheduled_sampling",
     "sech2",
     "show_config",
     "softmax_cross_entropy",
     "squared_error",
     "state_gradients",
     "tanh",
+    "teacher_forcing",
     "truncated_gradients",
     "truncated_updates",
 ]
@@ -84,6 +94,39 @@ class Parameters(NamedTuple):
     c: NDArray | None = None
     def ravel(self) -> NDArray: ...
     def unravel(self, vector: ArrayLike) -> Parameters: ...
+
+class FeedbackParameters(NamedTuple):
+    U: NDArray
+    W: NDArray | None
+    b: NDArray | None
+    V: NDArray
+    c: NDArray | None
+    R: NDArray
+    def ravel(self) -> NDArray: ...
+    def unravel(self, vector: ArrayLike) -> FeedbackParameters: ...
+
+class FeedbackGradients(NamedTuple):
+    U: NDArray
+    W: NDArray | None
+    b: NDArray | None
+    V: NDArray
+    c: NDArray | None
+    R: NDArray
+    x: NDArray
+    h0: NDArray
+    first: NDArray | None
+    @property
+    def parameters(self) -> FeedbackParameters: ...
+
+class ScheduledGradients(NamedTuple):
+    loss: np.float64
+    gradients: FeedbackGradients
+    fed: NDArray
+
+class Samples(NamedTuple):
+    classes: NDArray[np.intp]
+    lengths: NDArray[np.intp] | np.intp
+    log_probabilities: NDArray[np.float64]
 
 class GradientErrors(NamedTuple):
     U: float
@@ -221,6 +264,71 @@ def truncated_updates(
     h0: ArrayLike | None = None,
     weights: ArrayLike | None = None,
 ) -> Generator[TruncatedGradients, Parameters | None]: ...
+def initialize_feedback(
+    input_size: int,
+    hidden_size: int,
+    output_size: int,
+    *,
+    scheme: _Scheme = "orthogonal",
+    gain: float = 1.0,
+    dtype: DTypeLike = ...,
+    rng: int | np.random.Generator | None = None,
+) -> FeedbackParameters: ...
+def teacher_forcing(
+    params: FeedbackParameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    *,
+    loss: _Loss = "softmax_cross_entropy",
+    fed: ArrayLike | None = None,
+    first: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    memory_limit: int | None = None,
+) -> tuple[np.float64, FeedbackGradients]: ...
+def free_running(
+    params: FeedbackParameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    *,
+    loss: _Loss = "softmax_cross_entropy",
+    first: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    memory_limit: int | None = None,
+) -> tuple[np.float64, FeedbackGradients]: ...
+def free_running_output(
+    params: FeedbackParameters,
+    x: ArrayLike,
+    *,
+    first: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+) -> NDArray: ...
+def scheduled_sampling(
+    params: FeedbackParameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    probability: ArrayLike,
+    *,
+    loss: _Loss = "softmax_cross_entropy",
+    choose: Literal["sample", "argmax"] = "sample",
+    first: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    rng: int | np.random.Generator | None = None,
+) -> ScheduledGradients: ...
+def sample(
+    params: FeedbackParameters,
+    length: int,
+    *,
+    batch: int | None = None,
+    x: ArrayLike | None = None,
+    first: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    end_symbol: int | None = None,
+    temperature: float = 1.0,
+    rng: int | np.random.Generator | None = None,
+) -> Samples: ...
 def check_gradients(
     params: Parameters,
     x: ArrayLike,

@@ -50,8 +50,7 @@ class Parameters(NamedTuple):
         vector : ndarray, shape (number of parameters,)
             float32 if all arrays promote to it, else float64.
         """
-        arrays = [a for a in _checks.as_real_arrays("b", "V", "c", **self._asdict()) if a is not None]
-        return np.concatenate([a.ravel() for a in arrays])
+        return raveled(self, "b", "V", "c")
 
     def unravel(self, vector):
         """The inverse of `ravel`, with the shapes of this object.
@@ -70,12 +69,23 @@ class Parameters(NamedTuple):
         ValueError
             If the vector has another length.
         """
-        (vector,) = _checks.as_real_arrays(vector=vector)
-        shapes = [None if a is None else np.shape(a) for a in self]
-        ends = np.cumsum([0 if shape is None else math.prod(shape) for shape in shapes])
-        _checks.check_shape("vector", vector, (int(ends[-1]),))
-        parts = np.split(vector, ends[:-1])
-        return Parameters(*(None if s is None else p.reshape(s) for p, s in zip(parts, shapes, strict=True)))
+        return unraveled(self, vector)
+
+
+def raveled(params, *optional):
+    """The numbers of a named tuple of arrays as one vector, without those that are None."""
+    arrays = [a for a in _checks.as_real_arrays(*optional, **params._asdict()) if a is not None]
+    return np.concatenate([a.ravel() for a in arrays])
+
+
+def unraveled(params, vector):
+    """The inverse: a named tuple of the same type and shapes."""
+    (vector,) = _checks.as_real_arrays(vector=vector)
+    shapes = [None if a is None else np.shape(a) for a in params]
+    ends = np.cumsum([0 if shape is None else math.prod(shape) for shape in shapes])
+    _checks.check_shape("vector", vector, (int(ends[-1]),))
+    parts = np.split(vector, ends[:-1])
+    return type(params)(*(None if s is None else p.reshape(s) for p, s in zip(parts, shapes, strict=True)))
 
 
 def initialize(input_size, hidden_size, output_size=None, *, scheme="orthogonal", gain=1.0, dtype=np.float64, rng=None):
