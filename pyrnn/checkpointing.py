@@ -43,22 +43,27 @@ def checked_limit(memory_limit):
     return limit
 
 
-def schedule_for(x, U, V, limit):
+def schedule_for(x, U, V, targets, weights, limit):
     """The `schedule` of checked arrays."""
     (H, I), T, B = U.shape, x.shape[0], x.shape[1] if x.ndim == 3 else 1
-    return schedule(T, B, I, H, H if V is None else V.shape[0], V is not None, x.itemsize, limit)
+    wide = max(a.itemsize if a is not None and a.dtype.kind == "f" else 0 for a in (x, targets, weights))
+    return schedule(T, B, I, H, H if V is None else V.shape[0], V is not None, x.itemsize, limit, wide)
 
 
-def schedule(T, B, I, H, O, layer, size, limit):
-    """The schedule of the least time within `limit` bytes, or None if all states fit; size: of a number."""
+def schedule(T, B, I, H, O, layer, size, limit, wide=8):
+    """The schedule of the least time within `limit` bytes, or None if all states fit.
+
+    size: of a number in bytes, wide: of one in a loss.
+    """
     chunk = chunk_steps(T, B, max(H, I), size)
     output_chunk = chunk_steps(T, B, max(H, O), size) if layer else chunk
     state, rows, output_rows = B * H * size, chunk * B, output_chunk * B
-    # Beside the states: what the compiled loops and the losses take for a chunk, the parameters packed and their
+    # Beside the states: what the losses and the compiled loops take for a chunk, the parameters packed and their
     # gradients twice, and the losses of all steps, whose sum must not depend on the segments.
-    work = size * (rows * (5 * H + 3 * I + 5 * O) + output_rows * (4 * H + I + 6 * O)) + 32 * (rows + output_rows)
+    of_loss = O * (2 * size + 2 * wide + 8) + 32
+    work = rows * (size * (5 * H + 3 * I) + of_loss) + output_rows * (size * (4 * H + I + 2 * O) + of_loss)
     work += 4 * size * (H * H + H * I + H * O)
-    whole = work + T * (2 * state + B * (4 * O * size + 32))
+    whole = work + T * (2 * state + B * of_loss)
     if whole <= limit:
         return None
     fixed, chunks = work + 8 * T * B, -(-T // chunk)

@@ -98,7 +98,7 @@ def loss_and_gradients(
     x, U, W, b, V, c, h0 = _checks.as_real_arrays("b", "V", "c", "h0", x=x, U=U, W=W, b=b, V=V, c=c, h0=h0)
     if limit is not None:
         targets, weights = check_network(x, U, W, b, V, c, h0, targets, loss, weights)
-        schedule = checkpointing.schedule_for(x, U, V, limit)
+        schedule = checkpointing.schedule_for(x, U, V, targets, weights, limit)
         if schedule is not None:
             return checkpointing.loss_and_gradients(
                 schedule, x, U, W, b, V, c, h0, targets, loss, weights, bool(x_gradient)

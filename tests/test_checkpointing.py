@@ -46,7 +46,7 @@ def least_limit(params, others):
 
 
 def schedule_of(params, others, limit):
-    return checkpointing.schedule_for(others["x"], params.U, params.V, limit)
+    return checkpointing.schedule_for(others["x"], params.U, params.V, others["targets"], others["weights"], limit)
 
 
 def assert_same(result, expected):
@@ -114,7 +114,7 @@ def test_nan_and_inf_pass_through(name, value):
 
 
 @every_loss
-@pytest.mark.parametrize("sizes", MANY_CHUNKS)
+@pytest.mark.parametrize("sizes", [MANY_CHUNKS[0], MANY_CHUNKS[3]])
 def test_reference(agree, loss, sizes):
     params, others = problem(*sizes, loss, np.float64)
     others.pop("loss")
@@ -313,7 +313,9 @@ print(beyond, peak_before - before)
     [
         ((10_000, 8, 256, 64, 10), 16 << 20),  # the states alone are 82 MB
         ((10_000, 8, 256, 64, 10), 40 << 20),
+        ((10_000, 8, 256, 64, 10), 190 << 20),  # all of them fit
         ((200_000, 1, 32, 1, 100), 24 << 20),  # 26 MB, and the outputs 80
+        ((200_000, 1, 32, 1, 100), 600 << 20),
         pytest.param((100_000, 8, 256, 64, 10), 64 << 20, marks=pytest.mark.slow),  # 820 MB
     ],
 )
