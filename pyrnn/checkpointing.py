@@ -128,8 +128,8 @@ class _Network:
         T, B, H = len(x), x.shape[1], len(U)
         self.VT = None if V is None else np.ascontiguousarray(V.T)
         self.saved = {0: np.zeros((B, H), x.dtype) if h0 is None else h0}  # the state before a step
-        self.h = np.empty((min(schedule.sizes[-1], T), B, H), x.dtype)  # of the steps of a last segment,
-        self.h_start = None  # of the one that begins here
+        self.h = np.empty((min(schedule.sizes[-1], T), B, H), x.dtype)  # of the steps of a segment of the last size
+        self.last = None  # where the last of all begins: its states are there when the way back begins
         self.losses = None
         self.dV = None
         self.dc = None
@@ -158,7 +158,7 @@ class _Network:
                 first = max(start, last)
                 self.h[first - last : stop - last] = h[first - start :]
             self._outputs(start, stop, h)
-        self.h_start = last
+        self.last = last
 
     def _outputs(self, start, stop, h):
         losses, do = self._loss(start, stop, h)
@@ -174,7 +174,7 @@ class _Network:
         """Back through a segment, before which the state is saved: it is not needed any more then."""
         if level == len(self.schedule.sizes):
             state = self.saved.pop(start)
-            if self.h_start != start:
+            if start != self.last:
                 self._states(start, stop, state, self.h)
             self._back(start, stop, state)
             return
@@ -192,7 +192,6 @@ class _Network:
         for first in range(start, stop, len(self.h)):
             end = min(first + len(self.h), stop)
             state = self._states(first, end, state, self.h)[-1].copy()
-        self.h_start = None
         return state
 
     def _states(self, start, stop, state, out):

@@ -113,6 +113,17 @@ def test_nan_and_inf_pass_through(name, value):
         np.testing.assert_array_equal(a, exact)
 
 
+@fused
+def test_sums_that_overflow():
+    """A sum of inf has lost NaN, which is left out."""
+    params, others = problem(1000, 4, 3, 128, 5)
+    others["targets"][...] = -1e36
+    value, gradients = expected = pyrnn.loss_and_gradients(params, **others)
+    assert np.isinf(gradients.b).any()
+    assert np.isfinite(value)
+    assert_same(pyrnn.loss_and_gradients(params, **others, memory_limit=least_limit(params, others)), expected)
+
+
 @every_loss
 @pytest.mark.parametrize("sizes", [MANY_CHUNKS[0], MANY_CHUNKS[3]])
 def test_reference(agree, loss, sizes):
