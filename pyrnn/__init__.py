@@ -20,6 +20,18 @@ from pyrnn.config import show_config
 from pyrnn.connectivity import balanced, scale_spectral_radius, spectral_radius
 from pyrnn.constraints import Constraint
 from pyrnn.elementwise import sech2, tanh
+from pyrnn.feedback import (
+    FeedbackGradients,
+    FeedbackParameters,
+    Samples,
+    ScheduledGradients,
+    free_running,
+    free_running_output,
+    initialize_feedback,
+    sample,
+    scheduled_sampling,
+    teacher_forcing,
+)
 from pyrnn.functional import backward, forward, jacobian, state_gradients
 from pyrnn.gradient_check import check_gradients
 from pyrnn.losses import softmax_cross_entropy, squared_error
@@ -29,29 +41,40 @@ from pyrnn.profiling import profile
 from pyrnn.regularizer import vanishing_regularizer
 from pyrnn.stepper import Stepper
 from pyrnn.training import loss_and_gradients
+from pyrnn.truncated import TruncatedGradients, truncated_gradients, truncated_updates
 
 __all__ = [
     "Constraint",
+    "FeedbackGradients",
+    "FeedbackParameters",
     "GradientErrors",
     "Gradients",
     "LossGradients",
     "OutputGradients",
     "Parameters",
     "RegularizerGradients",
+    "Samples",
+    "ScheduledGradients",
     "Stepper",
+    "TruncatedGradients",
     "backward",
     "balanced",
     "check_gradients",
     "clip_gradients",
     "forward",
+    "free_running",
+    "free_running_output",
     "gradient_norm",
     "initialize",
+    "initialize_feedback",
     "jacobian",
     "loss_and_gradients",
     "output",
     "output_gradients",
     "profile",
+    "sample",
     "scale_spectral_radius",
+    "scheduled_sampling",
     "sech2",
     "show_config",
     "softmax_cross_entropy",
@@ -59,5 +82,8 @@ __all__ = [
     "squared_error",
     "state_gradients",
     "tanh",
+    "teacher_forcing",
+    "truncated_gradients",
+    "truncated_updates",
     "vanishing_regularizer",
 ]

@@ -1,3 +1,4 @@
+from collections.abc import Generator
 from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
@@ -11,26 +12,36 @@ from pyrnn.profiling import FunctionTotals, PhaseRecord, PhaseTotals
 __version__: str
 __all__ = [
     "Constraint",
+    "FeedbackGradients",
+    "FeedbackParameters",
     "GradientErrors",
     "Gradients",
     "LossGradients",
     "OutputGradients",
     "Parameters",
     "RegularizerGradients",
+    "Samples",
+    "ScheduledGradients",
     "Stepper",
+    "TruncatedGradients",
     "backward",
     "balanced",
     "check_gradients",
     "clip_gradients",
     "forward",
+    "free_running",
+    "free_running_output",
     "gradient_norm",
     "initialize",
+    "initialize_feedback",
     "jacobian",
     "loss_and_gradients",
     "output",
     "output_gradients",
     "profile",
+    "sample",
     "scale_spectral_radius",
+    "scheduled_sampling",
     "sech2",
     "show_config",
     "softmax_cross_entropy",
@@ -38,6 +49,9 @@ __all__ = [
     "squared_error",
     "state_gradients",
     "tanh",
+    "teacher_forcing",
+    "truncated_gradients",
+    "truncated_updates",
     "vanishing_regularizer",
 ]
 
@@ -74,10 +88,17 @@ class LossGradients(NamedTuple):
     b: NDArray | None
     V: NDArray | None
     c: NDArray | None
-    x: NDArray
+    x: NDArray | None
     h0: NDArray
     @property
     def parameters(self) -> Parameters: ...
+
+class TruncatedGradients(NamedTuple):
+    start: int
+    stop: int
+    loss: np.float64
+    gradients: LossGradients
+    h: NDArray
 
 class Parameters(NamedTuple):
     U: NDArray
@@ -91,6 +112,39 @@ class Parameters(NamedTuple):
 class RegularizerGradients(NamedTuple):
     h: NDArray
     W: NDArray
+
+class FeedbackParameters(NamedTuple):
+    U: NDArray
+    W: NDArray | None
+    b: NDArray | None
+    V: NDArray
+    c: NDArray | None
+    R: NDArray
+    def ravel(self) -> NDArray: ...
+    def unravel(self, vector: ArrayLike) -> FeedbackParameters: ...
+
+class FeedbackGradients(NamedTuple):
+    U: NDArray
+    W: NDArray | None
+    b: NDArray | None
+    V: NDArray
+    c: NDArray | None
+    R: NDArray
+    x: NDArray
+    h0: NDArray
+    first: NDArray | None
+    @property
+    def parameters(self) -> FeedbackParameters: ...
+
+class ScheduledGradients(NamedTuple):
+    loss: np.float64
+    gradients: FeedbackGradients
+    fed: NDArray
+
+class Samples(NamedTuple):
+    classes: NDArray[np.intp]
+    lengths: NDArray[np.intp] | np.intp
+    log_probabilities: NDArray[np.float64]
 
 class GradientErrors(NamedTuple):
     U: float
@@ -205,7 +259,96 @@ def loss_and_gradients(
     loss: _Loss = "softmax_cross_entropy",
     h0: ArrayLike | None = None,
     weights: ArrayLike | None = None,
+    memory_limit: int | None = None,
+    x_gradient: bool = True,
 ) -> tuple[np.float64, LossGradients]: ...
+def truncated_gradients(
+    params: Parameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    *,
+    k1: int,
+    k2: int,
+    loss: _Loss = "softmax_cross_entropy",
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> TruncatedGradients: ...
+def truncated_updates(
+    params: Parameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    *,
+    k1: int,
+    k2: int,
+    loss: _Loss = "softmax_cross_entropy",
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> Generator[TruncatedGradients, Parameters | None]: ...
+def initialize_feedback(
+    input_size: int,
+    hidden_size: int,
+    output_size: int,
+    *,
+    scheme: _Scheme = "orthogonal",
+    gain: float = 1.0,
+    dtype: DTypeLike = ...,
+    rng: int | np.random.Generator | None = None,
+) -> FeedbackParameters: ...
+def teacher_forcing(
+    params: FeedbackParameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    *,
+    loss: _Loss = "softmax_cross_entropy",
+    fed: ArrayLike | None = None,
+    first: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    memory_limit: int | None = None,
+) -> tuple[np.float64, FeedbackGradients]: ...
+def free_running(
+    params: FeedbackParameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    *,
+    loss: _Loss = "softmax_cross_entropy",
+    first: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    memory_limit: int | None = None,
+) -> tuple[np.float64, FeedbackGradients]: ...
+def free_running_output(
+    params: FeedbackParameters,
+    x: ArrayLike,
+    *,
+    first: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+) -> NDArray: ...
+def scheduled_sampling(
+    params: FeedbackParameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    probability: ArrayLike,
+    *,
+    loss: _Loss = "softmax_cross_entropy",
+    choose: Literal["sample", "argmax"] = "sample",
+    first: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    rng: int | np.random.Generator | None = None,
+) -> ScheduledGradients: ...
+def sample(
+    params: FeedbackParameters,
+    length: int,
+    *,
+    batch: int | None = None,
+    x: ArrayLike | None = None,
+    first: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    end_symbol: int | None = None,
+    temperature: float = 1.0,
+    rng: int | np.random.Generator | None = None,
+) -> Samples: ...
 def check_gradients(
     params: Parameters,
     x: ArrayLike,

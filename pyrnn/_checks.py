@@ -1,5 +1,7 @@
 """What every public function does with its arguments before anything is computed."""
 
+import operator
+
 import numpy as np
 
 from pyrnn import _bptt
@@ -73,6 +75,16 @@ def check_shape(name, a, shape, *others):
 
 def is_finite_number(value):
     return isinstance(value, int | float | np.integer | np.floating) and bool(np.isfinite(value))
+
+
+def positive_integer(name, value):
+    try:
+        integer = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a positive integer, got {value!r}") from None
+    if integer < 1:
+        raise ValueError(f"{name} must be a positive integer, got {integer}")
+    return integer
 
 
 def check_out(out, shape, dtype, inputs, arrays, name="out"):

@@ -37,7 +37,8 @@ class LossGradients(NamedTuple):
     """Gradients of a loss with respect to the parameters, the input and the initial state.
 
     The first five fields are those of `pyrnn.Parameters`, so ``Parameters(*grads[:5]).ravel()`` is the gradient for
-    an optimiser; `parameters` does that. ``b``, ``V`` and ``c`` are None where the parameter was.
+    an optimiser; `parameters` does that. ``b``, ``V`` and ``c`` are None where the parameter was, ``x`` where it was
+    not asked for.
     """
 
     U: np.ndarray
@@ -45,7 +46,7 @@ class LossGradients(NamedTuple):
     b: np.ndarray | None
     V: np.ndarray | None
     c: np.ndarray | None
-    x: np.ndarray
+    x: np.ndarray | None
     h0: np.ndarray
 
     @property

@@ -3,11 +3,13 @@
 import numpy as np
 
 from pyrnn import _checks
+from pyrnn._network import as_parameters
 from pyrnn._results import GradientErrors, LossGradients
 from pyrnn.functional import forward
+from pyrnn.losses import LOSSES
 from pyrnn.output import output
 from pyrnn.parameters import Parameters
-from pyrnn.training import LOSSES, as_parameters, loss_and_gradients
+from pyrnn.training import loss_and_gradients
 
 
 def check_gradients(

@@ -1,9 +1,13 @@
 """Losses over a sequence, each with its gradient with respect to the outputs."""
 
+import math
+
 import numpy as np
 
 from pyrnn import _checks
 from pyrnn.profiling import timed
+
+PART = 1 << 16  # targets that are checked at once where memory is scarce
 
 # NaN and inf pass through without a warning, as they do in the compiled functions.
 QUIET = np.errstate(over="ignore", divide="ignore", invalid="ignore")
@@ -50,12 +54,18 @@ def softmax_cross_entropy(o, targets, weights=None):
     >>> round(float(loss), 4), do
     (0.6931, array([[ 0.5, -0.5]]))
     """
+    losses, do = cross_entropy_of_steps(o, targets, weights)
+    return losses.sum(dtype=np.float64), do
+
+
+def cross_entropy_of_steps(o, targets, weights):
+    """What `softmax_cross_entropy` sums, by step, and its gradient."""
     o, weights = _checks.as_real_arrays("weights", o=o, weights=weights)
     _check_outputs(o, weights)
     targets = _class_targets(targets, o, weights)
     do = np.empty_like(o)
     if o.size == 0:
-        return np.float64(0.0), do
+        return np.zeros(o.shape[:-1]), do
     if weights is not None:
         o = np.where(weights[..., np.newaxis] != 0, o, 0)
     np.subtract(o, o.max(axis=-1, keepdims=True), out=do)
@@ -107,6 +117,12 @@ def squared_error(o, targets, weights=None):
     >>> float(loss), do
     (4.0, array([[4.]]))
     """
+    losses, do = squared_error_of_steps(o, targets, weights)
+    return losses.sum(dtype=np.float64), do
+
+
+def squared_error_of_steps(o, targets, weights):
+    """What `squared_error` sums, by step, and its gradient."""
     o, targets, weights = _checks.as_real_arrays("weights", o=o, targets=targets, weights=weights)
     _check_outputs(o, weights)
     _checks.check_shape("targets", targets, o.shape, "o", o)
@@ -122,7 +138,42 @@ def _weighted(losses, do, weights):
     if weights is not None:
         do *= weights[..., np.newaxis]
         losses = losses * weights
-    return losses.sum(dtype=np.float64), do
+    return losses, do
+
+
+LOSSES = {"softmax_cross_entropy": softmax_cross_entropy, "squared_error": squared_error}
+OF_STEPS = {"softmax_cross_entropy": cross_entropy_of_steps, "squared_error": squared_error_of_steps}
+
+
+def check_loss(loss):
+    if not isinstance(loss, str) or loss not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(map(repr, LOSSES))}, got {loss!r}")
+
+
+def check_targets(loss, shape, dtype, targets, weights):
+    """targets and weights as arrays, after all that a loss checks; outputs of this shape and dtype need not be there.
+
+    In parts of time, so that it takes no memory that grows with T.
+    """
+    o = np.broadcast_to(np.zeros((), dtype), shape)
+    if targets is None and loss == "squared_error":
+        raise TypeError("targets must be an array of numbers, got None")
+    targets = _checks.as_array("targets", targets)
+    weights = None if weights is None else _checks.as_array("weights", weights)
+    dtypes = {"weights": None if weights is None else np.empty(0, weights.dtype)}
+    if loss == "squared_error":
+        _checks.as_real_arrays("weights", targets=np.empty(0, targets.dtype), **dtypes)
+        _check_outputs(o, weights)
+        _checks.check_shape("targets", targets, o.shape, "o", o)
+        return targets, weights
+    _checks.as_real_arrays("weights", **dtypes)
+    _check_outputs(o, weights)
+    _check_classes(targets, o)
+    rows = max(1, PART // max(1, math.prod(shape[1:-1])))
+    for first in range(0, len(o), rows):
+        part = slice(first, first + rows)
+        _class_targets(targets[part], o[part], None if weights is None else weights[part], first)
+    return targets, weights
 
 
 def _check_outputs(o, weights):
@@ -130,15 +181,20 @@ def _check_outputs(o, weights):
     _checks.check_shape("weights", weights, o.shape[:-1], "o", o)
 
 
-def _class_targets(targets, o, weights):
-    """The targets as an array of valid indices; 0 where the weight is 0."""
-    targets = _checks.as_array("targets", targets)
+def _check_classes(targets, o):
     if targets.dtype.kind not in "iu" and targets.size:
         raise TypeError(f"targets must be integers, the classes, got dtype {targets.dtype}")
     _checks.check_shape("targets", targets, o.shape[:-1], "o", o)
+
+
+def _class_targets(targets, o, weights, first=0):
+    """The targets as an array of valid indices; 0 where the weight is 0. They are those from step `first` on."""
+    targets = _checks.as_array("targets", targets)
+    _check_classes(targets, o)
     counted = True if weights is None else weights != 0
     wrong = counted & ((targets < 0) | (targets >= o.shape[-1]))
     if np.any(wrong):
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(f"targets must be classes from 0 to {o.shape[-1] - 1}, got {targets[where]} at {where}")
+        step = (where[0] + first, *where[1:])
+        raise ValueError(f"targets must be classes from 0 to {o.shape[-1] - 1}, got {targets[where]} at {step}")
     return np.where(counted, targets, 0).astype(np.intp)

@@ -1,7 +1,6 @@
 """The parameters of a network: as arrays, as one vector for an optimiser, and how to start them."""
 
 import math
-import operator
 from typing import NamedTuple
 
 import numpy as np
@@ -51,8 +50,7 @@ class Parameters(NamedTuple):
         vector : ndarray, shape (number of parameters,)
             float32 if all arrays promote to it, else float64.
         """
-        arrays = [a for a in _checks.as_real_arrays("b", "V", "c", **self._asdict()) if a is not None]
-        return np.concatenate([a.ravel() for a in arrays])
+        return raveled(self, "b", "V", "c")
 
     def unravel(self, vector):
         """The inverse of `ravel`, with the shapes of this object.
@@ -71,12 +69,23 @@ class Parameters(NamedTuple):
         ValueError
             If the vector has another length.
         """
-        (vector,) = _checks.as_real_arrays(vector=vector)
-        shapes = [None if a is None else np.shape(a) for a in self]
-        ends = np.cumsum([0 if shape is None else math.prod(shape) for shape in shapes])
-        _checks.check_shape("vector", vector, (int(ends[-1]),))
-        parts = np.split(vector, ends[:-1])
-        return Parameters(*(None if s is None else p.reshape(s) for p, s in zip(parts, shapes, strict=True)))
+        return unraveled(self, vector)
+
+
+def raveled(params, *optional):
+    """The numbers of a named tuple of arrays as one vector, without those that are None."""
+    arrays = [a for a in _checks.as_real_arrays(*optional, **params._asdict()) if a is not None]
+    return np.concatenate([a.ravel() for a in arrays])
+
+
+def unraveled(params, vector):
+    """The inverse: a named tuple of the same type and shapes."""
+    (vector,) = _checks.as_real_arrays(vector=vector)
+    shapes = [None if a is None else np.shape(a) for a in params]
+    ends = np.cumsum([0 if shape is None else math.prod(shape) for shape in shapes])
+    _checks.check_shape("vector", vector, (int(ends[-1]),))
+    parts = np.split(vector, ends[:-1])
+    return type(params)(*(None if s is None else p.reshape(s) for p, s in zip(parts, shapes, strict=True)))
 
 
 def initialize(input_size, hidden_size, output_size=None, *, scheme="orthogonal", gain=1.0, dtype=np.float64, rng=None):
@@ -135,8 +144,8 @@ def initialize(input_size, hidden_size, output_size=None, *, scheme="orthogonal"
     >>> np.allclose(W @ W.T, np.eye(4))
     True
     """
-    H, I = _size("hidden_size", hidden_size), _size("input_size", input_size)
-    O = None if output_size is None else _size("output_size", output_size)
+    H, I = _checks.positive_integer("hidden_size", hidden_size), _checks.positive_integer("input_size", input_size)
+    O = None if output_size is None else _checks.positive_integer("output_size", output_size)
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}, got {scheme!r}")
     if not _checks.is_finite_number(gain):
@@ -168,13 +177,3 @@ def initialize(input_size, hidden_size, output_size=None, *, scheme="orthogonal"
 def _orthogonal(n, rng):
     Q, R = np.linalg.qr(rng.standard_normal((n, n)))
     return Q * np.sign(np.diag(R))  # without the signs Q would depend on how LAPACK reflects
-
-
-def _size(name, value):
-    try:
-        size = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a positive integer, got {value!r}") from None
-    if size < 1:
-        raise ValueError(f"{name} must be a positive integer, got {size}")
-    return size

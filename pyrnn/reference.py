@@ -181,7 +181,8 @@ def squared_error(o, targets, weights=None):
     return loss, 2 * weights[..., np.newaxis] * error           # 10.17, the gradient with respect to o_t
 
 
-def loss_and_gradients(params, x, targets, *, loss="softmax_cross_entropy", h0=None, weights=None):
+def loss_and_gradients(params, x, targets, *, loss="softmax_cross_entropy", h0=None, weights=None, memory_limit=None,
+                       x_gradient=True):
     U, W, b, V, c = params
     loss_function = {"softmax_cross_entropy": softmax_cross_entropy, "squared_error": squared_error}[loss]
     h = forward(x, U, W, b, h0)
@@ -190,7 +191,7 @@ def loss_and_gradients(params, x, targets, *, loss="softmax_cross_entropy", h0=N
     below = backward(top.h, h, x, U, W, h0)
     return value, LossGradients(
         U=below.U, W=below.W, b=None if b is None else below.b, V=top.V, c=None if c is None else top.c,
-        x=below.x, h0=below.h0,
+        x=below.x if x_gradient else None, h0=below.h0,
     )
 
 

@@ -1,18 +1,28 @@
 """The whole of section 10.2.2 in one call: forward, output layer, loss, and the gradients of everything."""
 
-from pyrnn import _checks
+import numpy as np
+
+from pyrnn import _checks, checkpointing
+from pyrnn._network import as_parameters, check_network
 from pyrnn._results import LossGradients
 from pyrnn.functional import backward, forward
-from pyrnn.losses import softmax_cross_entropy, squared_error
+from pyrnn.losses import LOSSES, check_loss
 from pyrnn.output import output, output_gradients
-from pyrnn.parameters import Parameters
 from pyrnn.profiling import timed
-
-LOSSES = {"softmax_cross_entropy": softmax_cross_entropy, "squared_error": squared_error}
 
 
 @timed
-def loss_and_gradients(params, x, targets, *, loss="softmax_cross_entropy", h0=None, weights=None):
+def loss_and_gradients(
+    params,
+    x,
+    targets,
+    *,
+    loss="softmax_cross_entropy",
+    h0=None,
+    weights=None,
+    memory_limit=None,
+    x_gradient=True,
+):
     """Loss of a network on sequences, and its gradients with respect to parameters, input and initial state.
 
     Parameters
@@ -27,23 +37,42 @@ def loss_and_gradients(params, x, targets, *, loss="softmax_cross_entropy", h0=N
         The state before ``x[0]``; None for zeros.
     weights : array_like, shape (T, B) or (T,), optional
         Multiplies the loss of each step; 0 masks a step.
+    memory_limit : int, optional
+        How many bytes the call may use beside its arguments and what it returns; None for as many as are fastest.
+        Where the states of all steps do not fit, some are kept and the others computed a second time, which takes a
+        third more time or, if the limit is very low, several times as much. Each number is the same to the last bit in
+        the ``fused`` engine. Arguments that must be converted are still copied as a whole.
+    x_gradient : bool
+        Whether to return the gradient with respect to x, which is as large as x.
 
     Returns
     -------
     loss : float
         Summed over time and batch.
     gradients : LossGradients
-        Named tuple ``(U, W, b, V, c, x, h0)``; ``gradients.parameters`` is its first five as a `Parameters`.
+        Named tuple ``(U, W, b, V, c, x, h0)``; ``gradients.parameters`` is its first five as a `Parameters`. ``x`` is
+        None without `x_gradient`.
 
     Raises
     ------
     ValueError, TypeError
-        As in `forward`, `output` and the losses.
+        As in `forward`, `output` and the losses, and if memory_limit is too low: the message says what it must be.
+
+    See Also
+    --------
+    truncated_gradients : an approximation whose time and memory do not grow faster than T.
 
     Notes
     -----
     Equations 10.8 to 10.28 of Goodfellow et al., "Deep Learning", section 10.2.2; docs/equations.md says which is
-    where.
+    where. With `memory_limit` gradients are those of checkpointing [1]_ [2]_; docs/long-sequences.md has the schedule.
+
+    References
+    ----------
+    .. [1] A. Griewank, "Achieving logarithmic growth of temporal and spatial complexity in reverse automatic
+       differentiation", Optimization Methods and Software 1 (1992) 35-54.
+    .. [2] T. Chen, B. Xu, C. Zhang, C. Guestrin, "Training deep nets with sublinear memory cost",
+       arXiv:1604.06174 (2016).
 
     Examples
     --------
@@ -59,12 +88,21 @@ def loss_and_gradients(params, x, targets, *, loss="softmax_cross_entropy", h0=N
     >>> bool(minimize(objective, start.ravel(), jac=True, method="L-BFGS-B").fun < 0.5)
     True
     """
-    if not isinstance(loss, str) or loss not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(map(repr, LOSSES))}, got {loss!r}")
+    check_loss(loss)
+    if not isinstance(x_gradient, bool | np.bool_):
+        raise TypeError(f"x_gradient must be True or False, got {x_gradient!r}")
+    limit = None if memory_limit is None else checkpointing.checked_limit(memory_limit)
     U, W, b, V, c = as_parameters(params)
     if V is None and c is not None:
         raise ValueError("params must have V where it has c, got V None")
     x, U, W, b, V, c, h0 = _checks.as_real_arrays("b", "V", "c", "h0", x=x, U=U, W=W, b=b, V=V, c=c, h0=h0)
+    if limit is not None:
+        targets, weights = check_network(x, U, W, b, V, c, h0, targets, loss, weights)
+        schedule = checkpointing.schedule_for(x, U, V, targets, weights, limit)
+        if schedule is not None:
+            return checkpointing.loss_and_gradients(
+                schedule, x, U, W, b, V, c, h0, targets, loss, weights, bool(x_gradient)
+            )
     h = forward(x, U, W, b, h0)
     if V is None:
         value, dh = LOSSES[loss](h, targets, weights)
@@ -79,15 +117,6 @@ def loss_and_gradients(params, x, targets, *, loss="softmax_cross_entropy", h0=N
         b=None if b is None else below.b,
         V=dV,
         c=None if c is None else dc,
-        x=below.x,
+        x=below.x if x_gradient else None,
         h0=below.h0,
     )
-
-
-def as_parameters(params):
-    """Any five arrays or None as a `Parameters`."""
-    try:
-        return Parameters(*params)
-    except TypeError:
-        count = f"{len(params)} values" if hasattr(params, "__len__") else repr(params)
-        raise TypeError(f"params must be a Parameters or a tuple (U, W, b, V, c), got {count}") from None

@@ -1,0 +1,627 @@
+"""Networks whose output is fed back: against PyTorch's autograd on plain loops, and by what sampling must do."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import pyrnn
+
+FIELDS = ("U", "W", "b", "V", "c", "R", "x", "h0", "first")
+LOSSES = ["softmax_cross_entropy", "squared_error"]
+every_loss = pytest.mark.parametrize("loss", LOSSES)
+every_missing = pytest.mark.parametrize("missing", ["", "W", "b", "c", "b c", "W b c", "h0", "weights", "W h0 weights"])
+
+
+@pytest.fixture
+def problem(network):
+    """params, and the other arguments, of a network of 6 steps."""
+
+    def problem(loss="softmax_cross_entropy", missing="", dtype=np.float64, **sizes):
+        n = network(**{"T": 6, "B": 3, "I": 2, "H": 4, "O": 3} | sizes, dtype=dtype)
+        n["R"] = np.random.default_rng(1).standard_normal((len(n["U"]), len(n["V"]))).astype(dtype)
+        n |= dict.fromkeys(missing.split())
+        targets = n["targets"] if loss == "softmax_cross_entropy" else n["numbers"]
+        others = {"x": n["x"], "targets": targets, "h0": n["h0"], "weights": n["weights"], "loss": loss}
+        return pyrnn.FeedbackParameters(*(n[name] for name in ("U", "W", "b", "V", "c", "R"))), others
+
+    return problem
+
+
+def in_torch(params, x, targets, h0, weights, loss, first=None, fed=None, free=False):
+    """Loss and gradients by autograd through a loop of steps: each field of FeedbackGradients, and the outputs.
+
+    first: numbers [B, O]; fed: numbers of all steps; free: the output of the step before is fed back.
+    """
+    torch = pytest.importorskip("torch")
+    leaves = {}
+
+    def leaf(name, a):
+        if a is not None:
+            leaves[name] = torch.tensor(np.asarray(a, np.float64), requires_grad=True)
+        return leaves.get(name)
+
+    U, W, b, V, c, R = (leaf(name, a) for name, a in params._asdict().items())
+    x, first = leaf("x", x), leaf("first", first)
+    h = leaf("h0", np.zeros((*x.shape[1:-1], len(U))) if h0 is None else h0)
+    targets = torch.tensor(targets)
+    weights = torch.ones(x.shape[:-1]) if weights is None else torch.tensor(weights)
+    value, outputs = 0.0, []
+
+    def output(h):
+        return h @ V.T + (0 if c is None else c)
+
+    for t in range(len(x)):
+        if fed is not None:
+            y = torch.tensor(fed[t])
+        elif t == 0:
+            y = first if first is not None else output(h) if free else torch.zeros(*h.shape[:-1], len(V)).double()
+        elif free:
+            y = outputs[-1]
+        elif loss == "squared_error":
+            y = targets[t - 1]
+        else:
+            y = torch.nn.functional.one_hot(targets[t - 1], len(V)).double()
+        a = x[t] @ U.T + y @ R.T + (0 if b is None else b)
+        h = torch.tanh(a if W is None else a + h @ W.T)
+        outputs.append(output(h))
+        if loss == "squared_error":
+            value = value + (weights[t] * ((outputs[-1] - targets[t]) ** 2).sum(-1)).sum()
+        else:
+            log_p = torch.log_softmax(outputs[-1], -1).gather(-1, targets[t].unsqueeze(-1))[..., 0]
+            value = value - (weights[t] * log_p).sum()
+    value.backward()
+    gradients = {name: np.zeros(a.shape) if a.grad is None else a.grad.numpy() for name, a in leaves.items()}
+    return value.item(), gradients, torch.stack(outputs).detach().numpy()
+
+
+def assert_agrees(result, expected, assert_close, tolerance=1e-12):
+    value, gradients = result
+    exact_value, exact = expected[:2]
+    np.testing.assert_allclose(value, exact_value, rtol=tolerance)
+    assert gradients._fields == FIELDS
+    for name in FIELDS:
+        a = getattr(gradients, name)
+        assert (a is None) == (name not in exact), name
+        if a is not None:
+            assert_close(a, exact[name], tolerance)
+
+
+# ---- Against autograd -----------------------------------------------------------------------------------------------
+@every_loss
+@every_missing
+@pytest.mark.parametrize("B", [None, 3])
+@pytest.mark.parametrize("first", [False, True])
+def test_teacher_forcing_against_torch(problem, assert_close, loss, missing, B, first):
+    params, others = problem(loss, missing, B=B)
+    first = np.random.default_rng(2).standard_normal((*others["x"].shape[1:-1], 3)) if first else None
+    result = pyrnn.teacher_forcing(params, **others, first=first)
+    assert_agrees(result, in_torch(params, **others, first=first), assert_close)
+
+
+@every_loss
+@every_missing
+@pytest.mark.parametrize("B", [None, 3])
+@pytest.mark.parametrize("first", [False, True])
+def test_free_running_against_torch(problem, assert_close, loss, missing, B, first):
+    params, others = problem(loss, missing, B=B)
+    first = np.random.default_rng(2).standard_normal((*others["x"].shape[1:-1], 3)) if first else None
+    expected = in_torch(params, **others, first=first, free=True)
+    assert_agrees(pyrnn.free_running(params, **others, first=first), expected, assert_close)
+    o = pyrnn.free_running_output(params, others["x"], first=first, h0=others["h0"])
+    assert_close(o, expected[2], 1e-13)
+
+
+@every_loss
+@pytest.mark.parametrize("missing", ["", "W"])
+@pytest.mark.parametrize("first", [False, True])
+def test_free_running_against_central_differences(problem, central_differences, assert_close, loss, missing, first):
+    params, others = problem(loss, missing, T=4, B=2)
+    x, h0 = others.pop("x"), others.pop("h0")
+    arrays = {name: a for name, a in params._asdict().items() if a is not None} | {"x": x, "h0": h0}
+    if first:
+        arrays["first"] = np.random.default_rng(2).standard_normal((2, 3))
+
+    def run(x, h0, first=None, **given):
+        given = pyrnn.FeedbackParameters(**params._asdict() | given)
+        return pyrnn.free_running(given, x, h0=h0, first=first, **others)
+
+    _, gradients = run(**arrays)
+    for name, exact in central_differences(lambda **varied: run(**varied)[0], arrays).items():
+        assert_close(getattr(gradients, name), exact, 1e-8)
+
+
+@every_loss
+@pytest.mark.parametrize("missing", ["", "W", "b c"])
+def test_float32(problem, assert_close, loss, missing):
+    params, others = problem(loss, missing, dtype=np.float32)
+    exact = pyrnn.FeedbackParameters(*(None if a is None else a.astype(np.float64) for a in params))
+    given = {n: a.astype(np.float64) if getattr(a, "dtype", None) == np.float32 else a for n, a in others.items()}
+    for function in (pyrnn.teacher_forcing, pyrnn.free_running):
+        value, gradients = function(params, **others)
+        expected = function(exact, **given)
+        np.testing.assert_allclose(value, expected[0], rtol=1e-5)
+        for a, correct in zip(gradients, expected[1], strict=True):
+            if correct is not None:
+                assert a.dtype == np.float32
+                assert_close(a, correct, 1e-5)
+
+
+# ---- What is fed back -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("missing", ["", "W"])
+def test_fed_as_classes_and_as_numbers(problem, assert_close, missing):
+    params, others = problem(missing=missing)
+    classes = np.random.default_rng(3).integers(-1, 3, (6, 3))
+    numbers = (classes[..., None] == np.arange(3)).astype(float)
+    expected = in_torch(params, **others, fed=numbers)
+    for fed in (classes, numbers, classes.astype(np.int8), classes.tolist()):
+        assert_agrees(pyrnn.teacher_forcing(params, **others, fed=fed), expected, assert_close)
+
+
+@pytest.mark.parametrize("B", [None, 3])
+@pytest.mark.parametrize("function", [pyrnn.teacher_forcing, pyrnn.free_running])
+def test_first_as_class(problem, B, function):
+    params, others = problem(B=B)
+    for first, vector in ((2, [0.0, 0, 1]), (np.uint8(0), [1.0, 0, 0]), (-1, [0.0, 0, 0])):
+        numbers = np.broadcast_to(vector, (*others["x"].shape[1:-1], 3))
+        value, gradients = function(params, **others, first=first)
+        expected, exact = function(params, **others, first=numbers)
+        assert value == expected
+        assert gradients.first is None
+        assert exact.first.shape == numbers.shape
+        for name in FIELDS[:-1]:
+            np.testing.assert_array_equal(getattr(gradients, name), getattr(exact, name))
+    if B:
+        each = function(params, **others, first=np.array([2, 2, 2]))[0]
+        assert each == function(params, **others, first=2)[0]
+
+
+def test_first_that_is_the_output_of_h0(problem, assert_close):
+    """Given, it makes a first step of its own; left out, it is part of the closed network: the same numbers."""
+    params, others = problem("squared_error")
+    first = pyrnn.output(others["h0"][np.newaxis], params.V, params.c)[0]
+    value, gradients = pyrnn.free_running(params, **others, first=first)
+    expected, exact = pyrnn.free_running(params, **others)
+    np.testing.assert_allclose(value, expected, rtol=1e-13)
+    assert_close(gradients.x, exact.x, 1e-13)
+    assert_close(gradients.h0 + gradients.first @ params.V, exact.h0, 1e-13)
+    assert_close(gradients.V + gradients.first.T @ others["h0"], exact.V, 1e-13)
+    o, same = (pyrnn.free_running_output(params, others["x"], h0=others["h0"], first=y) for y in (first, None))
+    assert_close(o, same, 1e-13)
+
+
+@pytest.mark.parametrize("missing", ["", "W"])
+def test_targets_of_no_weight(problem, assert_close, missing):
+    """Valid ones are fed back, others are nothing."""
+    params, others = problem(missing=missing)
+    others["weights"][2, 1] = others["weights"][3:5, 0] = 0
+    expected = pyrnn.teacher_forcing(params, **others)
+    changed = others | {"targets": others["targets"].copy()}
+    changed["targets"][2, 1] = (others["targets"][2, 1] + 1) % 3
+    assert not np.array_equal(pyrnn.teacher_forcing(params, **changed)[1].x, expected[1].x)
+    changed["targets"][2, 1] = 77
+    fed = np.concatenate([np.full((1, 3), -1), changed["targets"][:-1]])
+    fed[fed == 77] = -1
+    assert_agrees(
+        pyrnn.teacher_forcing(params, **changed),
+        in_torch(params, **others, fed=(fed[..., None] == np.arange(3)).astype(float)),
+        assert_close,
+    )
+    params, others = problem("squared_error", missing)
+    others["weights"][2, 1] = 0
+    others["targets"][2, 1, 0] = np.nan
+    nothing = others["targets"].copy()
+    nothing[2, 1] = 0
+    value, gradients = pyrnn.teacher_forcing(params, **others)
+    expected, exact = pyrnn.teacher_forcing(params, **others | {"targets": nothing})
+    assert value == expected
+    np.testing.assert_array_equal(gradients.R, exact.R)
+    others["weights"][2, 1] = 1
+    assert np.isnan(pyrnn.teacher_forcing(params, **others)[1].R).any()
+
+
+def test_without_w_steps_do_not_know_each_other(problem):
+    """Figure 10.4: with the target fed back a NaN stays within its step."""
+    params, others = problem(missing="W")
+    _, expected = pyrnn.teacher_forcing(params, **others)
+    others["x"][2, 1] = np.nan
+    _, gradients = pyrnn.teacher_forcing(params, **others)
+    assert np.isnan(gradients.x[2, 1]).all()
+    gradients.x[2, 1] = expected.x[2, 1]
+    np.testing.assert_array_equal(gradients.x, expected.x)
+    np.testing.assert_array_equal(gradients.h0, np.zeros((3, 4)))
+
+
+def test_zero_w_is_no_w(problem, assert_close):
+    params, others = problem(missing="W")
+    zero = params._replace(W=np.zeros((4, 4)))
+    for function in (pyrnn.teacher_forcing, pyrnn.free_running):
+        value, gradients = function(params, **others)
+        expected, exact = function(zero, **others)
+        np.testing.assert_allclose(value, expected, rtol=1e-14)
+        for name in set(FIELDS) - {"W", "first"}:
+            assert_close(getattr(gradients, name), getattr(exact, name), 1e-13)
+
+
+def test_memory_limit(assert_close):
+    params = pyrnn.initialize_feedback(3, 128, 5, dtype=np.float32, rng=0)
+    rng = np.random.default_rng(0)
+    x, targets = rng.standard_normal((1000, 4, 3)).astype(np.float32), rng.integers(0, 5, (1000, 4))
+    for function in (pyrnn.teacher_forcing, pyrnn.free_running):
+        with pytest.raises(ValueError, match=r"^memory_limit must be at least \d+ bytes") as caught:
+            function(params, x, targets, memory_limit=1)
+        value, gradients = function(params, x, targets, memory_limit=int(str(caught.value).split()[5]))
+        expected, exact = function(params, x, targets)
+        assert value == pytest.approx(expected, rel=1e-6)
+        for a, correct in zip(gradients[:-1], exact[:-1], strict=True):
+            assert_close(a, correct, 1e-5)
+
+
+# ---- Scheduled sampling ---------------------------------------------------------------------------------------------
+@every_loss
+@pytest.mark.parametrize("missing", ["", "W", "h0 weights"])
+@pytest.mark.parametrize("B", [None, 3])
+@pytest.mark.parametrize("choose", ["sample", "argmax"])
+def test_scheduled_gradients_are_those_of_what_was_fed(problem, assert_close, loss, missing, B, choose):
+    params, others = problem(loss, missing, B=B, T=20)
+    first = np.random.default_rng(2).standard_normal((*others["x"].shape[1:-1], 3))
+    result = pyrnn.scheduled_sampling(params, **others, probability=0.5, choose=choose, first=first, rng=0)
+    expected = in_torch(params, **others, fed=result.fed)
+    np.testing.assert_allclose(result.loss, expected[0], rtol=1e-12)
+    for name in FIELDS[:-1]:
+        if name in expected[1]:
+            assert_close(getattr(result.gradients, name), expected[1][name], 1e-12)
+    np.testing.assert_array_equal(result.fed[0], first)
+    # Each row is the target of the step before or, about half of the time, what the network said.
+    said = expected[2][:-1]
+    if loss == "softmax_cross_entropy":
+        told = result.fed[1:].argmax(axis=-1) == others["targets"][:-1]
+        np.testing.assert_array_equal(np.sort(result.fed[1:], axis=-1), np.broadcast_to([0.0, 0, 1], said.shape))
+        if choose == "argmax":
+            assert (told | (result.fed[1:].argmax(axis=-1) == said.argmax(axis=-1))).all()
+    else:
+        told = (result.fed[1:] == others["targets"][:-1]).all(axis=-1)
+        np.testing.assert_allclose(result.fed[1:][~told], said[~told], rtol=1e-10, atol=1e-12)
+    assert 0.2 < told.mean() < 0.95
+
+
+@every_loss
+def test_probability_one_is_teacher_forcing(problem, loss):
+    params, others = problem(loss)
+    result = pyrnn.scheduled_sampling(params, **others, probability=1, first=2)
+    value, gradients = pyrnn.teacher_forcing(params, **others, first=2)
+    assert result.loss == value
+    for a, exact in zip(result.gradients, gradients, strict=True):
+        np.testing.assert_array_equal(a, exact)
+
+
+def test_probability_zero_of_numbers_is_free_running(problem, assert_close):
+    params, others = problem("squared_error", T=30)
+    first = np.ones((3, 3))
+    result = pyrnn.scheduled_sampling(params, **others, probability=0, first=first)
+    o = pyrnn.free_running_output(params, others["x"], h0=others["h0"], first=first)
+    assert_close(result.fed[1:], o[:-1], 1e-12)
+    np.testing.assert_allclose(result.loss, pyrnn.free_running(params, **others, first=first)[0], rtol=1e-12)
+    # The gradient through what is fed back is left out.
+    assert not np.allclose(result.gradients.R, pyrnn.free_running(params, **others, first=first)[1].R)
+
+
+def test_probability_by_step(problem):
+    params, others = problem("squared_error", T=30, B=50)
+    probability = np.repeat([1.0, 0.0, 0.3], 10)
+    fed = pyrnn.scheduled_sampling(params, **others, probability=probability, rng=1).fed
+    told = (fed[1:] == others["targets"][:-1]).all(axis=-1)
+    assert told[:9].all()
+    assert not told[9:19].any()
+    assert abs(told[19:].mean() - 0.3) < 5 * (0.21 / 500) ** 0.5
+
+
+def test_scheduled_sampling_draws_from_the_softmax(problem):
+    """Frequencies of what is fed back at the second step, where all sequences are alike."""
+    params, others = problem(T=2, B=20_000, missing="h0 weights")
+    others["x"][...] = others["x"][:, :1]
+    fed = pyrnn.scheduled_sampling(params, **others, probability=0, rng=2).fed[1]
+    h = pyrnn.forward(others["x"][:1, :1], *params[:3])
+    o = pyrnn.output(h, *params[3:5])[0, 0]
+    p = np.exp(o) / np.exp(o).sum()
+    assert (np.abs(fed.mean(axis=0) - p) < 5 * np.sqrt(p * (1 - p) / 20_000)).all()
+
+
+# ---- Sampling -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("missing", ["", "W", "b c", "h0"])
+@pytest.mark.parametrize("batch", [None, 1, 7])
+@pytest.mark.parametrize("end_symbol", [None, 2])
+@pytest.mark.parametrize("temperature", [0, 0.5, 1, 2.0])
+@pytest.mark.parametrize("first", [None, 1])
+def test_log_probabilities_are_the_cross_entropy(problem, dtype, missing, batch, end_symbol, temperature, first):
+    params, others = problem(missing=missing, T=25, B=batch, O=5, dtype=dtype)
+    options = {"x": others["x"], "h0": others["h0"], "first": first}
+    result = pyrnn.sample(params, 25, batch=batch, end_symbol=end_symbol, temperature=temperature, rng=3, **options)
+    classes, lengths, log_probabilities = result
+    steps = (25,) if batch is None else (25, batch)
+    assert classes.shape == log_probabilities.shape == steps
+    assert np.shape(lengths) == steps[1:]
+    counted = np.arange(25).reshape(-1, *[1] * len(steps[1:])) < lengths
+    for t in range(25):
+        weights = counted & (np.arange(25) == t).reshape(-1, *[1] * len(steps[1:]))
+        loss, _ = pyrnn.teacher_forcing(params, targets=classes, weights=weights, **options)
+        np.testing.assert_allclose(log_probabilities[t].sum(), -loss, rtol=1e-5 if dtype == np.float32 else 1e-12)
+    assert (log_probabilities <= 0).all()
+    assert not log_probabilities[~counted].any()
+    if end_symbol is None:
+        assert np.all(lengths == 25)
+    else:
+        assert (classes[~counted] == end_symbol).all()
+        ends = (classes == end_symbol) & counted
+        np.testing.assert_array_equal(ends.sum(axis=0), np.asarray(lengths < 25) | (classes[-1] == end_symbol))
+        assert temperature == 0 or batch != 7 or ends.any()  # some do end
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_frequencies_are_those_of_the_network(temperature):
+    """Of all sequences of two steps, where each is as probable as teacher forcing says at temperature 1."""
+    params = pyrnn.initialize_feedback(0, 6, 3, rng=4, gain=2.0)
+    params = params._replace(c=np.array([0.5, -0.5, 0.0]), V=2 * params.V)
+    N = 40_000
+    classes, _, log_p = pyrnn.sample(params, 2, batch=N, temperature=temperature, first=0, rng=5)
+    cold = params._replace(V=params.V / temperature, c=params.c / temperature)  # its outputs: o / temperature
+    pairs = np.stack(np.meshgrid(range(3), range(3), indexing="ij")).reshape(2, 9)
+    p = np.exp([-pyrnn.teacher_forcing(cold, np.empty((2, 0)), pair, first=0)[0] for pair in pairs.T])
+    np.testing.assert_allclose(p.sum(), 1, rtol=1e-12)
+    found = np.array([(classes == pair[:, None]).all(axis=0).mean() for pair in pairs.T])
+    assert (np.abs(found - p) < 5 * np.sqrt(p * (1 - p) / N)).all()
+    if temperature == 1:
+        np.testing.assert_allclose(np.exp(log_p.sum(axis=0)), p[classes[0] * 3 + classes[1]], rtol=1e-12)
+
+
+def test_end_symbol_ends(problem):
+    params, _ = problem(I=0)
+    params = params._replace(c=np.array([0.0, 0.0, 50.0]))
+    classes, lengths, log_probabilities = pyrnn.sample(params, 10, batch=4, end_symbol=2, rng=0)
+    np.testing.assert_array_equal(classes, np.full((10, 4), 2))
+    np.testing.assert_array_equal(lengths, np.ones(4))
+    assert not log_probabilities[1:].any()
+    alone = pyrnn.sample(params, 10, end_symbol=2, rng=0)
+    assert alone.lengths == 1
+    assert alone.classes.shape == (10,)
+
+
+def test_temperature_zero_is_the_most_probable(problem):
+    params, others = problem(T=9)
+    first, second = (pyrnn.sample(params, 9, batch=3, x=others["x"], temperature=0, rng=seed) for seed in (0, 1))
+    np.testing.assert_array_equal(first.classes, second.classes)
+    stepper = pyrnn.Stepper(np.concatenate([params.U, params.R], axis=1), *params[1:5], batch=3)
+    fed = np.zeros((3, 3))
+    for t in range(9):
+        o = stepper.step(np.concatenate([others["x"][t], fed], axis=1))
+        np.testing.assert_array_equal(first.classes[t], o.argmax(axis=1))
+        fed = np.eye(3)[first.classes[t]]
+
+
+def test_random_state(problem):
+    params, _ = problem(I=0)
+    draw = lambda rng: pyrnn.sample(params, 30, rng=rng).classes
+    np.testing.assert_array_equal(draw(7), draw(np.random.default_rng(7)))
+    assert not np.array_equal(draw(7), draw(8))
+    assert not np.array_equal(draw(None), draw(None))
+
+
+# ---- Parameters -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("missing", ["", "W", "b", "c", "W b c"])
+def test_ravel(problem, missing):
+    params, others = problem(missing=missing)
+    vector = params.ravel()
+    assert vector.shape == (sum(a.size for a in params if a is not None),)
+    again = params.unravel(vector)
+    assert isinstance(again, pyrnn.FeedbackParameters)
+    for a, b in zip(params, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    _, gradients = pyrnn.teacher_forcing(params, **others)
+    assert gradients.parameters.ravel().shape == vector.shape
+    with pytest.raises(ValueError, match=r"^vector must have shape \(\d+,\), got \(3,\)$"):
+        params.unravel(np.ones(3))
+
+
+@pytest.mark.parametrize("I", [0, 2])
+@pytest.mark.parametrize("scheme", ["orthogonal", "gaussian", "uniform", "glorot", "identity"])
+def test_initialize(I, scheme, dtype):
+    params = pyrnn.initialize_feedback(I, 4, 3, scheme=scheme, dtype=dtype, rng=0)
+    expected = pyrnn.initialize(I + 3, 4, 3, scheme=scheme, dtype=dtype, rng=0)
+    np.testing.assert_array_equal(np.hstack([params.U, params.R]), expected.U)
+    for name in "WbVc":
+        np.testing.assert_array_equal(getattr(params, name), getattr(expected, name))
+    assert {a.dtype for a in params} == {np.dtype(dtype)}
+    assert all(a.flags.c_contiguous for a in params)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "error", "message"),
+    [
+        ((-1, 2, 3), ValueError, "input_size must be a positive integer, got -1"),
+        ((1.0, 2, 3), TypeError, r"input_size must be a positive integer, got 1\.0"),
+        ((1, 0, 3), ValueError, "hidden_size must be a positive integer, got 0"),
+        ((1, 2, 0), ValueError, "output_size must be a positive integer, got 0"),
+        ((1, 2, None), TypeError, "output_size must be a positive integer, got None"),
+    ],
+)
+def test_initialize_errors(sizes, error, message):
+    with pytest.raises(error, match=f"^{message}$"):
+        pyrnn.initialize_feedback(*sizes)
+
+
+# ---- Edges and errors -----------------------------------------------------------------------------------------------
+def call(function, params, others):
+    """Any of the functions with what it takes of the arguments; `sample` as long as x."""
+    taken = {name: a for name, a in others.items() if name in inspect.signature(function).parameters}
+    if function is pyrnn.sample:
+        return function(params, **{"length": 6, "batch": 3, "rng": 0} | taken)
+    if function is pyrnn.scheduled_sampling:
+        return function(params, **{"probability": 0.5, "rng": 0} | taken)
+    return function(params, **taken)
+
+
+FUNCTIONS = [
+    pyrnn.teacher_forcing,
+    pyrnn.free_running,
+    pyrnn.free_running_output,
+    pyrnn.scheduled_sampling,
+    pyrnn.sample,
+]
+every_function = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+
+
+@every_loss
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("missing", ["", "W"])
+@pytest.mark.parametrize("B", [None, 0, 1, 3])
+@pytest.mark.parametrize("T", [0, 1, 2])
+@pytest.mark.parametrize("I", [0, 1])
+@pytest.mark.parametrize("H", [0, 2])
+def test_edge_sizes(problem, assert_close, loss, first, missing, B, T, I, H):
+    params, others = problem(loss, missing, T=T, B=B, I=I, H=H)
+    first = np.ones((*others["x"].shape[1:-1], 3)) if first else None
+    for function in FUNCTIONS:
+        sizes = {"length": T, "batch": B} if function is pyrnn.sample else {}
+        result = call(function, params, others | sizes | {"first": first})
+        if function is pyrnn.free_running_output:
+            assert result.shape == (*others["x"].shape[:-1], 3)
+        elif function is not pyrnn.sample:
+            given = (*params, others["x"], others["h0"], first)
+            for a, like in zip(result[1], given, strict=True):
+                assert np.shape(a) == np.shape(like)
+    if T > 0 and B != 0 and H > 0:
+        for function, free in ((pyrnn.teacher_forcing, False), (pyrnn.free_running, True)):
+            expected = in_torch(params, **others, first=first, free=free)
+            assert_agrees(call(function, params, others | {"first": first}), expected, assert_close)
+
+
+@every_function
+def test_inputs_are_not_written(problem, function):
+    params, others = problem("squared_error")
+    others["first"] = np.ones((3, 3))
+    given = [*params, *(a for a in others.values() if isinstance(a, np.ndarray))]
+    before = [a.tobytes() for a in given]
+    for a in given:
+        a.flags.writeable = False
+    call(function, params, others)
+    assert [a.tobytes() for a in given] == before
+
+
+@every_function
+@every_loss
+def test_layouts(problem, layout, function, loss, assert_close):
+    params, others = problem(loss)
+    others["first"] = np.ones((3, 3))
+    expected = call(function, params, others)
+    others |= {name: layout(a) for name, a in others.items() if isinstance(a, np.ndarray)}
+    result = call(function, pyrnn.FeedbackParameters(*map(layout, params)), others)
+    flat = lambda r: [r] if isinstance(r, np.ndarray) else [a for p in r for a in (p if isinstance(p, tuple) else (p,))]
+    for a, exact in zip(flat(result), flat(expected), strict=True):
+        assert_close(np.asarray(a), np.asarray(exact), 1e-12)
+
+
+@every_function
+def test_nan_passes_through(problem, function):
+    params, others = problem()
+    others["x"][3, 1] = np.nan
+    result = call(function, params, others)
+    if function is pyrnn.free_running_output:
+        assert np.isfinite(result[:, [0, 2]]).all()
+        assert np.isnan(result[3:, 1]).all()
+    elif function is pyrnn.sample:
+        assert np.isnan(result.log_probabilities[3:, 1]).all()
+        assert np.isfinite(result.log_probabilities[:, [0, 2]]).all()
+    else:
+        assert np.isnan(result[0])
+        assert np.isfinite(result[1].x[:, [0, 2]]).all()
+
+
+@every_function
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"params": (1, 2, 3)},
+            TypeError,
+            r"params must be a FeedbackParameters or a tuple \(U, .*, R\), got 3 values",
+        ),
+        ({"params": None}, TypeError, "params must be a FeedbackParameters .*, got None"),
+        ({"U": None}, TypeError, "U must be an array of numbers, got None"),
+        ({"V": None}, TypeError, "V must be an array of numbers, got None"),
+        ({"R": None}, TypeError, "R must be an array of numbers, got None"),
+        (
+            {"R": np.ones((4, 2))},
+            ValueError,
+            r"R must have shape \(4, 3\) to match U \(4, 2\) and V \(3, 4\), got \(4, 2\)",
+        ),
+        ({"R": np.ones((4, 3), complex)}, TypeError, "R must be real numbers .*, got dtype complex128"),
+        ({"W": np.ones((4, 3))}, ValueError, r"W must have shape \(4, 4\) .*, got \(4, 3\)"),
+        ({"b": np.ones(3)}, ValueError, r"b must have shape \(4,\) .*"),
+        ({"V": np.ones((3, 3))}, ValueError, r"V must have shape \(O, 4\) .*"),
+        ({"c": np.ones(4)}, ValueError, r"c must have shape \(3,\) .*"),
+        ({"x": np.ones((6, 3, 5))}, ValueError, r"U must have shape \(H, 5\) .*"),
+        ({"x": np.ones(6)}, ValueError, r"x must have shape \(T, B, I\) or \(T, I\), got \(6,\)"),
+        ({"x": [[1, 2], [3]]}, ValueError, "x must be an array of numbers: .*"),
+        ({"h0": np.ones(4)}, ValueError, r"h0 must have shape \(3, 4\) .*"),
+        ({"first": 3}, ValueError, "first must be classes from 0 to 2, or -1, got 3"),
+        ({"first": [0, 1, -2]}, ValueError, "first must be classes from 0 to 2, or -1, got -2"),
+        ({"first": [0, 1]}, ValueError, r"first must have shape \(3,\) to match x .*, got \(2,\)"),
+        (
+            {"first": 0.5},
+            ValueError,
+            r"first must be classes of shape \(3,\) or \(\) or numbers of shape \(3, 3\), got .*",
+        ),
+        ({"first": np.ones((3, 2))}, ValueError, r"first must be .* numbers of shape \(3, 3\), got shape \(3, 2\)"),
+        ({"first": "a"}, TypeError, "first must be real numbers .*, got dtype .*"),
+        ({"targets": np.full((6, 3), 3)}, ValueError, r"targets must be classes from 0 to 2, got 3 at \(0, 0\)"),
+        ({"targets": np.ones((6, 3))}, TypeError, "targets must be integers, .*"),
+        ({"targets": np.ones((5, 3), int)}, ValueError, r"targets must have shape \(6, 3\) .*"),
+        ({"weights": np.ones(6)}, ValueError, r"weights must have shape \(6, 3\) .*"),
+        ({"loss": "mse"}, ValueError, "loss must be one of .*, got 'mse'"),
+        ({"fed": np.ones((6, 3, 2))}, ValueError, r"fed must be classes of shape \(6, 3\) or numbers of .*"),
+        ({"fed": np.full((6, 3), 3)}, ValueError, "fed must be classes from 0 to 2, or -1, got 3"),
+        ({"fed": np.ones((5, 3), int)}, ValueError, r"fed must have shape \(6, 3\) .*"),
+        ({"fed": np.zeros((6, 3), int), "first": 0}, ValueError, "fed and first must not be given together"),
+        ({"memory_limit": 0}, ValueError, "memory_limit must be a positive .*"),
+        ({"probability": 1.5}, ValueError, r"probability must be from 0 to 1, got 1\.5"),
+        ({"probability": np.nan}, ValueError, "probability must be from 0 to 1, got nan"),
+        ({"probability": np.ones(5)}, ValueError, r"probability must be a number or have shape \(6,\), got \(5,\)"),
+        ({"probability": "half"}, TypeError, "probability must be real numbers .*"),
+        ({"choose": "greedy"}, ValueError, "choose must be one of 'sample', 'argmax', got 'greedy'"),
+        ({"length": -1}, ValueError, "length must be .*, got -1"),
+        ({"length": 6.0}, TypeError, r"length must be .*, got 6\.0"),
+        ({"length": 5}, ValueError, r"x must have shape \(5, 3, I\), got \(6, 3, 2\)"),
+        ({"batch": None}, ValueError, r"x must have shape \(6, I\), got \(6, 3, 2\)"),
+        ({"batch": "3"}, TypeError, "batch must be .*, got '3'"),
+        ({"end_symbol": 3}, ValueError, "end_symbol must be a class from 0 to 2, got 3"),
+        ({"end_symbol": -1}, ValueError, "end_symbol must be .*, got -1"),
+        ({"end_symbol": 1.0}, TypeError, r"end_symbol must be .*, got 1\.0"),
+        ({"temperature": -0.1}, ValueError, r"temperature must be a number of at least 0, got -0\.1"),
+        ({"temperature": np.nan}, ValueError, "temperature must be .*, got nan"),
+        ({"temperature": None}, ValueError, "temperature must be .*, got None"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_errors(problem, function, changes, error, message):
+    params, others = problem()
+    if any(name not in inspect.signature(function).parameters for name in changes if name not in params._fields):
+        pytest.skip("not an argument of this function")
+    given = others | {name: a for name, a in changes.items() if name not in params._fields}
+    params = given.pop("params", params._replace(**{n: a for n, a in changes.items() if n in params._fields}))
+    with pytest.raises(error, match=f"^{message}$"):
+        call(function, params, given)
+
+
+def test_sample_wants_x_where_u_does(problem):
+    params, _ = problem()
+    with pytest.raises(ValueError, match=r"^x must be given where U has columns, got None and U of shape \(4, 2\)$"):
+        pyrnn.sample(params, 3)
+
+
+def test_nothing_is_computed_before_the_checks(problem, monkeypatch):
+    """Not even where the first step is one of its own."""
+    params, others = problem()
+    others["targets"][5, 2] = 9
+    monkeypatch.setattr(pyrnn.feedback, "forward", None)
+    with pytest.raises(ValueError, match=r"^targets must be classes from 0 to 2, got 9 at \(5, 2\)$"):
+        pyrnn.free_running(params, **others, first=0)
