@@ -23,15 +23,18 @@ from pyrnn.losses import softmax_cross_entropy, squared_error
 from pyrnn.output import output, output_gradients
 from pyrnn.parameters import Parameters, initialize
 from pyrnn.profiling import profile
+from pyrnn.rnn import RNN, RNNGradients
 from pyrnn.stepper import Stepper
 from pyrnn.training import loss_and_gradients
 
 __all__ = [
+    "RNN",
     "GradientErrors",
     "Gradients",
     "LossGradients",
     "OutputGradients",
     "Parameters",
+    "RNNGradients",
     "Stepper",
     "backward",
     "check_gradients",
