@@ -93,14 +93,17 @@ def last_states(tape, out, workspace):
 def backward_layers(rnn, tape, dout, dh_n, dx, dh0, workspace):
     """Add the gradients of the parameters to those of the rnn; write dx and dh0; returns that of alpha, or None.
 
-    dout: as the output, read only where there are steps; dh_n: [L D, B, H] or None.
+    dout: as the output, read only where there are steps; dh_n: [L D, B, H] or None. That of alpha is [H], the workspace's.
     """
     (T, B, _), H, D, L = tape.inputs[0].shape, rnn.hidden_size, 1 + rnn.bidirectional, rnn.num_layers
     new = lambda name, shape: workspace(name, shape, rnn.dtype)
     g, own = dout, False  # the gradient of what a layer sends up, and whether it may be written to
     if rnn.output_size is not None:
         g, own = _output_gradients(rnn, tape, dout, workspace), True
-    alpha = None if rnn._alpha is None else np.zeros(H, rnn.dtype)
+    alpha = None
+    if rnn._alpha is not None:
+        alpha = new("dalpha", (H,))
+        alpha[...] = 0
     for layer in reversed(range(L)):
         x, h, rates, recurrent = (a[layer] for a in (tape.inputs, tape.states, tape.rates, tape.recurrent))
         if rnn.form == "current":

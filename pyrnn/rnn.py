@@ -462,7 +462,9 @@ class RNN:
             _with_batch(dh0),
             accumulate,
         )
-        return RNNGradients(dx, dh0, alpha if np.ndim(self.alpha) or alpha is None else alpha.sum())
+        if alpha is not None:
+            alpha = alpha.copy() if np.ndim(self.alpha) else alpha.sum()
+        return RNNGradients(dx, dh0, alpha)
 
     def _backward(self, dout, dh_n, dx, dh0, accumulate=False):
         """Backward on checked arguments, time first."""
@@ -531,16 +533,17 @@ class RNN:
             _checks.check_shape("weights", weights, steps, "x", x)
             weights = self._time_first(weights, batched)
         if out is not None and out is not self._gradients:
-            inputs = {"parameters": self._parameters, "x": x, "targets": targets, "weights": weights, "h0": h0}
+            inputs = {"x": x, "targets": targets, "weights": weights, "h0": h0}
+            inputs |= {"parameters": self._parameters, "gradients": self._gradients}
             _checks.check_out(out, self._parameters.shape, self.dtype, inputs, inputs.values())
         self._run(x, h0, lengths)
         tape, new = self._tape, self._workspace
         if tape.lengths is not None:
             padded = _rnn_layers.padded(tape.lengths, len(targets), new)
-            given, weights = weights, new("weights", padded.shape, np.float64)
+            given, dtype = weights, self.dtype if weights is None else weights.dtype
+            weights = new(("weights", dtype), padded.shape, dtype)
             weights[...] = 1 if given is None else given
             np.copyto(weights, 0, where=padded)
-            weights = weights if given is not None and given.dtype == np.float64 else weights.astype(self.dtype)
         value, dout = LOSSES[loss](_rnn_layers.output_of(self, tape, new), targets, weights)
         dx = new("dx of loss", tape.inputs[0].shape, self.dtype)
         self._backward(dout.astype(self.dtype, copy=False), None, dx, new("dh0 of loss", tape.h0.shape, self.dtype))

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = [m.name for m in pkgutil.iter_modules(pyrnn.__path__) if m.name != "__main__"]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/bptt.md", "docs/profiling.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/bptt.md", "docs/profiling.md", "docs/rnn.md"])
 def test_page(page):
     results = doctest.testfile(str(ROOT / page), module_relative=False, encoding="utf-8")
     assert results.attempted > 0

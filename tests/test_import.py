@@ -7,6 +7,7 @@ import sys
 import pytest
 
 OPTIONAL = ["torch", "matplotlib", "sklearn", "onnx", "onnxruntime", "jax", "mpmath", "hypothesis", "threadpoolctl"]
+OPTIONAL += ["safetensors", "h5py"]
 
 
 @pytest.fixture(scope="module")
