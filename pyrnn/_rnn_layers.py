@@ -93,7 +93,7 @@ def last_states(tape, out, workspace):
 def backward_layers(rnn, tape, dout, dh_n, dx, dh0, workspace):
     """Add the gradients of the parameters to those of the rnn; write dx and dh0; returns that of alpha, or None.
 
-    dout: as the output, read only where there are steps; dh_n: [L D, B, H] or None. That of alpha is [H], the workspace's.
+    dout: as the output, read only where there are steps; dh_n: [L D, B, H] or None. That of alpha is in the workspace.
     """
     (T, B, _), H, D, L = tape.inputs[0].shape, rnn.hidden_size, 1 + rnn.bidirectional, rnn.num_layers
     new = lambda name, shape: workspace(name, shape, rnn.dtype)
