@@ -261,7 +261,8 @@ class RNN:
         if problems:
             raise ValueError(f"state_dict does not fit {self!r}: {'; '.join(problems)}")
         self._changed = True
-        for name, a in arrays.items():
+        shared = {name: a.copy() for name, a in arrays.items() if np.may_share_memory(a, self._parameters)}
+        for name, a in (arrays | shared).items():
             self._views[name][...] = a
 
     def _assign(self, name, array, values):

@@ -417,6 +417,11 @@ def test_load_state_dict(dtype):
     with pytest.raises(TypeError, match="strict must be True or False"):
         rnn.load_state_dict(state, strict=None)
     np.testing.assert_array_equal(rnn.parameters, before)
+    swapped = {"bias_ih_l0": rnn.bias_hh_l0, "bias_hh_l0": rnn.bias_ih_l0, "weight_hh_l0": rnn.weight_hh_l0.T}
+    expected = {name: a.copy() for name, a in swapped.items()}
+    rnn.load_state_dict(swapped, strict=False)  # its own views
+    for name, a in expected.items():
+        np.testing.assert_array_equal(getattr(rnn, name), a)
     rnn.load_state_dict({"bias_out": np.array([7, 8]), "other": "x"}, strict=False)
     np.testing.assert_array_equal(rnn.bias_out, [7, 8])
 
