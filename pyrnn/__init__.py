@@ -39,6 +39,7 @@ from pyrnn.output import output, output_gradients
 from pyrnn.parameters import Parameters, initialize
 from pyrnn.profiling import profile
 from pyrnn.regularizer import vanishing_regularizer
+from pyrnn.rnn import RNN, RNNGradients
 from pyrnn.stepper import Stepper
 from pyrnn.training import loss_and_gradients
 from pyrnn.truncated import TruncatedGradients, truncated_gradients, truncated_updates
@@ -52,6 +53,8 @@ __all__ = [
     "LossGradients",
     "OutputGradients",
     "Parameters",
+    "RNN",
+    "RNNGradients",
     "RegularizerGradients",
     "Samples",
     "ScheduledGradients",

@@ -2,6 +2,10 @@ from collections.abc import Generator
 from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
+from collections.abc import Iterator, Mapping
+from os import PathLike
+from types import TracebackType
+from typing import Any, Final, Literal, NamedTuple, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -19,6 +23,8 @@ __all__ = [
     "LossGradients",
     "OutputGradients",
     "Parameters",
+    "RNN",
+    "RNNGradients",
     "RegularizerGradients",
     "Samples",
     "ScheduledGradients",
@@ -449,3 +455,106 @@ class Stepper:
     def step(self, x: ArrayLike, out: NDArray | None = None) -> NDArray: ...
     def run(self, x: ArrayLike, *, n_threads: int | None = None) -> NDArray: ...
     def reset(self, h0: ArrayLike | None = None) -> None: ...
+
+class RNNGradients(NamedTuple):
+    x: NDArray
+    h0: NDArray
+    alpha: NDArray | np.floating | None
+
+class RNN:
+    training: bool
+    input_size: Final[int]
+    hidden_size: Final[int]
+    num_layers: Final[int]
+    nonlinearity: Final[_Nonlinearity]
+    bias: Final[bool]
+    batch_first: Final[bool]
+    bidirectional: Final[bool]
+    alpha: Final[float | NDArray]
+    form: Final[_Form]
+    output_size: Final[int | None]
+    dtype: Final[np.dtype]
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        nonlinearity: _Nonlinearity = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        alpha: ArrayLike = 1.0,
+        form: _Form = "rate",
+        output_size: int | None = None,
+        dtype: DTypeLike = ...,
+        rng: int | np.random.Generator | None = None,
+    ) -> None: ...
+    @property
+    def dropout(self) -> float: ...
+    @dropout.setter
+    def dropout(self, p: float) -> None: ...
+    @property
+    def recurrent_dropout(self) -> float: ...
+    @recurrent_dropout.setter
+    def recurrent_dropout(self, p: float) -> None: ...
+    @property
+    def rng(self) -> np.random.Generator: ...
+    @rng.setter
+    def rng(self, rng: int | np.random.Generator | None) -> None: ...
+    @property
+    def parameters(self) -> NDArray: ...
+    @parameters.setter
+    def parameters(self, values: ArrayLike) -> None: ...
+    @property
+    def gradients(self) -> NDArray: ...
+    @gradients.setter
+    def gradients(self, values: ArrayLike) -> None: ...
+    @property
+    def layer_states(self) -> tuple[NDArray, ...]: ...
+    @property
+    def layer_rates(self) -> tuple[NDArray, ...]: ...
+    def __getattr__(self, name: str) -> NDArray: ...
+    def __setattr__(self, name: str, value: Any) -> None: ...
+    def named_parameters(self) -> Iterator[tuple[str, NDArray]]: ...
+    def named_gradients(self) -> Iterator[tuple[str, NDArray]]: ...
+    def state_dict(self) -> dict[str, NDArray]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None: ...
+    def train(self, mode: bool = True) -> Self: ...
+    def eval(self) -> Self: ...
+    def __call__(
+        self,
+        x: ArrayLike,
+        h0: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        *,
+        out: tuple[NDArray | None, NDArray | None] | None = None,
+    ) -> tuple[NDArray, NDArray]: ...
+    def backward(
+        self,
+        dout: ArrayLike | None,
+        dh_n: ArrayLike | None = None,
+        *,
+        accumulate: bool = False,
+        out: tuple[NDArray | None, NDArray | None] | None = None,
+    ) -> RNNGradients: ...
+    def loss_and_gradients(
+        self,
+        x: ArrayLike,
+        targets: ArrayLike,
+        *,
+        loss: _Loss = "softmax_cross_entropy",
+        h0: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        out: NDArray | None = None,
+    ) -> tuple[np.float64, NDArray]: ...
+    def save(self, path: str | PathLike[str]) -> None: ...
+    @classmethod
+    def load(cls, path: str | PathLike[str], *, rng: int | np.random.Generator | None = None) -> Self: ...
+    def __copy__(self) -> Self: ...
+    def __dir__(self) -> list[str]: ...
+    def __getstate__(self) -> dict[str, Any]: ...
+    def __setstate__(self, state: dict[str, Any]) -> None: ...

@@ -1,0 +1,1046 @@
+"""pyrnn.RNN against torch.nn.RNN, finite differences, and what its arguments promise."""
+
+import copy
+import itertools
+import json
+import pickle
+import sys
+import threading
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+
+import pyrnn
+
+TOLERANCE = {np.float64: 1e-12, np.float32: 2e-5}
+
+
+def rnn_and_x(T=5, B=3, I=4, H=6, *, seed=0, dtype=np.float64, **options):
+    """An RNN with random biases and all, and an input."""
+    rng = np.random.default_rng(seed)
+    rnn = pyrnn.RNN(I, H, dtype=dtype, rng=rng, **options)
+    steps = () if B is None else (B,)
+    shape = (*steps, T, I) if options.get("batch_first") else (T, *steps, I)
+    return rnn, rng.standard_normal(shape).astype(dtype)
+
+
+def state_shape(rnn, B):
+    return (rnn.num_layers * (1 + rnn.bidirectional), *(() if B is None else (B,)), rnn.hidden_size)
+
+
+# ---- PyTorch --------------------------------------------------------------------------------------------------------
+def torch_case(rnn, x, h0, lengths, dout, dh_n):
+    """out, h_n, and the gradients of the parameters, of x and of h0, from torch.nn.RNN with the same parameters."""
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.RNN(
+        rnn.input_size,
+        rnn.hidden_size,
+        rnn.num_layers,
+        nonlinearity=rnn.nonlinearity,
+        bias=rnn.bias,
+        batch_first=rnn.batch_first,
+        bidirectional=rnn.bidirectional,
+        dtype=getattr(torch, rnn.dtype.name),
+    )
+    theirs.load_state_dict({name: torch.tensor(a) for name, a in rnn.state_dict().items()})
+    x = torch.tensor(x, requires_grad=True)
+    h0 = None if h0 is None else torch.tensor(h0, requires_grad=True)
+    if lengths is None:
+        out, h_n = theirs(x, h0)
+    else:
+        pack, pad = torch.nn.utils.rnn.pack_padded_sequence, torch.nn.utils.rnn.pad_packed_sequence
+        packed = pack(x, torch.tensor(lengths), rnn.batch_first, enforce_sorted=False)
+        out, h_n = theirs(packed, h0)
+        steps = x.shape[1 if rnn.batch_first else 0]
+        out, _ = pad(out, rnn.batch_first, total_length=steps)
+    ((out * torch.tensor(dout)).sum() + (h_n * torch.tensor(dh_n)).sum()).backward()
+    gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
+    gradients |= {"x": x.grad.numpy(), "h0": None if h0 is None else h0.grad.numpy()}
+    return out.detach().numpy(), h_n.detach().numpy(), gradients
+
+
+YES_NO = (False, True)
+GRID = list(itertools.product(("tanh", "relu"), YES_NO, (1, 2, 3), YES_NO, YES_NO, YES_NO, YES_NO))
+
+
+@pytest.mark.parametrize(
+    ("nonlinearity", "bias", "num_layers", "bidirectional", "batch_first", "with_lengths", "with_h0"), GRID
+)
+def test_parity_with_torch(
+    assert_close, dtype, nonlinearity, bias, num_layers, bidirectional, batch_first, with_lengths, with_h0
+):
+    """384 cells of the grid, two random sizes each.
+
+    Errors are relative to the largest entry. In float32 no array has a single one, a sum that may cancel to anything.
+    """
+    options = {"num_layers": num_layers, "bidirectional": bidirectional, "batch_first": batch_first}
+    options |= {"nonlinearity": nonlinearity, "bias": bias}
+    fewest = 1 if dtype == np.float64 else 2
+    for seed in range(2):
+        choice = (nonlinearity == "relu", bias, num_layers, bidirectional, batch_first, with_lengths, with_h0)
+        rng = np.random.default_rng([seed, *map(int, choice)])
+        T, B, I, H = (int(n) for n in rng.integers((1, 1, fewest, fewest), (9, 7, 10, 14)))
+        B = None if rng.random() < 0.15 and not with_lengths else B
+        rnn, x = rnn_and_x(T, B, I, H, seed=rng, dtype=dtype, **options)
+        draw = lambda shape, rng=rng: rng.standard_normal(shape).astype(dtype)
+        lengths = rng.integers(1, T + 1, B) if with_lengths else None
+        h0 = draw(state_shape(rnn, B)) if with_h0 else None
+        dout, dh_n = draw((*x.shape[:-1], (1 + bidirectional) * H)), draw(state_shape(rnn, B))
+        expected_out, expected_h_n, expected = torch_case(rnn, x, h0, lengths, dout, dh_n)
+        out, h_n = rnn(x, h0, lengths)
+        gradients = rnn.backward(dout, dh_n)
+        tolerance = TOLERANCE[dtype]
+        for a in (out, h_n, gradients.x, gradients.h0, rnn.gradients):
+            assert a.dtype == dtype
+        assert_close(out, expected_out, tolerance)
+        assert_close(h_n, expected_h_n, tolerance)
+        assert_close(gradients.x, expected["x"], tolerance)
+        if with_h0:
+            assert_close(gradients.h0, expected["h0"], tolerance)
+        for name, a in rnn.named_gradients():
+            assert_close(a, expected[name], tolerance)
+
+
+def test_names_shapes_and_order_are_those_of_torch():
+    torch = pytest.importorskip("torch")
+    for options in ({}, {"bias": False, "num_layers": 3}, {"bidirectional": True, "num_layers": 2}):
+        theirs, ours = torch.nn.RNN(3, 5, **options), pyrnn.RNN(3, 5, **options)
+        shapes = {name: tuple(p.shape) for name, p in theirs.named_parameters()}
+        assert list(shapes.items()) == [(name, a.shape) for name, a in ours.named_parameters()]
+        assert repr(ours) == repr(theirs)
+        ours.load_state_dict(theirs.state_dict())
+        theirs.load_state_dict({name: torch.from_numpy(a) for name, a in ours.state_dict().items()})
+        flat = torch.nn.utils.parameters_to_vector(theirs.parameters())
+        np.testing.assert_array_equal(ours.parameters, flat.detach().numpy())
+        ours.parameters = flat  # which requires a gradient
+        ours.load_state_dict(dict(theirs.named_parameters()))
+
+
+# ---- Zeros, and sizes of nothing ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("options", [{}, {"alpha": 0.3}, {"alpha": 0.3, "form": "current"}, {"output_size": 2}])
+def test_each_sequence_as_alone(assert_close, options, bidirectional):
+    """With lengths of any size, 0 too, and NaN wherever nothing must be read."""
+    rnn, x = rnn_and_x(T=6, B=5, num_layers=2, bidirectional=bidirectional, **options)
+    lengths = [3, 0, 6, 1, 0]
+    rng = np.random.default_rng(1)
+    h0, dh_n = rng.standard_normal((2, *state_shape(rnn, 5)))
+    N = 2 if rnn.output_size else (1 + bidirectional) * 6
+    dout = rng.standard_normal((6, 5, N))
+    for a in (x, dout):
+        for i, n in enumerate(lengths):
+            a[n:, i] = np.nan
+    out, h_n = rnn(x, h0, lengths)
+    gradients = rnn.backward(dout, dh_n)
+    whole = rnn.gradients.copy()
+    total = np.zeros_like(whole)
+    for i, n in enumerate(lengths):
+        alone_out, alone_h_n = rnn(x[:n, i], h0[:, i])
+        alone = rnn.backward(dout[:n, i], dh_n[:, i])
+        total += rnn.gradients
+        assert_close(out[:n, i], alone_out, 1e-13)
+        assert (out[n:, i] == 0).all()
+        assert_close(h_n[:, i], alone_h_n, 1e-13)
+        assert_close(gradients.x[:n, i], alone.x, 1e-13)
+        assert (gradients.x[n:, i] == 0).all()
+        assert_close(gradients.h0[:, i], alone.h0, 1e-13)
+    assert_close(whole, total, 1e-13)
+
+
+@pytest.mark.parametrize("T", [0, 1])
+@pytest.mark.parametrize("B", [None, 0, 1])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("options", [{}, {"alpha": 0.5, "form": "current"}, {"output_size": 2}])
+def test_sizes_of_nothing(T, B, batch_first, options):
+    rnn, x = rnn_and_x(T, B, batch_first=batch_first, bidirectional=True, num_layers=2, **options)
+    h0 = np.ones(state_shape(rnn, B))
+    lengths = None if B is None else np.full(B, T)
+    for more in ({}, {"lengths": lengths}):
+        out, h_n = rnn(x, h0, **more)
+        assert out.shape == (*x.shape[:-1], 2 if rnn.output_size else 12)
+        gradients = rnn.backward(np.ones_like(out), dh_n=np.ones_like(h_n))
+        assert gradients.x.shape == x.shape
+        if T == 0:
+            np.testing.assert_array_equal(h_n, h0)
+            np.testing.assert_array_equal(gradients.h0, np.ones_like(h0))
+            assert not rnn.gradients.any()
+
+
+def test_inf_and_nan_pass_without_a_warning():
+    rnn, x = rnn_and_x(num_layers=2, dropout=0.5, recurrent_dropout=0.5, alpha=0.5, form="current", nonlinearity="relu")
+    x[0, 0, 0], x[0, 1, 0] = np.nan, np.inf
+    out, h_n = rnn(x)
+    rnn.backward(np.full_like(out, np.inf), h_n)
+    assert np.isnan(rnn.gradients).any()
+
+
+def test_any_layout(layout):
+    rnn, x = rnn_and_x(num_layers=2, bidirectional=True, output_size=2)
+    rng = np.random.default_rng(0)
+    h0, dh_n = rng.standard_normal((2, *state_shape(rnn, 3)))
+    dout = rng.standard_normal((5, 3, 2))
+    for lengths in (None, np.array([5, 2, 3])):
+        expected = (*rnn(x, h0, lengths), *rnn.backward(dout, dh_n)[:2], rnn.gradients.copy())
+        lengths = None if lengths is None else layout(lengths)
+        results = (*rnn(layout(x), layout(h0), lengths), *rnn.backward(layout(dout), layout(dh_n))[:2], rnn.gradients)
+        for a, b in zip(results, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_bits_are_those_of_forward_and_backward(dtype):
+    rnn, x = rnn_and_x(9, 14, 7, 33, dtype=dtype, bidirectional=True)
+    out, _ = rnn(x)
+    dout = np.cos(np.arange(out.size, dtype=dtype)).reshape(out.shape)
+    gradients = rnn.backward(dout)
+    total = 0
+    for suffix, units in (("", slice(33)), ("_reverse", slice(33, None))):
+        U, W = getattr(rnn, f"weight_ih_l0{suffix}"), getattr(rnn, f"weight_hh_l0{suffix}")
+        b = getattr(rnn, f"bias_ih_l0{suffix}") + getattr(rnn, f"bias_hh_l0{suffix}")
+        h = pyrnn.forward(x, U, W, b, reverse=suffix != "")
+        np.testing.assert_array_equal(out[..., units], h)
+        expected = pyrnn.backward(dout[..., units], h, x, U, W, reverse=suffix != "")
+        np.testing.assert_array_equal(dict(rnn.named_gradients())[f"weight_hh_l0{suffix}"], expected.W)
+        total = total + expected.x
+    np.testing.assert_array_equal(gradients.x, total)
+
+
+# ---- Derivatives of all forms ---------------------------------------------------------------------------------------
+FORMS = [
+    {"alpha": 0.3},
+    {"alpha": np.array([0.1, 0.9, 1.0, 0.4])},
+    {"alpha": 0.3, "form": "current"},
+    {"alpha": np.array([0.1, 0.9, 1.0, 0.4]), "form": "current"},
+    {"form": "current"},
+    {"nonlinearity": "relu", "alpha": 0.3, "form": "current"},
+    {"nonlinearity": "identity", "alpha": 0.3, "form": "current", "bidirectional": True},
+    {"nonlinearity": "identity", "bias": False, "output_size": 2},
+    {"bidirectional": True, "alpha": 0.3, "output_size": 2},
+    {"dropout": 0.4},
+    {"recurrent_dropout": 0.4, "bidirectional": True},
+    {"recurrent_dropout": 0.4, "dropout": 0.3, "alpha": 0.3, "form": "current", "output_size": 3},
+    {"recurrent_dropout": 0.4, "dropout": 0.3, "alpha": 0.3, "batch_first": True},
+]
+
+
+@pytest.mark.parametrize("with_lengths", [False, True])
+@pytest.mark.parametrize("options", FORMS, ids=lambda options: "-".join(options))
+def test_gradients_against_finite_differences(assert_close, central_differences, options, with_lengths):
+    """Of every parameter, x, h0 and alpha; dropout the same in each evaluation."""
+    T, B, H = 4, 3, 4
+    rnn, x = rnn_and_x(T, B, 2, H, num_layers=2, **options)
+    rng = np.random.default_rng(3)
+    h0, dh_n = rng.standard_normal((2, *state_shape(rnn, B)))
+    lengths = [2, 4, 0] if with_lengths else None
+    dout = rng.standard_normal((*x.shape[:-1], rnn.output_size or (1 + rnn.bidirectional) * H))
+
+    def loss(parameters, x, h0, alpha):
+        other = rnn
+        if not np.array_equal(alpha, rnn.alpha):
+            other = pyrnn.RNN(2, H, 2, dtype=np.float64, **options | {"alpha": alpha})
+        other.parameters, other.rng = parameters, 5
+        out, h_n = other(x, h0, lengths)
+        return (out * dout).sum() + (h_n * dh_n).sum()
+
+    arguments = {"parameters": rnn.parameters.copy(), "x": x, "h0": h0, "alpha": np.asarray(rnn.alpha)}
+    near, far = (central_differences(loss, arguments, step) for step in (1e-4, 2e-4))
+    expected = {name: (4 * near[name] - far[name]) / 3 for name in near}  # an error of fourth order
+    rnn.parameters, rnn.rng = arguments["parameters"], 5
+    rnn(x, h0, lengths)
+    gradients = rnn.backward(dout, dh_n)
+    assert_close(rnn.gradients, expected["parameters"], 1e-8)
+    assert_close(gradients.x, expected["x"], 1e-8)
+    assert_close(gradients.h0, expected["h0"], 1e-8)
+    if "alpha" in options:
+        assert_close(np.asarray(gradients.alpha), expected["alpha"], 1e-8)
+    elif "form" not in options:
+        assert gradients.alpha is None
+    again = rnn.backward(dout, dh_n)  # a second time, and added up
+    np.testing.assert_array_equal(again.x, gradients.x)
+    once = rnn.gradients.copy()
+    rnn.backward(dout, dh_n, accumulate=True)
+    assert_close(rnn.gradients, 2 * once, 1e-14)
+
+
+def test_an_alpha_of_one_is_no_leak(dtype):
+    (plain, x), (leaky, _) = (rnn_and_x(H=4, dtype=dtype, **options) for options in ({}, {"alpha": np.ones(4)}))
+    np.testing.assert_array_equal(plain(x)[0], leaky(x)[0])
+    assert plain.backward(x[..., :4]).alpha is None
+    assert leaky.backward(x[..., :4]).alpha.shape == (4,)
+
+
+def test_current_form_sends_rates_and_keeps_currents():
+    """nn4n's and PsychRNN's cell: h <- (1 - alpha) h + alpha (W relu(h) + U x + b), out is relu(h)."""
+    rnn, x = rnn_and_x(num_layers=1, nonlinearity="relu", alpha=0.2, form="current", output_size=2)
+    h = np.zeros((3, 6))
+    for t in range(5):
+        sums = np.maximum(h, 0) @ rnn.weight_hh_l0.T + x[t] @ rnn.weight_ih_l0.T + rnn.bias_ih_l0 + rnn.bias_hh_l0
+        h = 0.8 * h + 0.2 * sums
+    out, h_n = rnn(x)
+    np.testing.assert_allclose(h_n[0], h, rtol=1e-13)
+    np.testing.assert_allclose(out[-1], np.maximum(h, 0) @ rnn.weight_out.T + rnn.bias_out, rtol=1e-12)
+    np.testing.assert_array_equal(rnn.layer_states[0][-1], h_n[0])
+    np.testing.assert_array_equal(rnn.layer_rates[0][-1], np.maximum(h_n[0], 0))
+
+
+# ---- Dropout --------------------------------------------------------------------------------------------------------
+def test_dropout_between_layers(dtype):
+    """What the second layer of an identity network shows is the first one's output, dropped."""
+    rnn = pyrnn.RNN(1, 50, 2, nonlinearity="identity", dropout=0.3, bias=False, dtype=dtype, rng=0)
+    rnn.parameters[:] = 0
+    rnn.weight_ih_l0[:], rnn.weight_ih_l1[:] = 1, np.eye(50)
+    x = np.ones((40, 30, 1), dtype)
+    out, _ = rnn(x)
+    kept = out != 0
+    np.testing.assert_allclose(out[kept], 1 / 0.7, rtol=1e-6)
+    n = kept.size
+    assert abs(kept.mean() - 0.7) < 5 * (0.21 / n) ** 0.5
+    for axis in range(3):  # no step, sequence or unit is like its neighbour
+        a = np.moveaxis(kept, axis, 0)
+        assert abs((a[1:] == a[:-1]).mean() - 0.58) < 0.02
+    assert not np.array_equal(out, rnn(x)[0])
+    assert (rnn.layer_states[0] == 1).all()
+    rnn.eval()
+    assert not rnn.training
+    assert (rnn(x)[0] == 1).all()
+    assert rnn.train() is rnn
+    rnn.rng = 7
+    first = rnn(x)[0]
+    rnn.rng = np.random.default_rng(7)
+    np.testing.assert_array_equal(rnn(x)[0], first)
+    rnn.dropout = 1
+    assert (rnn(x)[0] == 0).all()
+    rnn.dropout = 0
+    assert (rnn(x)[0] == 1).all()
+
+
+def test_recurrent_dropout_is_one_mask_for_all_steps(dtype):
+    """In a network that only repeats its state, h_t is the mask to the power of t."""
+    H, B, T = 60, 50, 4
+    rnn = pyrnn.RNN(1, H, nonlinearity="identity", recurrent_dropout=0.25, bidirectional=True, dtype=dtype, rng=0)
+    rnn.parameters[:] = 0
+    rnn.weight_hh_l0[:] = rnn.weight_hh_l0_reverse[:] = np.eye(H)
+    x, h0 = np.zeros((T, B, 1), dtype), np.ones((2, B, H), dtype)
+    out, _ = rnn(x, h0)
+    masks = np.stack([out[0, :, :H], out[-1, :, H:]])
+    assert set(np.unique(masks != 0)) == {False, True}
+    np.testing.assert_allclose(masks[masks != 0], 1 / 0.75, rtol=1e-6)
+    for t in range(T):
+        np.testing.assert_allclose(out[t, :, :H], masks[0] ** (t + 1), rtol=1e-5)
+        np.testing.assert_allclose(out[T - 1 - t, :, H:], masks[1] ** (t + 1), rtol=1e-5)
+    kept = masks != 0
+    assert abs(kept.mean() - 0.75) < 5 * (0.1875 / kept.size) ** 0.5
+    for axis in range(3):
+        a = np.moveaxis(kept, axis, 0)
+        assert abs((a[1:] == a[:-1]).mean() - 0.625) < 0.04
+    rnn.eval()
+    np.testing.assert_array_equal(rnn(x, h0)[1], h0)
+
+
+def test_recurrent_dropout_does_not_touch_the_leak():
+    rnn = pyrnn.RNN(1, 8, alpha=0.25, recurrent_dropout=1.0, dtype=np.float64, rng=0)
+    out, _ = rnn(np.zeros((3, 1)), np.ones((1, 8)))
+    sums = np.tanh(rnn.bias_ih_l0 + rnn.bias_hh_l0)
+    np.testing.assert_allclose(out[0], 0.75 + 0.25 * sums, rtol=1e-14)
+
+
+# ---- Parameters -----------------------------------------------------------------------------------------------------
+def test_parameters_start_as_in_torch():
+    rnn = pyrnn.RNN(30, 400, 2, bidirectional=True, output_size=50, rng=0)
+    for name, a in rnn.named_parameters():
+        bound = 1 / (800 if name.endswith("_out") else 400) ** 0.5
+        assert np.abs(a).max() <= bound
+        assert np.abs(a).max() > 0.9 * bound
+        assert abs(a.mean()) < 5 * bound / (3 * a.size) ** 0.5
+        assert abs(a.std() / bound - 3**-0.5) < 2 / a.size**0.5
+    again = pyrnn.RNN(30, 400, 2, bidirectional=True, output_size=50, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(again.parameters, rnn.parameters)
+
+
+def test_one_vector_and_its_views():
+    rnn = pyrnn.RNN(3, 5, 2, output_size=2, rng=0)
+    vector = rnn.parameters
+    assert vector.ndim == 1
+    assert vector.size == sum(a.size for a in rnn.state_dict().values())
+    vector[:] = np.arange(vector.size)
+    np.testing.assert_array_equal(rnn.weight_ih_l0, np.arange(15).reshape(5, 3))
+    assert rnn.bias_out[-1] == vector.size - 1
+    np.testing.assert_array_equal(np.concatenate([a.ravel() for _, a in rnn.named_parameters()]), vector)
+    rnn.weight_hh_l1 = np.eye(5)  # copies in
+    assert np.shares_memory(rnn.weight_hh_l1, vector)
+    rnn.weight_hh_l1 *= 2
+    rnn.parameters -= 1
+    assert rnn.parameters is vector
+    np.testing.assert_array_equal(rnn.weight_hh_l1, 2 * np.eye(5) - 1)
+    values = np.random.default_rng(0).standard_normal(vector.size)
+    rnn.parameters = values
+    assert rnn.parameters is vector
+    np.testing.assert_array_equal(vector, values.astype(np.float32))
+    copies = rnn.state_dict()
+    copies["weight_ih_l0"][:] = 9
+    np.testing.assert_array_equal(vector, values.astype(np.float32))
+    rnn.gradients[:] = 1
+    rnn.gradients *= 3
+    assert all((a == 3).all() for _, a in rnn.named_gradients())
+    assert "weight_hh_l1" in dir(rnn)
+    assert not hasattr(rnn, "weight_hh_l2")
+
+
+def test_load_state_dict(dtype):
+    rnn, other = (pyrnn.RNN(3, 5, output_size=2, dtype=dtype, rng=seed) for seed in (0, 1))
+    state = other.state_dict()
+    rnn.load_state_dict(state)
+    np.testing.assert_array_equal(rnn.parameters, other.parameters)
+    before = rnn.parameters.copy()
+    bad = {name: a + 1 for name, a in state.items() if name != "bias_out"}
+    bad |= {"weight_hh_l0": np.ones((5, 4)), "weight_ih_l1": np.ones((5, 5)), "bias_ih_l0": np.ones(6)}
+    with pytest.raises(
+        ValueError, match="missing: bias_out; unexpected: weight_ih_l1; weight_hh_l0 must have shape"
+    ) as e:
+        rnn.load_state_dict(bad)
+    assert "bias_ih_l0 must have shape (5,), got (6,)" in str(e.value)
+    with pytest.raises(ValueError, match="weight_hh_l0 must have shape"):
+        rnn.load_state_dict(bad, strict=False)
+    for wrong, error in (
+        (None, TypeError),
+        ([1.0], TypeError),
+        ({}, ValueError),
+        (state | {"bias_out": "text"}, TypeError),
+        (state | {"bias_out": np.ones(2, complex)}, TypeError),
+        (state | {"bias_out": None}, TypeError),
+        (state | {"bias_out": [[1], [2, 3]]}, ValueError),
+        (state | {5: np.ones(2)}, ValueError),
+    ):
+        with pytest.raises(error, match=r"state_dict|bias_out"):
+            rnn.load_state_dict(wrong)
+    with pytest.raises(TypeError, match="strict must be True or False"):
+        rnn.load_state_dict(state, strict=None)
+    np.testing.assert_array_equal(rnn.parameters, before)
+    swapped = {"bias_ih_l0": rnn.bias_hh_l0, "bias_hh_l0": rnn.bias_ih_l0, "weight_hh_l0": rnn.weight_hh_l0.T}
+    expected = {name: a.copy() for name, a in swapped.items()}
+    rnn.load_state_dict(swapped, strict=False)  # its own views
+    for name, a in expected.items():
+        np.testing.assert_array_equal(getattr(rnn, name), a)
+    rnn.load_state_dict({"bias_out": np.array([7, 8]), "other": "x"}, strict=False)
+    np.testing.assert_array_equal(rnn.bias_out, [7, 8])
+
+
+# ---- Training -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
+@pytest.mark.parametrize("output_size", [None, 3])
+@pytest.mark.parametrize("with_weights", [False, True])
+def test_loss_and_gradients_against_torch(assert_close, dtype, batch_first, loss, output_size, with_weights):
+    torch = pytest.importorskip("torch")
+    rnn, x = rnn_and_x(
+        6, 4, bidirectional=True, num_layers=2, batch_first=batch_first, output_size=output_size, dtype=dtype
+    )
+    rng = np.random.default_rng(2)
+    lengths, h0 = np.array([6, 1, 0, 4]), rng.standard_normal(state_shape(rnn, 4)).astype(dtype)
+    steps, O = x.shape[:-1], output_size or 12
+    exists = np.arange(6)[:, None] < lengths
+    exists = exists.T if batch_first else exists
+    weights = rng.uniform(0.5, 2, steps) if with_weights else None
+    if loss == "squared_error":
+        targets = rng.standard_normal((*steps, O))
+        targets[~exists] = np.nan
+    else:
+        targets = rng.integers(0, O, steps)
+        targets[~exists] = -100
+    if with_weights:
+        weights[~exists] = np.nan
+    value, gradient = rnn.loss_and_gradients(x, targets, loss=loss, h0=h0, lengths=lengths, weights=weights)
+
+    theirs = torch.nn.RNN(4, 6, 2, bidirectional=True, dtype=torch.float64)
+    layer = torch.nn.Linear(12, O, dtype=torch.float64) if output_size else torch.nn.Identity()
+    state = {name: torch.tensor(a).double() for name, a in rnn.state_dict().items()}
+    theirs.load_state_dict({name: a for name, a in state.items() if not name.endswith("_out")})
+    if output_size:
+        layer.load_state_dict({"weight": state["weight_out"], "bias": state["bias_out"]})
+    total = 0
+    for i, n in enumerate(lengths):
+        if n > 0:
+            part = (i, slice(n)) if batch_first else (slice(n), i)
+            o = layer(theirs(torch.tensor(x[part]).double(), torch.tensor(h0[:, i]).double())[0])
+            y = torch.tensor(targets[part])
+            if loss == "squared_error":
+                each = ((o - y) ** 2).sum(1)
+            else:
+                each = torch.nn.functional.cross_entropy(o, y, reduction="none")
+            total = total + (each * (1 if weights is None else torch.tensor(weights[part]))).sum()
+    total.backward()
+    grads = [p.grad.numpy().ravel() for p in (*theirs.parameters(), *layer.parameters())]
+    assert value == pytest.approx(float(total.detach()), rel=1e-12 if dtype == np.float64 else 2e-6)
+    assert gradient.dtype == dtype
+    assert_close(gradient, np.concatenate(grads), TOLERANCE[dtype])
+    np.testing.assert_array_equal(gradient, rnn.gradients)
+    assert not np.shares_memory(gradient, rnn.gradients)
+    kept = gradient.copy()
+    assert rnn.loss_and_gradients(2 * x, targets, loss=loss, lengths=lengths, out=rnn.gradients)[1] is rnn.gradients
+    np.testing.assert_array_equal(gradient, kept)
+    other = np.empty_like(kept)
+    assert rnn.loss_and_gradients(2 * x, targets, loss=loss, lengths=lengths, out=other)[1] is other
+    np.testing.assert_array_equal(other, rnn.gradients)
+
+
+@pytest.mark.parametrize("method", ["L-BFGS-B", "BFGS", "CG"])
+def test_scipy_drives_it(method):
+    """BFGS takes the difference of two gradients, which one array for both would make 0."""
+    from scipy.optimize import minimize
+
+    rnn, _ = rnn_and_x(I=1, H=5, output_size=1)
+    x = np.sin(np.arange(60.0))[:, np.newaxis]
+
+    def objective(vector):
+        rnn.parameters = vector
+        return rnn.loss_and_gradients(x[:-1], x[1:], loss="squared_error")
+
+    start = objective(rnn.parameters.copy())[0]
+    result = minimize(objective, rnn.parameters, jac=True, method=method, options={"maxiter": 60})
+    assert result.fun < 0.02 * start
+
+
+def test_results_belong_to_the_caller():
+    """A later call changes neither results nor layer states."""
+    rnn, x = rnn_and_x(num_layers=2)
+    out, h_n = rnn(x)
+    gradients = rnn.backward(out, h_n)
+    states = rnn.layer_states
+    arrays = (out, h_n, *gradients[:2], *states)
+    before = [a.copy() for a in arrays]
+    rnn(3 * x)
+    rnn.backward(3 * x[..., :1] + np.zeros(6))
+    for a, b in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    out, _ = rnn(x)
+    expected = rnn.backward(out).x
+    dout = out.copy()
+    out[:] = 0  # nor does the caller's change of a result change the gradient
+    np.testing.assert_array_equal(rnn.backward(dout).x, expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_first": True}, {"alpha": 0.5, "output_size": 2}])
+@pytest.mark.parametrize("B", [3, None])
+def test_out(options, B):
+    rnn, x = rnn_and_x(B=B, num_layers=2, bidirectional=True, **options)
+    expected = rnn(x)
+    gradients = rnn.backward(expected[0], expected[1])
+    targets = tuple(np.full_like(a, np.nan) for a in expected)
+    results = rnn(x, out=targets)
+    assert all(a is b for a, b in zip(results, targets, strict=True))
+    dx, dh0 = np.empty_like(x), np.empty_like(expected[1])
+    g = rnn.backward(*results, out=(dx, dh0))
+    assert g.x is dx
+    assert g.h0 is dh0
+    for a, b in zip((*results, dx, dh0), (*expected, *gradients[:2]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = np.empty(expected[0].shape[::-1]).T
+    assert rnn(x, out=(other, None))[0] is other
+    np.testing.assert_array_equal(other, expected[0])
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("B", [3, None])
+def test_layer_states(batch_first, B):
+    rnn, x = rnn_and_x(B=B, num_layers=2, bidirectional=True, batch_first=batch_first)
+    with pytest.raises(RuntimeError, match="call the RNN first"):
+        _ = rnn.layer_states
+    out, h_n = rnn(x)
+    states = rnn.layer_states
+    assert len(states) == 4
+    np.testing.assert_array_equal(np.concatenate(states[2:], axis=-1), out)
+    for i, a in enumerate(states):
+        assert a.shape == (*x.shape[:-1], 6)
+        last = 0 if i % 2 else -1
+        np.testing.assert_array_equal(a[:, last] if batch_first and B else a[last], h_n[i])
+    for a, b in zip(rnn.layer_rates, states, strict=True):
+        np.testing.assert_array_equal(a, b)
+    # the upper layer on what the lower one sends
+    upper = pyrnn.RNN(12, 6, bidirectional=True, batch_first=batch_first, dtype=np.float64)
+    upper.load_state_dict({n.replace("l1", "l0"): a for n, a in rnn.state_dict().items() if "l1" in n})
+    np.testing.assert_array_equal(upper(np.concatenate(states[:2], axis=-1))[0], out)
+
+
+def test_backward_needs_a_call_with_these_parameters():
+    rnn, x = rnn_and_x()
+    dout = np.ones((5, 3, 6))
+    with pytest.raises(RuntimeError, match="call the RNN first"):
+        rnn.backward(dout)
+    for change in (
+        lambda: setattr(rnn, "parameters", rnn.parameters + 1),
+        lambda: setattr(rnn, "weight_hh_l0", np.eye(6)),
+        lambda: rnn.load_state_dict(rnn.state_dict()),
+        lambda: rnn.__setattr__("parameters", rnn.parameters),  # as of rnn.parameters -= ...
+    ):
+        rnn(x)
+        rnn.backward(dout)
+        change()
+        gradients = rnn.gradients.copy()
+        with pytest.raises(RuntimeError, match="parameters were changed since the last call"):
+            rnn.backward(dout)
+        np.testing.assert_array_equal(rnn.gradients, gradients)
+    rnn(x)
+    with pytest.raises(ValueError, match="x must have shape"):
+        rnn(x[..., 1:])
+    rnn.backward(dout)  # a call that was refused changed nothing
+
+
+# ---- Memory ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "dropout": 0.5}, {"alpha": 0.5}])
+def test_a_call_allocates_nothing_after_the_first(monkeypatch, options):
+    """In the fused engine; the other one keeps a chunk where rows of states do not lie one after the other."""
+    monkeypatch.setattr("pyrnn._engines.automatic", lambda: "fused")
+    rnn, x = rnn_and_x(30, 64, 32, 128, dtype=np.float32, **options)  # where B H numbers take 32 KB
+    out = tuple(np.empty_like(a) for a in rnn(x))
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            rnn(x, out=out)
+            peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert peak < 8192  # the sum of all small objects
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "dropout": 0.5}, {"alpha": 0.5}])
+def test_training_keeps_nothing_more_after_the_first_step(options):
+    rnn, x = rnn_and_x(50, 16, 32, 64, dtype=np.float32, output_size=3, **options)
+    targets = np.zeros(x.shape[:2], int)
+    tracemalloc.start()
+    try:
+        kept = []
+        for _ in range(4):
+            rnn.loss_and_gradients(x, targets, out=rnn.gradients)
+            rnn.loss_and_gradients(x[:20], targets[:20], out=rnn.gradients)
+            kept.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert kept[-1] - kept[1] < 4096
+
+
+# ---- Copies and files -----------------------------------------------------------------------------------------------
+EVERYTHING = {
+    "num_layers": 2,
+    "nonlinearity": "relu",
+    "bias": False,
+    "batch_first": True,
+    "bidirectional": True,
+    "dropout": 0.25,
+    "recurrent_dropout": 0.125,
+    "alpha": np.linspace(0.1, 1, 6),
+    "form": "current",
+    "output_size": 2,
+}
+
+
+def assert_same(a, b):
+    assert type(a) is type(b)
+    assert repr(a) == repr(b)
+    assert a.state_dict().keys() == b.state_dict().keys()
+    np.testing.assert_array_equal(a.parameters, b.parameters)
+    assert a.dtype == b.dtype
+    np.testing.assert_array_equal(a.alpha, b.alpha)
+
+
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_save_and_load(tmp_path, dtype, options, suffix):
+    if suffix == ".safetensors":
+        pytest.importorskip("safetensors")
+    rnn, x = rnn_and_x(dtype=dtype, **options)
+    for path in (tmp_path / f"rnn{suffix}", str(tmp_path / f"other{suffix}")):
+        rnn.save(path)
+        loaded = pyrnn.RNN.load(path, rng=1)
+        assert_same(rnn, loaded)
+        np.testing.assert_array_equal(rnn.eval()(x)[0], loaded.eval()(x)[0])
+    if suffix == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            assert set(file.files) == {*rnn.state_dict(), "pyrnn.RNN"}
+            assert json.loads(str(file["pyrnn.RNN"]))["hidden_size"] == 6
+    else:
+        from safetensors.numpy import load_file
+
+        assert load_file(path).keys() == rnn.state_dict().keys()
+
+
+def test_files_that_are_none(tmp_path):
+    rnn, _ = rnn_and_x()
+    for path in ("rnn", "rnn.npy", "rnn.pt", "rnn.NPZ"):
+        for call in (rnn.save, pyrnn.RNN.load):
+            with pytest.raises(ValueError, match=r"path must end in \.npz or \.safetensors, got"):
+                call(tmp_path / path)
+    with pytest.raises(TypeError):
+        rnn.save(None)
+    assert not list(tmp_path.iterdir())
+    path = tmp_path / "rnn.npz"
+    with pytest.raises(FileNotFoundError):
+        pyrnn.RNN.load(path)
+    state, key = rnn.state_dict(), "pyrnn.RNN"
+    arguments = {"input_size": 4, "hidden_size": 6, "dtype": "float64"}
+    for contents, message in (
+        (state, "has no arguments of pyrnn.RNN, only arrays: weight_ih_l0, weight_hh_l0"),
+        (state | {key: "{"}, "that are not JSON"),
+        (state | {key: "[1]"}, "must have arguments of pyrnn.RNN by name"),
+        (state | {key: json.dumps({"input_size": 4})}, "does not take: .*hidden_size"),
+        (state | {key: json.dumps(arguments | {"layers": 3})}, "does not take: .*layers"),
+        (state | {key: json.dumps(arguments | {"hidden_size": 7})}, "weight_ih_l0 must have shape"),
+        ({key: json.dumps(arguments)}, "missing: weight_ih_l0"),
+    ):
+        np.savez(path, **contents)
+        with pytest.raises(ValueError, match=message):
+            pyrnn.RNN.load(path)
+    np.savez(path, **state | {"weight_ih_l0": np.array([None]), key: json.dumps(arguments)})  # a pickle inside
+    with pytest.raises(ValueError, match="pickle"):
+        pyrnn.RNN.load(path)
+    for contents in (b"", b"text", pickle.dumps(rnn)):
+        path.write_bytes(contents)
+        with pytest.raises(ValueError, match=r"is no \.npz file"):
+            pyrnn.RNN.load(path)
+    np.save(tmp_path / "one.npy", np.ones(3))
+    (tmp_path / "one.npy").rename(path)
+    with pytest.raises(ValueError, match=r"is no \.npz file but holds one array"):
+        pyrnn.RNN.load(path)
+
+
+def test_safetensors_files_that_are_none(tmp_path, monkeypatch):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    rnn, _ = rnn_and_x()
+    path = tmp_path / "rnn.safetensors"
+    path.write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"is no \.safetensors file"):
+        pyrnn.RNN.load(path)
+    safetensors.save_file(rnn.state_dict(), path)
+    with pytest.raises(ValueError, match="only arrays: bias"):
+        pyrnn.RNN.load(path)
+    rnn.load_state_dict(safetensors.load_file(path))
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    for call in (rnn.save, pyrnn.RNN.load):
+        with pytest.raises(ImportError, match="pip install safetensors"):
+            call(path)
+
+
+class Named(pyrnn.RNN):
+    """A subclass with an attribute of its own."""
+
+    name = None
+
+
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "everything"])
+def test_pickle_and_deepcopy(dtype, options):
+    rnn, x = rnn_and_x(dtype=dtype, **options)
+    rnn.backward(np.ones_like(rnn(x)[0]))
+    for make in (copy.deepcopy, *(lambda rnn, p=p: pickle.loads(pickle.dumps(rnn, p)) for p in range(2, 6))):
+        other = make(rnn)
+        assert_same(rnn, other)
+        np.testing.assert_array_equal(other.gradients, rnn.gradients)
+        assert not np.shares_memory(other.parameters, rnn.parameters)
+        assert np.shares_memory(other.parameters, other.weight_ih_l0)
+        a, b = rnn(x)[0], other(x)[0]
+        np.testing.assert_array_equal(a, b)  # the same dropout too
+    named = Named(3, 5)
+    named.name = "mine"
+    named.eval()
+    for other in (copy.copy(named), copy.deepcopy(named), pickle.loads(pickle.dumps(named))):
+        assert (type(other), other.name, other.training) == (Named, "mine", False)
+    assert len(pickle.dumps(rnn)) < 4 * rnn.parameters.nbytes + 4000  # no workspace in it
+
+
+def test_copy_shares_parameters_alone():
+    rnn, x = rnn_and_x()
+    other = copy.copy(rnn)
+    rnn.parameters *= 2
+    np.testing.assert_array_equal(other.weight_hh_l0, rnn.weight_hh_l0)
+    assert np.shares_memory(other.parameters, rnn.parameters)
+    assert not np.shares_memory(other.gradients, rnn.gradients)
+    out = rnn(x)[0]
+    other(2 * x)
+    expected = rnn.backward(out).x
+    other(3 * x)
+    np.testing.assert_array_equal(rnn.backward(out).x, expected)
+
+
+def test_copies_in_threads():
+    rnn, x = rnn_and_x(30, 8, 16, 32, num_layers=2)
+    expected = rnn.loss_and_gradients(x, np.zeros((30, 8), int))
+    results = {}
+
+    def work(i, mine):
+        for _ in range(20):
+            results[i] = mine.loss_and_gradients(x, np.zeros((30, 8), int))
+
+    threads = [threading.Thread(target=work, args=(i, copy.copy(rnn))) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 3
+    for value, gradient in results.values():
+        assert value == expected[0]
+        np.testing.assert_array_equal(gradient, expected[1])
+
+
+def test_read_only_memory_is_copied():
+    rnn, x = rnn_and_x()
+    state = rnn.__getstate__()
+    for name in ("_parameters", "_gradients"):
+        state[name] = state[name].copy()
+        state[name].flags.writeable = False
+    other = pyrnn.RNN.__new__(pyrnn.RNN)
+    other.__setstate__(state)
+    other.parameters *= 2
+    other.backward(other(x)[0])
+
+
+def test_repr():
+    assert repr(pyrnn.RNN(3, 5)) == "RNN(3, 5)"
+    rnn = pyrnn.RNN(
+        3, 5, 2, nonlinearity="relu", dropout=0.5, alpha=0.1, form="current", dtype=np.float64, output_size=1
+    )
+    expected = "RNN(3, 5, num_layers=2, nonlinearity='relu', dropout=0.5, alpha=0.1, form='current', output_size=1, "
+    assert repr(rnn) == expected + "dtype=float64)"
+    assert "alpha=array([1., 1.])" in repr(pyrnn.RNN(3, 2, alpha=np.ones(2)))
+
+
+# ---- Bad arguments --------------------------------------------------------------------------------------------------
+BAD_CONSTRUCTION = [
+    ({"input_size": 0}, ValueError, "input_size must be a positive integer, got 0"),
+    ({"input_size": 2.0}, TypeError, "input_size must be a positive integer"),
+    ({"hidden_size": -1}, ValueError, "hidden_size must be a positive integer, got -1"),
+    ({"hidden_size": None}, TypeError, "hidden_size must be a positive integer"),
+    ({"num_layers": 0}, ValueError, "num_layers must be a positive integer, got 0"),
+    ({"num_layers": "2"}, TypeError, "num_layers must be a positive integer"),
+    ({"nonlinearity": "gelu"}, ValueError, "nonlinearity must be one of 'tanh', 'relu', 'identity', got 'gelu'"),
+    ({"nonlinearity": None}, ValueError, "nonlinearity must be one of"),
+    ({"bias": 1}, TypeError, "bias must be True or False, got 1"),
+    ({"batch_first": None}, TypeError, "batch_first must be True or False, got None"),
+    ({"bidirectional": "yes"}, TypeError, "bidirectional must be True or False, got 'yes'"),
+    ({"dropout": 1.5}, ValueError, "dropout must be a number from 0 to 1, got 1.5"),
+    ({"dropout": np.nan}, ValueError, "dropout must be a number from 0 to 1, got nan"),
+    ({"dropout": True}, ValueError, "dropout must be a number from 0 to 1, got True"),
+    ({"dropout": None}, ValueError, "dropout must be a number"),
+    ({"recurrent_dropout": -0.1}, ValueError, "recurrent_dropout must be a number from 0 to 1, got -0.1"),
+    ({"recurrent_dropout": "0.5"}, ValueError, "recurrent_dropout must be a number from 0 to 1, got '0.5'"),
+    ({"alpha": np.ones(5)}, ValueError, r"alpha must be a number or have shape \(6,\), got \(5,\)"),
+    ({"alpha": np.inf}, ValueError, "alpha must be finite, got inf"),
+    ({"alpha": None}, TypeError, "alpha must be an array of numbers, got None"),
+    ({"alpha": 1j}, TypeError, "alpha must be real numbers"),
+    ({"form": "leaky"}, ValueError, "form must be one of 'rate', 'current', got 'leaky'"),
+    ({"output_size": 0}, ValueError, "output_size must be a positive integer, got 0"),
+    ({"dtype": np.float16}, TypeError, "dtype must be float32 or float64, got float16"),
+    ({"dtype": np.complex128}, TypeError, "dtype must be float32 or float64, got complex128"),
+    ({"dtype": np.dtype("f8").newbyteorder()}, TypeError, "dtype must be float32 or float64"),
+    ({"dtype": None}, TypeError, "dtype must be float32 or float64, got None"),
+    ({"rng": "seed"}, TypeError, None),
+    ({"rng": -1}, ValueError, None),
+]
+
+
+@pytest.mark.parametrize(("bad", "error", "message"), BAD_CONSTRUCTION)
+def test_bad_construction(bad, error, message):
+    with pytest.raises(error, match=message):
+        pyrnn.RNN(**{"input_size": 4, "hidden_size": 6} | bad)
+
+
+def test_options_are_by_name_alone():
+    with pytest.raises(TypeError, match="positional"):
+        pyrnn.RNN(4, 6, 1, "tanh")
+
+
+def test_dropout_that_does_nothing_warns():
+    with pytest.warns(UserWarning, match="dropout acts between layers"):
+        pyrnn.RNN(4, 6, dropout=0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pyrnn.RNN(4, 6, 2, dropout=0.5)
+        pyrnn.RNN(4, 6, recurrent_dropout=0.5)
+
+
+FIXED = "input_size hidden_size num_layers nonlinearity bias batch_first bidirectional alpha form output_size dtype"
+
+
+@pytest.mark.parametrize("name", FIXED.split())
+def test_what_is_fixed(name):
+    rnn, _ = rnn_and_x()
+    with pytest.raises(AttributeError, match=f"{name} cannot be changed after construction"):
+        setattr(rnn, name, 1)
+    with pytest.raises(ValueError, match="read-only"):
+        pyrnn.RNN(4, 6, alpha=np.ones(6)).alpha[0] = 3
+
+
+def test_bad_assignments():
+    rnn, _ = rnn_and_x()
+    before = rnn.parameters.copy()
+    for name, value, error, message in (
+        ("parameters", np.ones(3), ValueError, r"parameters must have shape \(72,\), got \(3,\)"),
+        ("parameters", 1.0, ValueError, "parameters must have shape"),
+        ("parameters", None, TypeError, "parameters must be an array of numbers"),
+        ("parameters", np.ones(72, complex), TypeError, "parameters must be real"),
+        ("gradients", np.ones((72, 1)), ValueError, "gradients must have shape"),
+        ("weight_hh_l0", np.ones((6, 5)), ValueError, r"weight_hh_l0 must have shape \(6, 6\), got \(6, 5\)"),
+        ("weight_hh_l0", "text", TypeError, "weight_hh_l0 must be real numbers"),
+        ("dropout", 2, ValueError, "dropout must be a number from 0 to 1"),
+        ("recurrent_dropout", None, ValueError, "recurrent_dropout must be a number"),
+        ("rng", "x", TypeError, None),
+    ):
+        with pytest.raises(error, match=message):
+            setattr(rnn, name, value)
+    np.testing.assert_array_equal(rnn.parameters, before)
+    with pytest.raises(TypeError, match="mode must be True or False"):
+        rnn.train("yes")
+    with pytest.raises(AttributeError, match="'RNN' object has no attribute 'weight_hh_l1'"):
+        _ = rnn.weight_hh_l1
+
+
+X = np.ones((5, 3, 4))
+BAD_CALLS = [
+    ((np.ones((5, 3, 3)),), {}, ValueError, r"x must have shape \(T, B, 4\) or \(T, 4\), got \(5, 3, 3\)"),
+    ((np.ones(4),), {}, ValueError, "x must have shape"),
+    ((None,), {}, TypeError, "x must be an array of numbers, got None"),
+    ((X.astype(complex),), {}, TypeError, "x must be real numbers"),
+    ((X.astype(np.longdouble),), {}, TypeError, "x must be real numbers"),
+    ((np.ma.masked_less(X, 2),), {}, TypeError, "x must be an array without masked values"),
+    ((X, np.ones((3, 6))), {}, ValueError, r"h0 must have shape \(1, 3, 6\) to match x \(5, 3, 4\), got \(3, 6\)"),
+    ((X, np.ones((1, 2, 6))), {}, ValueError, "h0 must have shape"),
+    ((X, "zeros"), {}, TypeError, "h0 must be real"),
+    ((X, None, [5, 5]), {}, ValueError, r"lengths must have shape \(3,\) to match x \(5, 3, 4\), got \(2,\)"),
+    ((X, None, 5), {}, ValueError, "lengths must have shape"),
+    ((X, None, [5, 6, 1]), {}, ValueError, "lengths must be from 0 to 5, got 1 to 6"),
+    ((X, None, [5, -1, 1]), {}, ValueError, "lengths must be from 0 to 5, got -1 to 5"),
+    ((X, None, [1.0, 2.0, 3.0]), {}, TypeError, "lengths must be integers, got dtype float64"),
+    ((X,), {"out": np.empty((5, 3, 6))}, TypeError, "out must be a tuple of two arrays or None, got ndarray"),
+    ((X,), {"out": (None,)}, TypeError, "out must be a tuple of two arrays"),
+    ((X,), {"out": (np.empty((5, 3, 5)), None)}, ValueError, r"out\[0\] must have shape \(5, 3, 6\), got \(5, 3, 5\)"),
+    ((X,), {"out": (None, np.empty((3, 6)))}, ValueError, r"out\[1\] must have shape \(1, 3, 6\)"),
+    ((X,), {"out": (None, np.empty((1, 3, 6), np.float32))}, ValueError, r"out\[1\] must have dtype float64"),
+    ((X,), {"out": ([1.0], None)}, TypeError, r"out\[0\] must be a NumPy array, got list"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "options", "error", "message"), BAD_CALLS)
+def test_bad_calls(arguments, options, error, message):
+    rnn, x = rnn_and_x()
+    expected = rnn(x)[0]
+    gradient = rnn.backward(expected).x
+    with pytest.raises(error, match=message):
+        rnn(*arguments, **options)
+    np.testing.assert_array_equal(rnn.backward(expected).x, gradient)  # the last call is still the last one
+
+
+def test_wider_dtypes_are_refused():
+    rnn, x = rnn_and_x(dtype=np.float32)
+    message = "must be of a dtype that float32, the RNN's, can hold, got float64"
+    with pytest.raises(TypeError, match=f"x {message}"):
+        rnn(x.astype(np.float64))
+    with pytest.raises(TypeError, match=f"h0 {message}"):
+        rnn(x, np.ones((1, 3, 6)))
+    out, h_n = rnn(x.astype(np.float16))
+    with pytest.raises(TypeError, match=f"dout {message}"):
+        rnn.backward(out.astype(np.float64))
+    with pytest.raises(TypeError, match=f"dh_n {message}"):
+        rnn.backward(out, h_n.astype(np.float64))
+    assert rnn(np.ones((5, 3, 4), np.int8))[0].dtype == np.float32
+
+
+def test_shapes_in_errors_are_the_callers():
+    rnn, x = rnn_and_x(batch_first=True)
+    with pytest.raises(ValueError, match=r"x must have shape \(B, T, 4\) or \(T, 4\), got \(3, 5, 3\)"):
+        rnn(x[..., 1:])
+    with pytest.raises(ValueError, match=r"lengths must have shape \(3,\) to match x \(3, 5, 4\), got \(5,\)"):
+        rnn(x, lengths=[1] * 5)
+    with pytest.raises(ValueError, match=r"targets must have shape \(3, 5\) to match x \(3, 5, 4\), got \(5, 3\)"):
+        rnn.loss_and_gradients(x, np.zeros((5, 3), int))
+
+
+def test_overlaps():
+    rnn, x = rnn_and_x(I=6)
+    h0 = np.ones((1, 3, 6))
+    with pytest.raises(ValueError, match=r"out\[0\] must not overlap an input, but shares memory with x"):
+        rnn(x, out=(x, None))
+    with pytest.raises(ValueError, match=r"out\[1\] must not overlap an input, but shares memory with h0"):
+        rnn(x, h0, out=(None, h0))
+    memory = np.empty((5, 3, 6))
+    with pytest.raises(ValueError, match=r"out\[1\] must not overlap an input, but shares memory with out\[0\]"):
+        rnn(x, out=(memory, memory[:1]))
+    with pytest.raises(ValueError, match=r"out\[0\] must not overlap an input, but shares memory with parameters"):
+        rnn(x[:1], out=(rnn.parameters[:18].reshape(1, 3, 6), None))
+    out, h_n = rnn(x, h0)
+    for dx, dh0 in ((x, None), (out, None), (None, h_n), (None, h0)):
+        with pytest.raises(ValueError, match="must not overlap"):
+            rnn.backward(out, h_n, out=(dx, dh0))
+    read_only = np.empty_like(x)
+    read_only.flags.writeable = False
+    with pytest.raises(ValueError, match=r"out\[0\] must be writeable"):
+        rnn.backward(out, out=(read_only, None))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((None,), {}, ValueError, "dout or dh_n must be given"),
+        ((np.ones((5, 3, 5)),), {}, ValueError, r"dout must have shape \(5, 3, 6\) to match x \(5, 3, 4\)"),
+        (("x",), {}, TypeError, "dout must be real"),
+        ((None, np.ones((3, 6))), {}, ValueError, r"dh_n must have shape \(1, 3, 6\)"),
+        ((None, 1j * np.ones((1, 3, 6))), {}, TypeError, "dh_n must be real"),
+        ((np.ones((5, 3, 6)),), {"accumulate": 1}, TypeError, "accumulate must be True or False, got 1"),
+        ((np.ones((5, 3, 6)),), {"out": 3}, TypeError, "out must be a tuple of two arrays or None, got int"),
+    ],
+)
+def test_bad_backward(arguments, options, error, message):
+    rnn, x = rnn_and_x()
+    rnn(x)
+    rnn.gradients[:] = 7
+    with pytest.raises(error, match=message):
+        rnn.backward(*arguments, **options)
+    assert (rnn.gradients == 7).all()
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        ({"x": X[..., 1:]}, ValueError, "x must have shape"),
+        ({"h0": np.ones((1, 2, 6))}, ValueError, "h0 must have shape"),
+        ({"lengths": [9, 1, 1]}, ValueError, "lengths must be from 0 to 5"),
+        ({"targets": None}, ValueError, r"targets must have shape \(5, 3\)"),
+        ({"targets": np.zeros((5, 3, 1), int)}, ValueError, r"targets must have shape \(5, 3\)"),
+        ({"targets": np.zeros((5, 3))}, TypeError, "targets must be integers"),
+        ({"targets": np.full((5, 3), 2)}, ValueError, "targets must be classes from 0 to 1"),
+        ({"loss": "mse"}, ValueError, "loss must be one of 'softmax_cross_entropy', 'squared_error', got 'mse'"),
+        ({"loss": None}, ValueError, "loss must be one of"),
+        ({"loss": "squared_error"}, ValueError, r"targets must have shape \(5, 3, 2\)"),
+        ({"weights": np.ones((3, 5))}, ValueError, r"weights must have shape \(5, 3\)"),
+        ({"weights": "1"}, TypeError, "weights must be real"),
+        ({"out": np.empty(3)}, ValueError, "out must have shape"),
+        ({"out": "x"}, TypeError, "out must be a NumPy array, got str"),
+    ],
+)
+def test_bad_loss_and_gradients(bad, error, message):
+    rnn, _ = rnn_and_x(output_size=2)
+    rnn.gradients[:] = 7
+    with pytest.raises(error, match=message):
+        rnn.loss_and_gradients(**{"x": X, "targets": np.zeros((5, 3), int)} | bad)
+    assert (rnn.gradients == 7).all()
+    with pytest.raises(ValueError, match="out must not overlap an input, but shares memory with parameters"):
+        rnn.loss_and_gradients(X, np.zeros((5, 3), int), out=rnn.parameters)
+
+
+def test_nothing_that_is_given_is_written_to():
+    rnn, x = rnn_and_x(num_layers=2, bidirectional=True, dropout=0.5, output_size=2, alpha=0.5, form="current")
+    rng = np.random.default_rng(0)
+    h0, dh_n = rng.standard_normal((2, *state_shape(rnn, 3)))
+    lengths, dout, targets, weights = (
+        np.array([5, 2, 3]),
+        rng.standard_normal((5, 3, 2)),
+        np.ones((5, 3), int),
+        x[..., 0],
+    )
+    arrays = (x, h0, lengths, dout, dh_n, targets, weights, rnn.parameters)
+    before = [a.tobytes() for a in arrays]
+    for a in arrays[:-1]:
+        a.flags.writeable = False
+    rnn(x, h0, lengths)
+    rnn.backward(dout, dh_n)
+    rnn.loss_and_gradients(x, targets, h0=h0, lengths=lengths, weights=weights)
+    assert [a.tobytes() for a in arrays] == before
