@@ -887,6 +887,11 @@ def _phi(cnp.ndarray rows, int phi):
     return rows
 
 
+def steps_of_a_chunk(Py_ssize_t T, Py_ssize_t B, Py_ssize_t N, Py_ssize_t itemsize):
+    """How many steps of B rows of N numbers the loops take together, counted in backward from the end of time."""
+    return chunk_steps(T, B, N, itemsize)
+
+
 def set_chunk_bytes(Py_ssize_t size):
     """Force how many bytes of a sequence make a chunk, 0 for the usual rule, and return the old number; for tests."""
     global FORCED_BYTES

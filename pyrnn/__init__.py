@@ -45,6 +45,7 @@ from pyrnn.training import loss_and_gradients
 from pyrnn.truncated import TruncatedGradients, truncated_gradients, truncated_updates
 
 __all__ = [
+    "RNN",
     "Constraint",
     "FeedbackGradients",
     "FeedbackParameters",
@@ -53,7 +54,6 @@ __all__ = [
     "LossGradients",
     "OutputGradients",
     "Parameters",
-    "RNN",
     "RNNGradients",
     "RegularizerGradients",
     "Samples",

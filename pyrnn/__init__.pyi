@@ -1,11 +1,7 @@
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Mapping
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
-from collections.abc import Iterator, Mapping
-from os import PathLike
-from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple, Self, overload
+from typing import Any, Final, Literal, NamedTuple, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -15,6 +11,7 @@ from pyrnn.profiling import FunctionTotals, PhaseRecord, PhaseTotals
 
 __version__: str
 __all__ = [
+    "RNN",
     "Constraint",
     "FeedbackGradients",
     "FeedbackParameters",
@@ -23,7 +20,6 @@ __all__ = [
     "LossGradients",
     "OutputGradients",
     "Parameters",
-    "RNN",
     "RNNGradients",
     "RegularizerGradients",
     "Samples",

@@ -2,14 +2,15 @@
 
 Everything here is time first, with a batch axis, of one dtype, and checked. D is the number of directions; the states
 of both lie beside each other in one array [T, B, D H], so that a layer's output is the next layer's input as it lies.
-Arrays that outlive no call come from the workspace; the functions that still return new arrays are called at the end
-of this file and nowhere else.
+Arrays that outlive no call come from the workspace; the functions that return new arrays are called at the end of this
+file and nowhere else.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from pyrnn._results import Gradients
 from pyrnn.functional import backward, forward
 from pyrnn.losses import QUIET
 from pyrnn.output import output, output_gradients
@@ -125,7 +126,7 @@ def backward_layers(rnn, tape, dout, dh_n, dx, dh0, workspace):
                 r = None if rates is None else rates[:, some, units]
                 arrays = (g[:, some, units], h[:, some, units], x[:, some], cell.U, W, tape.h0[i, some])
                 W_factor = None if recurrent is None else recurrent[direction, some]
-                _add_gradients(arrays, options | {"rates": r}, into, below[:, some], dh0[i, some], W_factor, alpha)
+                _add_gradients(arrays, options | {"rates": r}, into, below[:, some], dh0[i, some], W_factor, alpha, new)
             if dh_n is not None:  # a sequence without steps ends where it began
                 exist = tape.lengths > 0 if tape.lengths is not None else np.full(B, T > 0)
                 np.add(dh0[i], dh_n[i], out=dh0[i], where=~exist[:, np.newaxis])
@@ -200,10 +201,14 @@ def _part(lengths, some):
     return None if lengths is None else lengths[some]
 
 
-# ---- Calls that return new arrays: what `out=` would save is saved here ---------------------------------------------
-def _add_gradients(arrays, options, into, dx, dh0, W_factor, alpha):
+def _add_gradients(arrays, options, into, dx, dh0, W_factor, alpha, new):
     """One call of backward: add to the gradients of the parameters, of x and of alpha; write dh0."""
-    gradients = backward(*arrays, **options)
+    _, _, x, U, W, h0 = arrays
+    shapes = {"x": x.shape, "U": U.shape, "W": W.shape, "b": W.shape[:1], "h0": h0.shape}
+    gradients = Gradients(**{name: new(("gradient", name, shape), shape) for name, shape in shapes.items()})
+    if alpha is not None:
+        gradients.alpha = new("gradient of alpha", alpha.shape)
+    gradients = backward(*arrays, out=gradients, **options)
     np.add(into.U, gradients.U, out=into.U)
     dW = gradients.W if W_factor is None else np.multiply(gradients.W, W_factor, out=gradients.W)
     np.add(into.W, dW, out=into.W)
@@ -215,6 +220,7 @@ def _add_gradients(arrays, options, into, dx, dh0, W_factor, alpha):
         alpha += gradients.alpha
 
 
+# ---- Calls that return new arrays -----------------------------------------------------------------------------------
 def output_of(rnn, tape, workspace):
     """The output [T, B, O], or what the top layer sends up, which is the workspace's."""
     if rnn.output_size is None:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyrnn import losses
+from pyrnn import _bptt, _checks, _engines, losses
 from pyrnn._results import LossGradients
-from pyrnn.functional import backward, forward
+from pyrnn.functional import forward
 from pyrnn.output import output, output_gradients
 
 LEVELS = 8  # of segments in segments at most; the states of 3^8 chunks are then 24 kept ones
@@ -55,8 +55,8 @@ def schedule(T, B, I, H, O, layer, size, limit, wide=8):
 
     size: of a number in bytes, wide: of one in a loss.
     """
-    chunk = chunk_steps(T, B, max(H, I), size)
-    output_chunk = chunk_steps(T, B, max(H, O), size) if layer else chunk
+    chunk = _bptt.steps_of_a_chunk(T, B, max(H, I), size)
+    output_chunk = _bptt.steps_of_a_chunk(T, B, max(H, O), size) if layer else chunk
     state, rows, output_rows = B * H * size, chunk * B, output_chunk * B
     # Beside the states: what the losses and the compiled loops take for a chunk, the parameters packed and their
     # gradients twice, and the losses of all steps, whose sum must not depend on the segments.
@@ -89,12 +89,6 @@ def _branches(n, levels):
     return branches if branches**levels >= n else branches + 1
 
 
-def chunk_steps(T, B, N, itemsize):
-    """How many steps the compiled loops take together: the rule of csrc/_bptt.pyx."""
-    row = max(N * itemsize, 1)
-    return max(1, min(T, min(max(512 * row, 1 << 18), 1 << 22) // (max(B, 1) * row)))
-
-
 # ---- Forward and back -----------------------------------------------------------------------------------------------
 @losses.QUIET
 def loss_and_gradients(schedule, x, U, W, b, V, c, h0, targets, loss, weights, x_gradient):
@@ -111,10 +105,10 @@ def loss_and_gradients(schedule, x, U, W, b, V, c, h0, targets, loss, weights, x
     network.forward()
     network.back_through(0, len(x), 0)
     value, below = network.losses.sum(dtype=np.float64), network.below
-    dx, dh0 = below.dx, below.later
+    dx, dh0 = below.dx, below.dh0
     if not batched:
         dx, dh0 = None if dx is None else dx[:, 0], dh0[0]
-    db = None if b is None else below.db.total()
+    db = None if b is None else below.db
     dc = None if c is None else network.dc
     return value, LossGradients(below.dU, below.dW, db, network.dV, dc, dx, dh0)
 
@@ -123,17 +117,18 @@ class _Network:
     """A network on its way through time."""
 
     def __init__(self, schedule, x, U, W, b, V, c, h0, targets, loss, weights, x_gradient):
-        self.schedule, self.x, self.U, self.W, self.b, self.V, self.c = schedule, x, U, W, b, V, c
+        self.schedule, self.x, self.b, self.V, self.c = schedule, x, b, V, c
+        self.U, self.W = _checks.matrix(U), _checks.matrix(W)
         self.targets, self.loss, self.weights = targets, loss, weights
         T, B, H = len(x), x.shape[1], len(U)
         self.VT = None if V is None else np.ascontiguousarray(V.T)
-        self.saved = {0: np.zeros((B, H), x.dtype) if h0 is None else h0}  # the state before a step
+        self.saved = {0: np.zeros((B, H), x.dtype) if h0 is None else _checks.matrix(h0)}  # the state before a step
         self.h = np.empty((min(schedule.sizes[-1], T), B, H), x.dtype)  # of the steps of a segment of the last size
         self.last = None  # where the last of all begins: its states are there when the way back begins
         self.losses = None
         self.dV = None
         self.dc = None
-        self.below = _Sums(x, x_gradient)
+        self.below = _Sums(self, x_gradient)
 
     def forward(self):
         """Through all of time: the losses, the gradients of the output layer, and the first states to keep."""
@@ -206,9 +201,7 @@ class _Network:
             _, do = self._loss(start, stop, h)
             # dh_t = Vᵀ do_t                                                     (10.19)
             dh = do if self.V is None else output(do, self.VT)
-            if stop < len(self.x):
-                dh[-1] += self.below.later
-            self.below.add(start, stop, backward(dh, h, self.x[start:stop], self.U, self.W, before))
+            self.below.add(start, stop, dh, h, before)
             stop = start
 
     def _loss(self, start, stop, h):
@@ -220,38 +213,22 @@ class _Network:
 
 
 class _Sums:
-    """The gradients of the recurrence, summed as the compiled loops do."""
+    """The gradients of the recurrence, which the compiled loops add to, and what their sums have lost by rounding."""
 
-    def __init__(self, x, x_gradient):
-        self.dx = np.empty(x.shape, x.dtype) if x_gradient else None
-        self.dU = None
-        self.dW = None
-        self.db = None
-        self.later = None  # the gradient with respect to the state before the chunk
+    def __init__(self, network, x_gradient):
+        self.network, x, H = network, network.x, len(network.U)
+        new = lambda *shape: np.empty(shape, x.dtype)
+        self.dx = new(*x.shape) if x_gradient else None
+        self.dU, self.dW, self.db, self.dh0 = new(*network.U.shape), new(H, H), new(H), new(x.shape[1], H)
+        self.lost = np.zeros((3, H), x.dtype)
 
-    def add(self, start, stop, gradients):
-        if self.dx is not None:
-            self.dx[start:stop] = gradients.x
-        if self.db is None:
-            self.dU, self.dW, self.db = gradients.U, gradients.W, _Sum(gradients.b)
-        else:
-            self.dU += gradients.U
-            self.dW += gradients.W
-            self.db.add(gradients.b)
-        self.later = gradients.h0
-
-
-class _Sum:
-    """A sum with what its roundings have lost (Knuth), as column_sums of csrc/kernels.h makes it."""
-
-    def __init__(self, first):
-        self.sum, self.lost = first, np.zeros_like(first)
-
-    def add(self, a):
-        new = self.sum + a
-        moved = new - self.sum
-        self.lost += (self.sum - (new - moved)) + (a - moved)
-        self.sum = new
-
-    def total(self):
-        return np.where(self.lost == self.lost, self.sum + self.lost, self.sum)  # a sum of inf or NaN has lost NaN
+    def add(self, start, stop, dh, h, before):
+        """Steps `start` to `stop`, the last ones that are left; before: the state before them."""
+        network, dx = self.network, None if self.dx is None else self.dx[start:stop]
+        accumulate = stop < len(network.x)
+        if accumulate:
+            dh[-1] += self.dh0
+        results = (dx, self.dU, self.dW, self.db, self.dh0, None, None)
+        options = (None, 0, None, False, False, None, None, results, self.lost, accumulate, start > 0)
+        compiled = _engines.choose()
+        compiled.backward(dh, h, network.x[start:stop], network.U, network.W, before, *options)

@@ -3,7 +3,6 @@
 import numpy as np
 
 from pyrnn import _checks
-from pyrnn.parameters import _size
 
 
 def spectral_radius(W):
@@ -160,7 +159,7 @@ def balanced(H, *, excitatory=0.8, gain=1.0, density=1.0, rng=None, dtype=np.flo
     >>> bool(np.abs(W.sum(axis=1)).max() < 1e-15), bool((W * signs >= 0).all())
     (True, True)
     """
-    H = _size("H", H)
+    H = _checks.positive_integer("H", H)
     if H < 2:
         raise ValueError("H must be at least 2, one unit of each kind, got 1")
     for name, value, allowed, kind in (

@@ -7,7 +7,6 @@ import numpy as np
 
 from pyrnn import _cell, _checks, _rnn_files, _rnn_layers, _rnn_parameters
 from pyrnn.losses import softmax_cross_entropy, squared_error
-from pyrnn.parameters import _size
 
 LOSSES = {"softmax_cross_entropy": softmax_cross_entropy, "squared_error": squared_error}
 
@@ -135,16 +134,16 @@ class RNN:
         dtype=np.float32,
         rng=None,
     ):
-        self.input_size = _size("input_size", input_size)
-        self.hidden_size = _size("hidden_size", hidden_size)
-        self.num_layers = _size("num_layers", num_layers)
+        self.input_size = _checks.positive_integer("input_size", input_size)
+        self.hidden_size = _checks.positive_integer("hidden_size", hidden_size)
+        self.num_layers = _checks.positive_integer("num_layers", num_layers)
         _cell.numbers(nonlinearity, form)
         self.nonlinearity, self.form = nonlinearity, form
         self.bias = _boolean("bias", bias)
         self.batch_first = _boolean("batch_first", batch_first)
         self.bidirectional = _boolean("bidirectional", bidirectional)
         self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
-        self.output_size = None if output_size is None else _size("output_size", output_size)
+        self.output_size = None if output_size is None else _checks.positive_integer("output_size", output_size)
         if dtype is None or np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"dtype must be float32 or float64, got {dtype if dtype is None else np.dtype(dtype)}")
         self.dtype = np.dtype(dtype)
@@ -647,7 +646,7 @@ class RNN:
         if lengths is not None:
             lengths = _checks.as_array("lengths", lengths)
             _checks.check_shape("lengths", lengths, self._state_shape(x)[1:-1], "x", x)
-            lengths, _ = _cell.check_steps(lengths, None, False, self._time_first(x, True) if x.ndim == 3 else x)
+            lengths, _, _ = _cell.check_steps(lengths, None, False, self._time_first(x, True) if x.ndim == 3 else x)
         return x, h0, lengths, (given, (x, h0))
 
     def _targets(self, out, shapes, inputs):
