@@ -239,8 +239,11 @@ def backward(
     if simple and dh is not None and _bptt.fit(x, U, W, None, h0, dh, h, drive, leak, rates):
         if h0 is None:
             h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
-        if alpha is drive is lengths is mask is out is None and x_gradient is True and not reverse:
-            return Gradients(*compiled.backward(dh, h, x, U, W, h0, n_threads, phi)[:5])
+        if lengths is mask is out is None and x_gradient is True and not reverse:
+            if alpha is drive is None:
+                return Gradients(*compiled.backward(dh, h, x, U, W, h0, n_threads, phi)[:5])
+            results = compiled.backward(dh, h, x, U, W, h0, n_threads, phi, leak, current, wants_drive, rates)
+            return _calls.gradients(results, alpha)
         options = (n_threads, phi, leak, current)
         steps = _cell.check_steps(lengths, mask, reverse, x)
         if out is None:
