@@ -629,11 +629,11 @@ cdef cnp.ndarray run_jacobian(real tag, cnp.ndarray h, cnp.ndarray W, int phi, c
     return J
 
 
-cdef cnp.ndarray run_output(real tag, cnp.ndarray h, cnp.ndarray V, cnp.ndarray c):
+cdef cnp.ndarray run_output(real tag, cnp.ndarray h, cnp.ndarray V, cnp.ndarray c, cnp.ndarray o):
     cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2], O = V.shape[0]
     cdef Py_ssize_t ht = stride(h, 0), hb = stride(h, 1), ld_v = stride(V, 0)
     cdef Py_ssize_t chunk = chunk_steps(T, B, max(H, O), sizeof(real))
-    cdef cnp.ndarray o = empty(h, (T, B, O)), copy = None if one_stride(T, B, H, ht, hb) else empty(h, (chunk * B * H,))
+    cdef cnp.ndarray copy = None if one_stride(T, B, H, ht, hb) else empty(h, (chunk * B * H,))
     cdef const real *ph = <const real *>data(h)
     cdef const real *pV = <const real *>data(V)
     cdef const real *pc = <const real *>data(c)
@@ -646,11 +646,11 @@ cdef cnp.ndarray run_output(real tag, cnp.ndarray h, cnp.ndarray V, cnp.ndarray 
     return o
 
 
-cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V):
+cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V, cnp.ndarray dh, cnp.ndarray dV,
+                                cnp.ndarray dc):
     cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2], O = V.shape[0]
     cdef Py_ssize_t dt = stride(do_, 0), db_ = stride(do_, 1), ht = stride(h, 0), hb = stride(h, 1)
     cdef Py_ssize_t ld_v = stride(V, 0), chunk = chunk_steps(T, B, max(H, O), sizeof(real))
-    cdef cnp.ndarray dh = empty(h, (T, B, H)), dV = empty(h, (O, H), zero=T == 0), dc = empty(h, (O,), zero=True)
     cdef cnp.ndarray copy_o = None if one_stride(T, B, O, dt, db_) else empty(h, (chunk * B * O,))
     cdef cnp.ndarray copy_h = None if one_stride(T, B, H, ht, hb) else empty(h, (chunk * B * H,))
     cdef const real *pdo = <const real *>data(do_)
@@ -864,18 +864,36 @@ def jacobian(cnp.ndarray rates, cnp.ndarray W, int phi=0, cnp.ndarray alpha=None
     return run_jacobian(<double>0, rates, W, phi, alpha, current)
 
 
-def output(cnp.ndarray h, cnp.ndarray V, cnp.ndarray c):
-    """o [T, B, O], a new array; c may be None."""
+def output(cnp.ndarray h, cnp.ndarray V, cnp.ndarray c, cnp.ndarray out=None):
+    """Write o [T, B, O] to out, contiguous, and return it; out is new if None, and c may be None."""
+    if out is None:
+        out = empty(h, (h.shape[0], h.shape[1], V.shape[0]))
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
-        return run_output(<float>0, h, V, c)
-    return run_output(<double>0, h, V, c)
+        return run_output(<float>0, h, V, c, out)
+    return run_output(<double>0, h, V, c, out)
 
 
-def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V):
-    """(dh, dV, dc), new arrays."""
+cdef tuple output_results(cnp.ndarray h, cnp.ndarray V, tuple results):
+    """(dh, dV, dc): the arrays given, or new ones, ready to be added to."""
+    cdef cnp.ndarray dh, dV, dc
+    if results is None:
+        dh, dV = empty(h, (h.shape[0], h.shape[1], h.shape[2])), empty(h, (V.shape[0], h.shape[2]))
+        dc = empty(h, (V.shape[0],))
+    else:
+        dh, dV, dc = results
+    dc.fill(0)
+    if h.shape[0] == 0:
+        dV.fill(0)
+    return dh, dV, dc
+
+
+def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V, tuple results=None):
+    """(dh, dV, dc), new arrays, or results, which are contiguous."""
+    cdef cnp.ndarray dh, dV, dc
+    dh, dV, dc = output_results(h, V, results)
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
-        return run_output_gradients(<float>0, do, h, V)
-    return run_output_gradients(<double>0, do, h, V)
+        return run_output_gradients(<float>0, do, h, V, dh, dV, dc)
+    return run_output_gradients(<double>0, do, h, V, dh, dV, dc)
 
 
 def _phi(cnp.ndarray rows, int phi):

@@ -22,8 +22,8 @@ from pyrnn._arrays cimport (
     crowded, data, empty, gather, interrupted, line, lines, padded, pass_on, real, stride,
 )
 from pyrnn._bptt cimport (
-    Job, Rows, at, chunk_steps, end_of_sums, feed, gradient_arrays, leak_gradient_of, phi_of, present, rows_before,
-    rows_in, set_up,
+    Job, Rows, at, chunk_steps, end_of_sums, feed, gradient_arrays, leak_gradient_of, output_results, phi_of, present,
+    rows_before, rows_in, set_up,
 )
 from pyrnn._profile cimport (
     BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, OUTPUT, OUTPUT_GRADIENTS, PACK,
@@ -637,10 +637,9 @@ def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, int phi=0, cnp
     return grad_h
 
 
-cdef cnp.ndarray run_output(real tag, cnp.ndarray h, const void *panels_V, Py_ssize_t O, cnp.ndarray c):
+cdef cnp.ndarray run_output(real tag, cnp.ndarray h, const void *panels_V, Py_ssize_t O, cnp.ndarray c, cnp.ndarray o):
     cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2]
     cdef Py_ssize_t ht = stride(h, 0), hb = stride(h, 1)
-    cdef cnp.ndarray o = empty(h, (T, B, O))
     cdef const real *ph = <const real *>data(h)
     cdef const real *pc = <const real *>data(c)
     cdef real *po = <real *>data(o)
@@ -652,12 +651,12 @@ cdef cnp.ndarray run_output(real tag, cnp.ndarray h, const void *panels_V, Py_ss
     return o
 
 
-cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V):
+cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V, cnp.ndarray dh, cnp.ndarray dV,
+                                cnp.ndarray dc):
     cdef Scratch scratch = Scratch()
     cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2], O = V.shape[0]
     cdef Py_ssize_t dt = stride(do_, 0), db_ = stride(do_, 1), ht = stride(h, 0), hb = stride(h, 1)
     cdef Py_ssize_t chunk = chunk_steps(T, B, max(H, O), sizeof(real))
-    cdef cnp.ndarray dh = empty(h, (T, B, H)), dV = empty(h, (O, H), zero=T == 0), dc = empty(h, (O,), zero=True)
     cdef const real *pdo = <const real *>data(do_)
     cdef const real *ph = <const real *>data(h)
     cdef const real *pV = <const real *>packed_in(scratch, V, False)
@@ -673,25 +672,29 @@ cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.nd
     return dh, dV, dc
 
 
-def output(cnp.ndarray h, cnp.ndarray V, cnp.ndarray c):
-    """o [T, B, O], a new array; c may be None."""
+def output(cnp.ndarray h, cnp.ndarray V, cnp.ndarray c, cnp.ndarray out=None):
+    """Write o [T, B, O] to out, contiguous, and return it; out is new if None, and c may be None."""
     cdef Scratch scratch = Scratch()
-    return output_with(h, packed_in(scratch, V, True), V.shape[0], c)
+    return output_with(h, packed_in(scratch, V, True), V.shape[0], c, out)
 
 
 def output_packed(cnp.ndarray h, cnp.ndarray panels_V, Py_ssize_t O, cnp.ndarray c):
     """output with panels of Vᵀ."""
-    return output_with(h, line(panels_V), O, c)
+    return output_with(h, line(panels_V), O, c, None)
 
 
-cdef cnp.ndarray output_with(cnp.ndarray h, const void *panels_V, Py_ssize_t O, cnp.ndarray c):
+cdef cnp.ndarray output_with(cnp.ndarray h, const void *panels_V, Py_ssize_t O, cnp.ndarray c, cnp.ndarray out):
+    if out is None:
+        out = empty(h, (h.shape[0], h.shape[1], O))
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
-        return run_output(<float>0, h, panels_V, O, c)
-    return run_output(<double>0, h, panels_V, O, c)
+        return run_output(<float>0, h, panels_V, O, c, out)
+    return run_output(<double>0, h, panels_V, O, c, out)
 
 
-def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V):
-    """(dh, dV, dc), new arrays."""
+def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V, tuple results=None):
+    """(dh, dV, dc), new arrays, or results, which are contiguous."""
+    cdef cnp.ndarray dh, dV, dc
+    dh, dV, dc = output_results(h, V, results)
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
-        return run_output_gradients(<float>0, do, h, V)
-    return run_output_gradients(<double>0, do, h, V)
+        return run_output_gradients(<float>0, do, h, V, dh, dV, dc)
+    return run_output_gradients(<double>0, do, h, V, dh, dV, dc)

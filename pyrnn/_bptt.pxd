@@ -85,6 +85,8 @@ cdef void feed(Job *job, Py_ssize_t itemsize, void *memory) noexcept
 
 cdef cnp.ndarray phi_of(cnp.ndarray h, int phi)
 
+cdef tuple output_results(cnp.ndarray h, cnp.ndarray V, tuple results)
+
 cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive, tuple results, cnp.ndarray lost, void *memory,
                            bint goes_on)
 

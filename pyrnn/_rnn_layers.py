@@ -2,15 +2,14 @@
 
 Everything here is time first, with a batch axis, of one dtype, and checked. D is the number of directions; the states
 of both lie beside each other in one array [T, B, D H], so that a layer's output is the next layer's input as it lies.
-Arrays that outlive no call come from the workspace; the functions that return new arrays are called at the end of this
-file and nowhere else.
+Arrays that outlive no call come from the workspace.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from pyrnn._results import Gradients
+from pyrnn._results import Gradients, OutputGradients
 from pyrnn.functional import backward, forward
 from pyrnn.losses import QUIET
 from pyrnn.output import output, output_gradients
@@ -220,12 +219,13 @@ def _add_gradients(arrays, options, into, dx, dh0, W_factor, alpha, new):
         alpha += gradients.alpha
 
 
-# ---- Calls that return new arrays -----------------------------------------------------------------------------------
 def output_of(rnn, tape, workspace):
     """The output [T, B, O], or what the top layer sends up, which is the workspace's."""
     if rnn.output_size is None:
         return tape.sent()
-    o = output(tape.sent(), rnn._views["weight_out"], rnn._views.get("bias_out"))
+    h = tape.sent()
+    into = workspace("o", (*h.shape[:2], rnn.output_size), h.dtype)
+    o = output(h, rnn._views["weight_out"], rnn._views.get("bias_out"), out=into)
     if tape.lengths is not None:
         np.copyto(o, 0, where=padded(tape.lengths, len(o), workspace)[..., np.newaxis])
     return o
@@ -237,7 +237,10 @@ def _output_gradients(rnn, tape, do, workspace):
         given, do = do, workspace("do", do.shape, do.dtype)
         do[...] = given
         np.copyto(do, 0, where=padded(tape.lengths, len(do), workspace)[..., np.newaxis])
-    gradients = output_gradients(do, tape.sent(), rnn._views["weight_out"])
+    h, V = tape.sent(), rnn._views["weight_out"]
+    shapes = {"h": h.shape, "V": V.shape, "c": V.shape[:1]}
+    into = OutputGradients(**{name: workspace(("output", name), s, h.dtype) for name, s in shapes.items()})
+    gradients = output_gradients(do, h, V, out=into)
     rnn._gradient_views["weight_out"] += gradients.V
     if rnn.bias:
         rnn._gradient_views["bias_out"] += gradients.c

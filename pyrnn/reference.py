@@ -152,11 +152,11 @@ def sech2(a):
     return 4 * e / (1 + e) ** 2                                 # 1 - tanh², without cancellation
 
 
-def output(h, V, c=None):
+def output(h, V, c=None, *, out=None):
     return h @ V.T + (0 if c is None else c)                    # 10.10
 
 
-def output_gradients(do, h, V):
+def output_gradients(do, h, V, *, out=None):
     steps = tuple(range(do.ndim - 1))
     return OutputGradients(
         h=do @ V,                                               # 10.19: the part of grad_h from o_t

@@ -250,6 +250,8 @@ def test_checking_the_destination_leaves_no_trace(tmp_path):
 def test_interrupt_is_a_short_message_and_status_130(tmp_path):
     command = [sys.executable, "-u", "-P", "-m", "pyrnn", "--hidden", "200", "--no-plot"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Jobs in the background of a script ignore Ctrl-C, and so would their children.
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, **pipes) as process:
         process.stdout.readline()  # it has begun
         time.sleep(0.2)

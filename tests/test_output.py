@@ -95,3 +95,48 @@ def test_new_arrays_owe_nothing_to_old_memory(network, arguments, agree, functio
         used = [np.full_like(a, np.nan) for a in n.values() if a.dtype.kind == "f" for _ in range(3)]
         del used
         agree(function, arguments(function, n))
+
+
+# ---- Results that are overwritten -----------------------------------------------------------------------------------
+@pytest.mark.parametrize("B", [None, 3])
+def test_out_of_any_layout(network, arguments, writeable_layout, dtype, B):
+    given = arguments("output", network(B=B, dtype=dtype))
+    expected = pyrnn.output(**given)
+    out = writeable_layout(np.zeros_like(expected))
+    assert pyrnn.output(**given, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("B", [None, 3])
+@pytest.mark.parametrize("T", [0, 5])
+def test_overwritten_gradients(network, arguments, writeable_layout, dtype, B, T):
+    given = arguments("output_gradients", network(T=T, B=B, dtype=dtype))
+    expected = pyrnn.output_gradients(**given)
+    for lay in (np.copy, writeable_layout):
+        out = pyrnn.OutputGradients(*(lay(np.full_like(a, np.nan)) for a in expected))
+        assert pyrnn.output_gradients(**given, out=out) is out
+        for a, e in zip(out, expected, strict=True):
+            np.testing.assert_array_equal(a, e)
+
+
+def test_bad_out(network, arguments):
+    n = network()
+    given = arguments("output", n)
+    with pytest.raises(ValueError, match=r"out must have shape \(5, 3, 2\), got \(5, 3, 3\)"):
+        pyrnn.output(**given, out=np.empty((5, 3, 3)))
+    with pytest.raises(ValueError, match="out must have dtype float64"):
+        pyrnn.output(**given, out=np.empty((5, 3, 2), np.float32))
+    with pytest.raises(ValueError, match="out must not overlap an input, but shares memory with h"):
+        pyrnn.output(**given, out=n["h"][..., :2])
+    given = arguments("output_gradients", n)
+    good = pyrnn.output_gradients(**given)
+    with pytest.raises(
+        TypeError, match=r"out must be a pyrnn\.OutputGradients, as output_gradients returns it, got tuple"
+    ):
+        pyrnn.output_gradients(**given, out=tuple(good))
+    with pytest.raises(ValueError, match=r"out\.V must have shape \(2, 6\), got \(6, 2\)"):
+        pyrnn.output_gradients(**given, out=good._replace(V=good.V.T))
+    with pytest.raises(ValueError, match=r"out\.h must not overlap an input, but shares memory with h"):
+        pyrnn.output_gradients(**given, out=good._replace(h=n["h"]))
+    with pytest.raises(ValueError, match=r"out\.V must not share memory with out\.h"):
+        pyrnn.output_gradients(**given, out=good._replace(V=good.h.reshape(-1)[:12].reshape(2, 6)))
