@@ -564,10 +564,11 @@ def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndar
 
 
 def forward_packed(cnp.ndarray x, cnp.ndarray panels_U, cnp.ndarray panels_W, cnp.ndarray b, cnp.ndarray h0,
-                   cnp.ndarray out, n_threads=None):
+                   cnp.ndarray out, n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False,
+                   cnp.ndarray rates=None):
     """forward with panels of Uᵀ and Wᵀ."""
-    return run_forward(x, line(panels_U), line(panels_W), b, h0, out, n_threads, Scratch(), 0, None, False, None, None,
-                       None)
+    return run_forward(x, line(panels_U), line(panels_W), b, h0, out, n_threads, Scratch(), phi, alpha, current, None,
+                       rates, None)
 
 
 cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *panels_W, cnp.ndarray b, cnp.ndarray h0,

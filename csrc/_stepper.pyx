@@ -13,7 +13,7 @@ from pyrnn import _fused
 from pyrnn._arrays cimport data, empty, fits, line, lines, padded, real, stride
 from pyrnn._kernels cimport kernels
 from pyrnn._profile cimport FORWARD_RECURRENCE, OUTPUT, begin, lap
-from pyrnn._typed cimport fused_forward, product
+from pyrnn._typed cimport fused_forward, leaky_forward, product, step_forward
 from pyrnn._wait cimport pyrnn_atomic, pyrnn_exchange
 
 cnp.import_array()
@@ -35,6 +35,10 @@ cdef class Stepper:
     cdef readonly Py_ssize_t input_size, hidden_size
     cdef readonly object output_size, batch, dtype
     cdef readonly tuple _parameters       # U, W, b, V, c
+    cdef readonly tuple _cell             # number of phi, alpha [H] or None, current
+    cdef int phi
+    cdef cnp.ndarray alpha
+    cdef bint current
     cdef readonly cnp.ndarray _h0         # [B, H]
     cdef cnp.ndarray b, c, panels_U, panels_W, panels_V, memory
     cdef const char *packed_for           # the name of the instruction set
@@ -45,23 +49,30 @@ cdef class Stepper:
     cdef bint with_output, releases_gil
     cdef void *h                          # [B, H] stride ld, in `memory`
     cdef void *next_h                     # where the next state is written, the same
+    cdef void *rates                      # in the current form phi of the state, and where the next is written
+    cdef void *next_rates
     cdef pyrnn_atomic busy                # 1 while a call reads or writes the state
 
     def __cinit__(self, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray V, cnp.ndarray c, batch,
-                  cnp.ndarray h0):
+                  cnp.ndarray h0, tuple cell):
         cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(U), H = U.shape[0], I = U.shape[1], B = h0.shape[0]
         cdef Py_ssize_t O = H if V is None else V.shape[0]
         self.input_size, self.hidden_size, self.dtype = I, H, U.dtype
         self.output_size, self.batch = None if V is None else O, batch
         self._parameters, self._h0, self.b, self.c = (U, W, b, V, c), h0, b, c
+        self._cell = cell
+        self.phi, self.alpha, self.current = cell
         self.kind, self.ndim, self.with_output = cnp.PyArray_TYPE(U), 1 if batch is None else 2, V is not None
         self.x_shape[0] = self.out_shape[0] = B
         self.x_shape[self.ndim - 1], self.out_shape[self.ndim - 1] = I, O
         self.rows, self.ld = B, padded(H, size)
         self.releases_gil = 2.0 * B * (H * (H + I) + (H * O if self.with_output else 0)) > WORTH
-        self.memory = lines(U, 2 * B * self.ld)
+        self.memory = lines(U, (4 if self.current else 2) * B * self.ld)
         self.h = line(self.memory)
         self.next_h = <char *>self.h + B * self.ld * size
+        if self.current:
+            self.rates = <char *>self.next_h + B * self.ld * size
+            self.next_rates = <char *>self.rates + B * self.ld * size
         self.packed_for = NULL
         self._write(h0)
 
@@ -171,8 +182,14 @@ cdef class Stepper:
         """h [T, B, H] or o [T, B, O] of x [T, B, I]; the state is written once all is computed."""
         self.acquire()
         try:
-            h = _fused.forward_packed(x, self.panels_U, self.panels_W, self.b, self.read(), None, n_threads)
-            result = _fused.output_packed(h, self.panels_V, self.output_size, self.c) if self.with_output else h
+            rates = None
+            if self.current and self.with_output:
+                rates = empty(x, (x.shape[0], x.shape[1], self.hidden_size))
+            h = _fused.forward_packed(x, self.panels_U, self.panels_W, self.b, self.read(), None, n_threads, self.phi,
+                                      self.alpha, self.current, rates)
+            result = h
+            if self.with_output:
+                result = _fused.output_packed(h if rates is None else rates, self.panels_V, self.output_size, self.c)
             if x.shape[0] > 0:
                 self.write(h[x.shape[0] - 1])
             return result
@@ -202,8 +219,14 @@ cdef class Stepper:
         return h
 
     cdef int write(self, cnp.ndarray h) except -1:
-        copy_rows(self.rows, self.hidden_size * cnp.PyArray_ITEMSIZE(h), <const char *>data(h),
-                  cnp.PyArray_STRIDE(h, 0), <char *>self.h, self.ld * cnp.PyArray_ITEMSIZE(h))
+        cdef Py_ssize_t row = self.ld * cnp.PyArray_ITEMSIZE(h), size = self.hidden_size * cnp.PyArray_ITEMSIZE(h)
+        copy_rows(self.rows, size, <const char *>data(h), cnp.PyArray_STRIDE(h, 0), <char *>self.h, row)
+        if self.current:
+            copy_rows(self.rows, size, <const char *>data(h), cnp.PyArray_STRIDE(h, 0), <char *>self.rates, row)
+            if self.kind == cnp.NPY_FLOAT32:
+                step_forward(self.rows, self.hidden_size, <const float *>NULL, <float *>self.rates, self.ld, self.phi)
+            else:
+                step_forward(self.rows, self.hidden_size, <const double *>NULL, <double *>self.rates, self.ld, self.phi)
         return 0
 
 
@@ -217,22 +240,34 @@ cdef void copy_rows(Py_ssize_t rows, Py_ssize_t size, const char *a, Py_ssize_t 
 
 cdef void step_typed(real tag, Stepper self, const real *x, Py_ssize_t ld_x, real *out,
                      Py_ssize_t ld_out) noexcept nogil:
-    cdef Py_ssize_t rows = self.rows, I = self.input_size, H = self.hidden_size, ld = self.ld, O
+    cdef Py_ssize_t rows = self.rows, I = self.input_size, H = self.hidden_size, ld = self.ld, O, i
     cdef real *previous = <real *>self.h
     cdef real *h = <real *>self.next_h
+    cdef real *sent = <real *>self.next_rates if self.current else h  # to the output layer
     cdef long long clock = begin()
     # h_t = tanh(b + U x_t + W h_{t-1})                                      (10.8, 10.9)
-    fused_forward(rows, I, H, x, ld_x, <const real *>line(self.panels_U), previous, ld,
-                  <const real *>line(self.panels_W), <const real *>data(self.b), 0, h, ld,
-                  <real *>NULL if self.with_output else out, ld_out, 0, previous > h)
+    if self.alpha is None:
+        fused_forward(rows, I, H, x, ld_x, <const real *>line(self.panels_U), previous, ld,
+                      <const real *>line(self.panels_W), <const real *>data(self.b), 0, h, ld,
+                      <real *>NULL if self.with_output else out, ld_out, self.phi, previous > h)
+    else:
+        leaky_forward(rows, I, H, x, ld_x, <const real *>line(self.panels_U),
+                      <const real *>self.rates if self.current else previous, ld, <const real *>line(self.panels_W),
+                      <const real *>data(self.b), 0, previous, ld, h, ld,
+                      <real *>self.next_rates if self.current else <real *>NULL, ld, <real *>NULL, 0,
+                      <const real *>data(self.alpha), self.phi, self.current, previous > h)
+        if not self.with_output:
+            for i in range(rows):
+                memcpy(out + i * ld_out, h + i * ld, H * sizeof(real))
     clock = lap(clock, FORWARD_RECURRENCE, 0, sizeof(real), 2.0 * rows * H * (I + H),
                 rows * (I + 2.0 * H) + H * (I + H))
     if self.with_output:
         O = self.out_shape[self.ndim - 1]
         # o_t = c + V h_t                                                    (10.10)
-        product(rows, H, O, h, ld, <const real *>line(self.panels_V), <const real *>data(self.c), 0, out, ld_out)
+        product(rows, H, O, sent, ld, <const real *>line(self.panels_V), <const real *>data(self.c), 0, out, ld_out)
         lap(clock, OUTPUT, 0, sizeof(real), 2.0 * rows * O * H, <double>rows * (H + O) + O * H)
     self.h, self.next_h = h, previous
+    self.rates, self.next_rates = self.next_rates, self.rates
 
 
 cdef inline void step(Stepper self, const void *x, Py_ssize_t ld_x, void *out, Py_ssize_t ld_out) noexcept nogil:

@@ -435,6 +435,9 @@ class Stepper:
         *,
         batch: int | None = None,
         h0: ArrayLike | None = None,
+        nonlinearity: _Nonlinearity = "tanh",
+        alpha: ArrayLike | None = None,
+        form: _Form = "rate",
     ) -> Self: ...
     @property
     def input_size(self) -> int: ...

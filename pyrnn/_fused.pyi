@@ -24,6 +24,10 @@ def forward_packed(
     h0: ndarray,
     out: ndarray | None,
     n_threads: int | None = None,
+    phi: int = 0,
+    alpha: ndarray | None = None,
+    current: bool = False,
+    rates: ndarray | None = None,
 ) -> ndarray: ...
 def backward(
     dh: ndarray,

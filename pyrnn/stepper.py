@@ -4,14 +4,14 @@ import operator
 
 import numpy as np
 
-from pyrnn import _checks, _engines, _stepper
+from pyrnn import _cell, _checks, _engines, _stepper
 
 
 class Stepper(_stepper.Stepper):
-    """A tanh RNN that keeps its packed weights and its state between calls: one sample in, one state or output out.
+    """An RNN that keeps its packed weights and its state between calls: one sample in, one state or output out.
 
-    Each step computes h = tanh(b + U x + W h) and, with V, o = c + V h. The bits are those of `pyrnn.forward` with
-    ``engine="fused"``.
+    Each step computes h = tanh(b + U x + W h), or another form of the cell, and, with V, o = c + V h. The bits are
+    those of `pyrnn.forward` with ``engine="fused"``.
 
     Parameters
     ----------
@@ -29,6 +29,8 @@ class Stepper(_stepper.Stepper):
         How many sequences advance together; None for one, whose arrays have no batch axis.
     h0 : array_like, shape (H,) or (batch, H), optional
         The state before the first step; None for zeros.
+    nonlinearity, alpha, form
+        As in `pyrnn.forward`. In the ``current`` form the output layer reads the rates, o = c + V phi(h).
 
     Attributes
     ----------
@@ -72,13 +74,17 @@ class Stepper(_stepper.Stepper):
 
     __slots__ = ()
 
-    def __new__(cls, U, W, b=None, V=None, c=None, *, batch=None, h0=None):
+    def __new__(
+        cls, U, W, b=None, V=None, c=None, *, batch=None, h0=None, nonlinearity="tanh", alpha=None, form="rate"
+    ):
+        phi, current = _cell.numbers(nonlinearity, form)
         if c is not None and V is None:
             raise ValueError("c must come with V, got V None")
         if batch is not None:
             batch = _batch_size(batch)
-        arrays = _checks.as_real_arrays("b", "V", "c", "h0", U=U, W=W, b=b, V=V, c=c, h0=h0)
-        U, W, b, V, c, h0 = (None if a is None else np.array(a, order="C") for a in arrays)
+        given = {"U": U, "W": W, "b": b, "V": V, "c": c, "h0": h0, "alpha": _cell.array_or_none(alpha)}
+        arrays = _checks.as_real_arrays("b", "V", "c", "h0", "alpha", **given)
+        U, W, b, V, c, h0, leak = (None if a is None else np.array(a, order="C") for a in arrays)
         if U.ndim != 2:
             _checks.shape_error("U", "(H, I)", U)
         H = U.shape[0]
@@ -90,7 +96,8 @@ class Stepper(_stepper.Stepper):
         _checks.check_shape("h0", h0, (H,) if batch is None else (batch, H), "U", U)
         rows = (1 if batch is None else batch, H)
         h0 = np.zeros(rows, U.dtype) if h0 is None else h0.reshape(rows)
-        return super().__new__(cls, U, W, b, V, c, batch, h0)
+        leak = _cell.checked_leak(alpha if leak is None else leak, current, H, U.dtype)
+        return super().__new__(cls, U, W, b, V, c, batch, h0, (phi, leak, current))
 
     @property
     def state(self):
@@ -152,7 +159,9 @@ class Stepper(_stepper.Stepper):
     def __reduce__(self):
         h0 = self._h0.reshape(self._shape(self.hidden_size))
         attributes = getattr(self, "__dict__", None)  # of a subclass
-        return _restore, (type(self), self._parameters, self.batch, h0, self.state), attributes
+        phi, alpha, current = self._cell
+        options = {"nonlinearity": _cell.NONLINEARITIES[phi], "alpha": alpha, "form": _cell.FORMS[current]}
+        return _restore, (type(self), self._parameters, self.batch, h0, self.state, options), attributes
 
     def _shape(self, n):
         return (n,) if self.batch is None else (self.batch, n)
@@ -180,8 +189,8 @@ class Stepper(_stepper.Stepper):
         return array
 
 
-def _restore(cls, parameters, batch, h0, state):
-    stepper = Stepper.__new__(cls, *parameters, batch=batch, h0=h0)
+def _restore(cls, parameters, batch, h0, state, options):
+    stepper = Stepper.__new__(cls, *parameters, batch=batch, h0=h0, **options)
     stepper.state = state
     return stepper
 

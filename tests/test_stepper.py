@@ -70,6 +70,64 @@ def test_bits_of_forward(network, dtype, instruction_set, I, H, O, B, with_outpu
     assert bits(np.concatenate(parts), stepper.state) == bits(expected, h[-1])
 
 
+LEAKS = [
+    {},
+    {"alpha": 0.3},
+    {"alpha": 0.3, "form": "current"},
+    {"alpha": "by unit"},
+    {"alpha": "by unit", "form": "current"},
+]
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu", "identity"])
+@pytest.mark.parametrize("leak", LEAKS)
+@pytest.mark.parametrize("with_output", [False, True])
+@pytest.mark.parametrize(("B", "H"), [(None, 1), (None, 33), (5, 17), (20, 64)])
+def test_bits_of_forward_in_all_forms(network, dtype, nonlinearity, leak, with_output, B, H):
+    n = network(7, B, 3, H, 4, dtype=dtype)
+    x, U, W, b, h0, V, c = (n[name] for name in ("x", "U", "W", "b", "h0", "V", "c"))
+    form = {"nonlinearity": nonlinearity} | leak
+    if form.get("alpha") == "by unit":
+        form["alpha"] = np.linspace(0, 1, H).astype(dtype)
+    rates = np.empty_like(n["h"]) if "alpha" in form else None
+    h = pyrnn.forward(x, U, W, b, h0, engine="fused", rates=rates, **form)
+    expected = h
+    if with_output:
+        read = rates if form.get("form") == "current" else h
+        rows = read if B is not None else read[:, np.newaxis]
+        expected = pyrnn._fused.output(rows, V, c).reshape(*h.shape[:-1], 4)
+    stepper = pyrnn.Stepper(U, W, b, *((V, c) if with_output else ()), batch=B, h0=h0, **form)
+    copies = [stepper, copy.copy(stepper), pickle.loads(pickle.dumps(stepper))]
+    for other in copies:
+        out = np.empty_like(expected[0])
+        for t in range(4):
+            assert bits(other.step(x[t])) == bits(expected[t])
+            assert bits(other.state) == bits(h[t])
+        assert bits(other.step(x[4], out=out)) == bits(expected[4])
+        later = copy.deepcopy(other)  # in the middle of its stream
+        assert bits(other.run(x[5:]), other.state) == bits(expected[5:], h[-1])
+        assert bits(later.run(x[5:])) == bits(expected[5:])
+        other.reset()
+        assert bits(other.run(x), other.state) == bits(expected, h[-1])
+        other.state = h[2]
+        assert bits(other.step(x[3])) == bits(expected[3])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"nonlinearity": "gelu"}, ValueError, "nonlinearity must be one of 'tanh', 'relu', 'identity', got 'gelu'"),
+        ({"form": "current"}, ValueError, "alpha must be given with form 'current', got None"),
+        ({"form": None}, ValueError, "form must be one of 'rate', 'current', got None"),
+        ({"alpha": np.ones(3)}, ValueError, r"alpha must be a number or have shape \(6,\), got \(3,\)"),
+        ({"alpha": 1j}, TypeError, "alpha must be real numbers"),
+    ],
+)
+def test_wrong_forms(parameters, wrong, error, message):
+    with pytest.raises(error, match=message):
+        pyrnn.Stepper(*parameters(), **wrong)
+
+
 @pytest.mark.parametrize(("with_b", "with_c"), [*itertools.product([False, True], repeat=2)])
 def test_optional_arguments_left_out(network, agree, with_b, with_c):
     n = network(6, 3, 4, 9, 2)
