@@ -9,7 +9,7 @@ cimport cython
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport data, empty, real, stride
+from pyrnn._arrays cimport data, real, stride
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport gather_rows, scatter_rows
 
@@ -157,18 +157,21 @@ cdef class Sequences:
                 else:
                     memset(to, 0, size)
 
-    def gather_gradients(self, cnp.ndarray dh):
-        """dh [T, B, H] as rows [1, N, H], and [B, H]: a state that a mask passes on has the gradients of all its steps,
-        h0 of those before the first."""
-        cdef cnp.ndarray packed, initial = empty(dh, (self.B, dh.shape[2]), zero=True)
+    def gather_gradients(self, cnp.ndarray dh, cnp.ndarray initial):
+        """dh [T, B, H] as rows [1, N, H]: a state that a mask passes on has the gradients of all its steps.
+
+        Those of h0, before the first step, are written to initial [B, H], contiguous.
+        """
+        cdef cnp.ndarray packed
+        memset(data(initial), 0, cnp.PyArray_NBYTES(initial))
         if not self.holes:
-            return self.gather(dh), initial
+            return self.gather(dh)
         packed = self.empty(dh, dh.shape[2])
         if cnp.PyArray_ITEMSIZE(dh) == 4:
             self.sum_gradients(dh, <float *>data(packed), <float *>data(initial))
         else:
             self.sum_gradients(dh, <double *>data(packed), <double *>data(initial))
-        return packed, initial
+        return packed
 
     cdef void sum_gradients(self, cnp.ndarray dh, real *packed, real *initial) noexcept:
         """From the last step on: initial[i] is the sum of the steps since one that exists."""
@@ -186,6 +189,34 @@ cdef class Sequences:
                     left -= 1
                     memcpy(packed + (self.offset[left] + self.rank[i]) * n, total, n * sizeof(real))
                     memset(total, 0, n * sizeof(real))
+
+    def first_rows(self, cnp.ndarray h0):
+        """The rows of h0 [B, n] that sequences with steps begin with, in order; in memory of this object."""
+        cdef cnp.npy_intp shape[2]
+        cdef Py_ssize_t i, size = h0.shape[1] * cnp.PyArray_ITEMSIZE(h0)
+        cdef const Py_ssize_t *order = <const Py_ssize_t *>data(self.order)
+        cdef cnp.ndarray rows
+        shape[0], shape[1] = self.order.shape[0], h0.shape[1]
+        rows = cnp.PyArray_SimpleNewFromData(2, shape, cnp.PyArray_TYPE(h0), self.scratch.take(shape[0] * size))
+        cnp.set_array_base(rows, self)
+        for i in range(shape[0]):
+            memcpy(cnp.PyArray_BYTES(rows) + i * size,
+                   cnp.PyArray_BYTES(h0) + order[i] * cnp.PyArray_STRIDE(h0, 0), size)
+        return rows
+
+    def add_first_rows(self, cnp.ndarray rows, cnp.ndarray out):
+        """Add such rows to those of out [B, n], contiguous, that they came from."""
+        if cnp.PyArray_ITEMSIZE(out) == 4:
+            self.add_typed(<const float *>data(rows), <float *>data(out), out.shape[1])
+        else:
+            self.add_typed(<const double *>data(rows), <double *>data(out), out.shape[1])
+
+    cdef void add_typed(self, const real *rows, real *out, Py_ssize_t n) noexcept:
+        cdef Py_ssize_t i, j
+        cdef const Py_ssize_t *order = <const Py_ssize_t *>data(self.order)
+        for i in range(self.order.shape[0]):
+            for j in range(n):
+                out[order[i] * n + j] += rows[i * n + j]
 
     def scatter_gradients(self, cnp.ndarray packed, cnp.ndarray dh, cnp.ndarray initial, cnp.ndarray out):
         """Write grad_h, packed [1, N, H], to out [T, B, H], contiguous; dh as it was gathered, initial [B, H] of h0.

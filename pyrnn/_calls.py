@@ -20,7 +20,7 @@ def forward(compiled, x, U, W, b, h0, h, options, drive, rates, steps):
     sequences = _sequences.Sequences(*x.shape[:2], *steps)
     packed_h, packed_rates = (None if a is None else sequences.empty(x, h.shape[2]) for a in (h, rates))
     x, drive = (None if a is None else sequences.gather(a) for a in (x, drive))
-    first = np.ascontiguousarray(h0[sequences.order])
+    first = sequences.first_rows(h0)
     compiled.forward(x, U, W, b, first, packed_h, *options, drive, packed_rates, sequences.offsets)
     sequences.scatter(packed_h, h, None if mask is None else h0)
     if rates is not None:
@@ -38,14 +38,13 @@ def backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results):
         compiled.backward(dh, h, x, U, W, h0, *options, rates, None, results)
         return
     sequences = _sequences.Sequences(*x.shape[:2], *steps)
-    packed_dh, dh0[...] = sequences.gather_gradients(dh)
+    packed_dh = sequences.gather_gradients(dh, dh0)
     h, x, rates = (None if a is None else sequences.gather(a) for a in (h, x, rates))
-    first = np.ascontiguousarray(h0[sequences.order])
-    d_first = np.empty_like(first)
+    first, d_first = sequences.first_rows(h0), sequences.first_rows(h0)
     packed_dx, packed_drive = (None if a is None else sequences.empty(x, a.shape[2]) for a in (dx, d_drive))
     packed = (packed_dx, dU, dW, db, d_first, packed_drive, d_alpha)
     compiled.backward(packed_dh, h, x, U, W, first, *options, rates, sequences.offsets, packed)
-    dh0[sequences.order] += d_first
+    sequences.add_first_rows(d_first, dh0)
     for a, to in ((packed_dx, dx), (packed_drive, d_drive)):
         if to is not None:
             sequences.scatter(a, to)
@@ -59,15 +58,16 @@ def state_gradients(compiled, dh, h, W, options, rates, steps):
         grad_h = compiled.state_gradients(dh, h, W, *options, rates)
         return np.ascontiguousarray(grad_h[::-1]) if reverse else grad_h
     sequences = _sequences.Sequences(*h.shape[:2], *steps)
-    packed_dh, initial = sequences.gather_gradients(dh)
+    initial = np.empty(h.shape[1:], h.dtype)
+    packed_dh = sequences.gather_gradients(dh, initial)
     packed_h, packed_rates = (None if a is None else sequences.gather(a) for a in (h, rates))
     packed = compiled.state_gradients(packed_dh, packed_h, W, *options, packed_rates, sequences.offsets)
     if mask is not None:
         # Where sequences do not begin with a step, h0 stands in h; its gradient, as that of a network without inputs.
         x, U = np.empty((1, sequences.N, 0), h.dtype), np.empty((len(W), 0), h.dtype)
-        h0 = np.ascontiguousarray(h[-1 if reverse else 0][sequences.order])
+        h0 = sequences.first_rows(h[-1 if reverse else 0])
         arguments = (packed_dh, packed_h, x, U, W, h0, None, *options, False, packed_rates, sequences.offsets)
-        initial[sequences.order] += compiled.backward(*arguments)[4]
+        sequences.add_first_rows(compiled.backward(*arguments)[4], initial)
     grad_h = np.empty(h.shape, h.dtype)
     sequences.scatter_gradients(packed, dh, initial, grad_h)
     return grad_h
