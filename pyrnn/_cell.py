@@ -77,7 +77,7 @@ def check_steps(lengths, mask, reverse, x):
         if lengths.dtype.kind not in "iu" and lengths.size:
             raise TypeError(f"lengths must be integers, got dtype {lengths.dtype}")
         _checks.check_shape("lengths", lengths, x.shape[1:-1], "x", x)
-        given, lengths = lengths, lengths.astype(np.intp, copy=False)
+        given, lengths = lengths, np.require(lengths, np.intp, ["C", "A"])
         if not _sequences.between(lengths, 0, len(x)):
             raise ValueError(f"lengths must be from 0 to {len(x)}, got {given.min()} to {given.max()}")
     if mask is not None:
