@@ -399,18 +399,13 @@ cdef void input_gradients(const Job *job, Py_ssize_t start, Py_ssize_t stop, Py_
     cdef Py_ssize_t H = job.H, I = job.inputs, ld = job.ld, t, n, i, first
     cdef const real *panels_U = <const real *>job.panels_U
     cdef real *out
-    if job.offsets != NULL or (job.dx.st == job.B * job.dx.sb and job.d_drive.st == job.B * job.d_drive.sb):
-        if job.dx.first != NULL:
-            product(rows, H, I, delta, ld, panels_U, <const real *>NULL, 0,
-                    <real *>job.dx.first + at(job, &job.dx, start, row), job.dx.sb)
-        if job.d_drive.first != NULL:
-            out = <real *>job.d_drive.first + at(job, &job.d_drive, start, row)
-            for i in range(rows):
-                memcpy(out + i * job.d_drive.sb, delta + i * ld, H * sizeof(real))
-        return
-    t, first = start + row // job.B, row % job.B
+    cdef bint at_once = job.offsets != NULL or (  # where the rows of all steps lie one after the other
+        job.dx.st == job.B * job.dx.sb and job.d_drive.st == job.B * job.d_drive.sb)
+    t, first = start, row
+    if not at_once:
+        t, first = start + row // job.B, row % job.B
     while rows > 0:
-        n = min(rows, job.B - first)
+        n = rows if at_once else min(rows, job.B - first)
         if job.dx.first != NULL:
             product(n, H, I, delta, ld, panels_U, <const real *>NULL, 0,
                     <real *>job.dx.first + at(job, &job.dx, t, first), job.dx.sb)
