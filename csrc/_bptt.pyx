@@ -400,7 +400,7 @@ cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssiz
 cdef Rows rows_in(cnp.ndarray a):
     """An array [T, B, n] as the loops see it; None as nothing."""
     cdef Rows rows
-    rows.first, rows.st, rows.sb = NULL, 0, 0
+    rows.first, rows.st, rows.sb, rows.where = NULL, 0, 0, NULL
     if a is not None:
         rows.first, rows.st, rows.sb = data(a), stride(a, 0), stride(a, 1)
     return rows
@@ -855,6 +855,11 @@ def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, int phi=0, cnp
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
         return run_state_gradients(<float>0, &job, W, grad_h)
     return run_state_gradients(<double>0, &job, W, grad_h)
+
+
+def takes_sequences(Py_ssize_t B):
+    """Whether forward and backward read sequences of different lengths where they lie: see _fused.pyx."""
+    return False
 
 
 def jacobian(cnp.ndarray rates, cnp.ndarray W, int phi=0, cnp.ndarray alpha=None, bint current=False):

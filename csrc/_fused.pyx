@@ -22,19 +22,20 @@ from pyrnn._arrays cimport (
     crowded, data, empty, gather, interrupted, line, lines, padded, pass_on, real, stride,
 )
 from pyrnn._bptt cimport (
-    Job, Rows, at, chunk_steps, end_of_sums, feed, gradient_arrays, leak_gradient_of, output_results, phi_of, present,
-    rows_before, rows_in, set_up,
+    Job, Rows, at, chunk_steps, end_of_sums, feed, gradient_arrays, leak_gradient_of, output_results, phi_of, places,
+    present, read, rows_before, rows_in, set_up,
 )
 from pyrnn._profile cimport (
     BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, OUTPUT, OUTPUT_GRADIENTS, PACK,
     WEIGHT_GRADIENTS, begin, lap,
 )
 from pyrnn._scratch cimport Scratch
+from pyrnn._sequences cimport Sequences
 from pyrnn._team cimport run, team_size, work_function
 from pyrnn._wait cimport pyrnn_exchange, pyrnn_load, pyrnn_seconds
 from pyrnn._typed cimport (
     column_sums, fused_backward, fused_forward, leaky_backward, leaky_forward, leaky_step_backward,
-    outer, pack, pack_narrow, pack_transposed, panels_size, product, step_backward,
+    outer, pack, pack_narrow, pack_rows_at, pack_transposed, panels_size, product, scatter_rows, step_backward,
 )
 
 cnp.import_array()
@@ -131,38 +132,42 @@ cdef bint stopped(Job *job, int member) noexcept nogil:
     return pyrnn_load(&job.stop) != 0
 
 
-cdef inline void plus_drive(const Job *job, Py_ssize_t t, Py_ssize_t first, Py_ssize_t rows, const real *b,
-                            real *h_t) noexcept nogil:
+cdef inline void plus_drive(const Job *job, Py_ssize_t t, Py_ssize_t first, Py_ssize_t rows, const real *b, real *h_t,
+                            Py_ssize_t ld) noexcept nogil:
     """h_t = b + drive_t, where the sums of a step begin."""
-    cdef Py_ssize_t _, j
-    cdef const real *drive = <const real *>job.drive.first + at(job, &job.drive, t, first)
-    for _ in range(rows):
+    cdef Py_ssize_t i, j
+    cdef const Rows *a = &job.drive
+    cdef const real *drive
+    for i in range(rows):
+        drive = <const real *>a.first + (at(job, a, t, first + i) if a.where == NULL else places(job, a, t, first)[i])
         if b == NULL:
             memcpy(h_t, drive, job.H * sizeof(real))
         else:
             for j in range(job.H):
                 h_t[j] = b[j] + drive[j]
-        h_t += job.h.sb
-        drive += job.drive.sb
+        h_t += ld
 
 
 cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
     """One round: each task its sequences."""
-    cdef Py_ssize_t I = job.inputs, H = job.H, hb = job.h.sb, ld = job.ld
+    cdef bint scattered = job.h.where != NULL  # then states are in `own` first
+    cdef Py_ssize_t I = job.inputs, H = job.H, ld = job.ld, ld_h = ld if scattered else job.h.sb, ld_x = 0
     cdef Py_ssize_t row = share_of_sequences(job, task, tasks), B = share_of_sequences(job, task + 1, tasks) - row
-    cdef Py_ssize_t c, t, start, stop, first, rows, n, ld_previous, ld_past, steps
-    cdef bint merged = B < FEW  # the input product of all steps of a chunk at once
+    cdef Py_ssize_t c, t, start, stop, first, rows, n, ld_previous, ld_past, ld_rates = 0, steps
+    cdef bint merged = B < FEW and not scattered  # the input product of all steps of a chunk at once
     cdef bint driven = job.drive.first != NULL
-    cdef Py_ssize_t inputs = 0 if merged else I, ld_init = hb if merged or driven else 0
-    cdef const real *x
+    cdef Py_ssize_t inputs = 0 if merged else I, ld_init = ld_h if merged or driven else 0
+    cdef const real *x = NULL
     cdef const real *previous
     cdef const real *past
     cdef const real *panels_U = <const real *>job.panels_U
     cdef const real *panels_W = <const real *>job.panels_W
     cdef const real *b = <const real *>job.b
     cdef real *state = NULL if job.state == NULL else <real *>job.state + 2 * row * ld
+    cdef real *own = NULL if job.own == NULL else <real *>job.own + 2 * row * ld
     cdef real *copy = NULL
     cdef real *h_t
+    cdef real *rates = NULL
     cdef long long clock = begin()
     for c in range(job.chunks):
         start, stop = job.starts[c], job.starts[c + 1]
@@ -172,7 +177,7 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
                 n = present(job, t, row, B)
                 steps += n
                 if driven:
-                    plus_drive(job, t, row, n, b, <real *>job.h.first + at(job, &job.h, t, row))
+                    plus_drive(job, t, row, n, b, <real *>job.h.first + at(job, &job.h, t, row), ld_h)
             input_product(tag, job, start, stop, row, B)
             clock = lap(clock, INPUT_PRODUCT, member, sizeof(real), 2.0 * steps * H * I,
                         <double>steps * (I + H) + (H * I if task == start == 0 else 0))
@@ -186,29 +191,42 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
                 if n == 0:
                     break
                 steps += n
-                x = <const real *>job.x.first + at(job, &job.x, t, row + first)
-                h_t = <real *>job.h.first + at(job, &job.h, t, row + first)
+                if inputs > 0:
+                    ld_x = job.widest
+                    x = read(job, &job.x, t, row + first, n, I, <real *>job.rows + (row + first) * ld_x, &ld_x)
+                if scattered:
+                    h_t, past = own + (t % 2 * B + first) * ld, own + ((t + 1) % 2 * B + first) * ld
+                else:
+                    h_t = <real *>job.h.first + at(job, &job.h, t, row + first)
+                    past = NULL if t == 0 else <real *>job.h.first + at(job, &job.h, t - 1, row + first)
                 if t == 0:
                     previous, ld_previous = <const real *>job.fed0 + (row + first) * job.ld_fed0, job.ld_fed0
                     past, ld_past = <const real *>job.h0 + (row + first) * job.ld_h0, job.ld_h0
                 else:
-                    past, ld_past = <real *>job.h.first + at(job, &job.h, t - 1, row + first), hb
-                    previous, ld_previous = past, hb
+                    previous, ld_previous, ld_past = past, ld_h, ld_h
                     if state != NULL:
                         previous, ld_previous = state + ((t - 1) % 2 * B + first) * ld, ld
                 if state != NULL:
                     copy = state + (t % 2 * B + first) * ld
                 if driven and not merged:
-                    plus_drive(job, t, row + first, n, b, h_t)
+                    plus_drive(job, t, row + first, n, b, h_t, ld_h)
                 if job.leaky:
-                    leaky_forward(n, inputs, H, x, job.x.sb, panels_U, previous, ld_previous, panels_W,
-                                  h_t if merged or driven else b, ld_init, past, ld_past, h_t, hb, copy, ld,
-                                  <real *>NULL if job.rates.first == NULL else
-                                  <real *>job.rates.first + at(job, &job.rates, t, row + first), job.rates.sb,
-                                  <const real *>job.alpha, job.phi, job.current, t % 2)
+                    if job.rates.where != NULL:
+                        rates, ld_rates = <real *>job.other_rows + (row + first) * ld, ld
+                    elif job.rates.first != NULL:
+                        rates = <real *>job.rates.first + at(job, &job.rates, t, row + first)
+                        ld_rates = job.rates.sb
+                    leaky_forward(n, inputs, H, x, ld_x, panels_U, previous, ld_previous, panels_W,
+                                  h_t if merged or driven else b, ld_init, past, ld_past, h_t, ld_h, copy, ld,
+                                  rates, ld_rates, <const real *>job.alpha, job.phi, job.current, t % 2)
+                    if job.rates.where != NULL:
+                        scatter_rows(n, H, rates, ld, places(job, &job.rates, t, row + first),
+                                     <real *>job.rates.first)
                 else:
-                    fused_forward(n, inputs, H, x, job.x.sb, panels_U, previous, ld_previous, panels_W,
-                                  h_t if merged or driven else b, ld_init, h_t, hb, copy, ld, job.phi, t % 2)
+                    fused_forward(n, inputs, H, x, ld_x, panels_U, previous, ld_previous, panels_W,
+                                  h_t if merged or driven else b, ld_init, h_t, ld_h, copy, ld, job.phi, t % 2)
+                if scattered:
+                    scatter_rows(n, H, h_t, ld, places(job, &job.h, t, row + first), <real *>job.h.first)
             first += rows
         clock = lap(clock, FORWARD_RECURRENCE, member, sizeof(real), 2.0 * steps * H * (inputs + H),
                     steps * (inputs + (2.0 if merged else 1.0) * H) + (B * H if start == 0 else 0) +
@@ -242,13 +260,28 @@ cdef void input_product(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop, P
 
 
 # ---- Backward -------------------------------------------------------------------------------------------------------
+cdef inline Py_ssize_t first_column(Py_ssize_t N, Py_ssize_t itemsize, int task, int tasks) noexcept nogil:
+    """Where a task's share of the panels of N columns begins."""
+    cdef Py_ssize_t width = 2 * panels_size(1, 1, itemsize), count = (N + width - 1) // width
+    return min(share(count, task, tasks) * width, N)
+
+
 cdef void pack_share(Py_ssize_t K, Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t N, const real *B,
                      Py_ssize_t ld_t, Py_ssize_t ld_r, real *panels, int task, int tasks) noexcept nogil:
     """A task's share of the panels, whole ones."""
-    cdef Py_ssize_t width = 2 * panels_size(1, 1, sizeof(real)), count = (N + width - 1) // width
-    cdef Py_ssize_t left = share(count, task, tasks) * width, right = min(share(count, task + 1, tasks) * width, N)
+    cdef Py_ssize_t left = first_column(N, sizeof(real), task, tasks)
+    cdef Py_ssize_t right = first_column(N, sizeof(real), task + 1, tasks)
     if left < right:
         pack(K, first, steps, rows, right - left, B + left, ld_t, ld_r, panels + left * K)
+
+
+cdef void pack_places(Py_ssize_t K, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t N, const real *B,
+                      const Py_ssize_t *where, real *panels, int task, int tasks) noexcept nogil:
+    """The same of rows that lie as `where` says."""
+    cdef Py_ssize_t left = first_column(N, sizeof(real), task, tasks)
+    cdef Py_ssize_t right = first_column(N, sizeof(real), task + 1, tasks)
+    if left < right:
+        pack_rows_at(K, first, rows, right - left, B + left, where, panels + left * K)
 
 
 cdef void pack_sequence(const Job *job, const Rows *a, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t first,
@@ -256,7 +289,10 @@ cdef void pack_sequence(const Job *job, const Rows *a, Py_ssize_t start, Py_ssiz
     """A task's share of the panels of steps `start` to `stop` of a, which are their rows from `first` on."""
     if start >= stop:
         return
-    if job.offsets == NULL:
+    if a.where != NULL:
+        pack_places(K, first, rows_before(job, stop) - rows_before(job, start), N, <const real *>a.first,
+                    places(job, a, start, 0), panels, task, tasks)
+    elif job.offsets == NULL:
         pack_share(K, first, stop - start, job.B, N, <const real *>a.first + start * a.st, a.st, a.sb, panels, task,
                    tasks)
     else:
@@ -276,8 +312,12 @@ cdef void pack_fed(const Job *job, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t
         pack_sequence(job, &job.fed, start - 1, stop - 1, start * job.B - base, K, job.H, tag, panels, task, tasks)
         return
     for t in range(start, stop):
-        pack_share(K, rows_before(job, t) - base, 1, present(job, t, 0, job.B), job.H,
-                   <const real *>job.fed.first + at(job, &job.fed, t - 1, 0), 0, job.fed.sb, panels, task, tasks)
+        if job.fed.where != NULL:
+            pack_places(K, rows_before(job, t) - base, present(job, t, 0, job.B), job.H, <const real *>job.fed.first,
+                        places(job, &job.fed, t - 1, 0), panels, task, tasks)
+        else:
+            pack_share(K, rows_before(job, t) - base, 1, present(job, t, 0, job.B), job.H,
+                       <const real *>job.fed.first + at(job, &job.fed, t - 1, 0), 0, job.fed.sb, panels, task, tasks)
 
 
 cdef void backward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
@@ -300,9 +340,9 @@ cdef void step_back(const Job *job, Py_ssize_t t, Py_ssize_t first, Py_ssize_t n
 
     later: delta_{t+1}, past: grad_{t+1}.
     """
-    cdef Py_ssize_t H = job.H, ld = job.ld, ld_dh = job.dh.sb, ld_rates = job.rates.sb
-    cdef const real *dh = <const real *>job.dh.first + at(job, &job.dh, t, first)
-    cdef const real *rates = <const real *>job.rates.first + at(job, &job.rates, t, first)
+    cdef Py_ssize_t H = job.H, ld = job.ld, ld_dh = job.widest, ld_rates = job.widest
+    cdef const real *dh = read(job, &job.dh, t, first, n, H, <real *>job.rows + first * ld_dh, &ld_dh)
+    cdef const real *rates = read(job, &job.rates, t, first, n, H, <real *>job.other_rows + first * ld_rates, &ld_rates)
     # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t      (10.20, 10.21)
     if going_on > 0 and job.leaky:
         leaky_backward(going_on, H, later, ld, <const real *>job.panels_W, rates, ld_rates, dh, ld_dh, past, ld_past,
@@ -388,9 +428,31 @@ cdef void weight_gradients(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop
                 <double>K * units + (<double>K * (I + H) if task == 0 else 0) +
                 (units * (I + H + 1) if start == 0 else 0))
     # Each task its rows: dx_t = Uᵀ delta_t, and delta itself is the gradient of a drive
-    input_gradients(job, start, stop, row, rows, delta + row * ld)
+    if job.h.where != NULL:
+        scattered_input_gradients(job, start, row, rows, delta + row * ld, task, tasks)
+    else:
+        input_gradients(job, start, stop, row, rows, delta + row * ld)
     lap(clock, INPUT_GRADIENTS, member, sizeof(real), 2.0 * rows * H * I,
         <double>rows * (H + I) + (H * I if task == start == 0 else 0))
+
+
+cdef void scattered_input_gradients(const Job *job, Py_ssize_t start, Py_ssize_t row, Py_ssize_t rows,
+                                    const real *delta, int task, int tasks) noexcept nogil:
+    """The same where rows lie as `where` says."""
+    cdef Py_ssize_t H = job.H, I = job.inputs, ld = job.ld, n, first = share(job.B, task, tasks)
+    cdef Py_ssize_t most = share(job.B, task + 1, tasks) - first
+    cdef real *memory = <real *>job.rows + first * job.widest  # the task's own
+    row += rows_before(job, start)
+    while rows > 0:
+        n = min(rows, most)
+        if job.dx.first != NULL:
+            product(n, H, I, delta, ld, <const real *>job.panels_U, <const real *>NULL, 0, memory, job.widest)
+            scatter_rows(n, I, memory, job.widest, job.dx.where + row, <real *>job.dx.first)
+        if job.d_drive.first != NULL:
+            scatter_rows(n, H, delta, ld, job.d_drive.where + row, <real *>job.d_drive.first)
+        delta += n * ld
+        row += n
+        rows -= n
 
 
 cdef void input_gradients(const Job *job, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t row, Py_ssize_t rows,
@@ -534,6 +596,12 @@ cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssiz
 
 
 # ---- For floor 3: checked arrays in, memory allocated here, and the GIL given up ------------------------------------
+def takes_sequences(Py_ssize_t B):
+    """Whether forward and backward read so many sequences of different lengths where they lie, which pays from some on:
+    for few, the input product of all steps at once brings more."""
+    return B >= FEW
+
+
 cpdef cnp.ndarray packed(cnp.ndarray M, bint transposed):
     """Panels of M, or of its transpose, in an array of their own, from the address that `line` finds."""
     cdef cnp.ndarray out = lines(M, packed_size(M, transposed))
@@ -551,11 +619,15 @@ cdef int finish(work_function work, Job *job, Py_ssize_t rounds, Py_ssize_t item
 
 def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray h0, cnp.ndarray out,
             n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, cnp.ndarray drive=None,
-            cnp.ndarray rates=None, cnp.ndarray offsets=None):
-    """Write h [T, B, H] to out and return it; arguments as in _bptt.pyx."""
+            cnp.ndarray rates=None, cnp.ndarray offsets=None, Sequences sequences=None):
+    """Write h [T, B, H] to out and return it; arguments as in _bptt.pyx.
+
+    sequences: what of x, out, drive and rates exists, as they lie; nothing else of them is read or written. h0 has the
+    `first_rows` of it, and offsets are its own.
+    """
     cdef Scratch scratch = Scratch()
     return run_forward(x, packed_in(scratch, U, True), packed_in(scratch, W, True), b, h0, out, n_threads, scratch, phi,
-                       alpha, current, drive, rates, offsets)
+                       alpha, current, drive, rates, offsets, sequences)
 
 
 def forward_packed(cnp.ndarray x, cnp.ndarray panels_U, cnp.ndarray panels_W, cnp.ndarray b, cnp.ndarray h0,
@@ -563,19 +635,35 @@ def forward_packed(cnp.ndarray x, cnp.ndarray panels_U, cnp.ndarray panels_W, cn
                    cnp.ndarray rates=None):
     """forward with panels of Uᵀ and Wᵀ."""
     return run_forward(x, line(panels_U), line(panels_W), b, h0, out, n_threads, Scratch(), phi, alpha, current, None,
-                       rates, None)
+                       rates, None, None)
+
+
+cdef int rows_of_a_step(Job *job, Scratch scratch, Py_ssize_t size) except -1:
+    """Memory for what is gathered of the rows of a step."""
+    job.widest = padded(max(job.H, job.inputs), size)
+    job.rows = scratch.take(job.B * job.widest * size)
+    job.other_rows = scratch.take(job.B * job.widest * size)
+    return 0
 
 
 cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *panels_W, cnp.ndarray b, cnp.ndarray h0,
                              cnp.ndarray out, n_threads, Scratch scratch, int phi, cnp.ndarray alpha, bint current,
-                             cnp.ndarray drive, cnp.ndarray rates, cnp.ndarray offsets):
+                             cnp.ndarray drive, cnp.ndarray rates, cnp.ndarray offsets, Sequences sequences):
     cdef Job job
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = h0.shape[1]
     cdef tuple _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, False)
     cdef cnp.ndarray h = empty(x, (x.shape[0], x.shape[1], H)) if out is None else out
     job.h, job.drive, job.rates, job.b = rows_in(h), rows_in(drive), rows_in(rates), data(b)
     job.ld = padded(H, size)
-    if current or (job.B >= FEW and crowded(job.h.sb, size)):
+    if sequences is not None:
+        job.x.where, job.h.where = sequences.places(x), sequences.places(h)
+        if drive is not None:
+            job.drive.where = sequences.places(drive)
+        if rates is not None:
+            job.rates.where = sequences.places(rates)
+        job.own = scratch.take(2 * job.B * job.ld * size)
+        rows_of_a_step(&job, scratch, size)
+    if current or (sequences is None and job.B >= FEW and crowded(job.h.sb, size)):
         job.state = scratch.take(2 * job.B * job.ld * size)
     if current:
         feed(&job, size, scratch.take(job.B * H * size))
@@ -588,8 +676,8 @@ cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *pa
 def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray h0,
              n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, bint drive=False,
              cnp.ndarray rates=None, cnp.ndarray offsets=None, tuple results=None, cnp.ndarray lost=None,
-             bint accumulate=False, bint goes_on=False):
-    """(dx, dU, dW, db, dh0, ddrive, dalpha); arguments as in _bptt.pyx."""
+             bint accumulate=False, bint goes_on=False, Sequences sequences=None):
+    """(dx, dU, dW, db, dh0, ddrive, dalpha); arguments as in _bptt.pyx, sequences as in forward."""
     cdef Job job
     cdef Scratch scratch = Scratch()
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = W.shape[0]
@@ -599,6 +687,14 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     if current and rates is None:
         rates = phi_of(h, phi)
     job.dh, job.h, job.rates = rows_in(dh), rows_in(h), rows_in(h if alpha is None else rates)
+    if sequences is not None:
+        job.x.where, job.dh.where, job.h.where = sequences.places(x), sequences.places(dh), sequences.places(h)
+        job.rates.where = sequences.places(h if alpha is None else rates)
+        if results[0] is not None:
+            job.dx.where = sequences.places(results[0])
+        if results[5] is not None:
+            job.d_drive.where = sequences.places(results[5])
+        rows_of_a_step(&job, scratch, size)
     job.fed = job.rates if current else job.h
     job.ld = padded(H, size)
     if current:

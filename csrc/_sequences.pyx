@@ -24,18 +24,6 @@ cdef class Sequences:
     N steps in all; `offsets` [S + 1]: those before the first steps, the second steps ...; `order`: the sequences that
     have steps, longest first.
     """
-    cdef readonly Py_ssize_t T, B, N
-    cdef readonly cnp.ndarray offsets, order
-    cdef readonly bint reverse, holes
-    cdef cnp.ndarray mask
-    cdef Scratch scratch                  # of what is gathered, for as long as this object lives
-    cdef Py_ssize_t *count                # [B] the steps of each
-    cdef Py_ssize_t *rank                 # [B] its place in `order`
-    cdef Py_ssize_t *time                 # [N] step and sequence of each row
-    cdef Py_ssize_t *row
-    cdef Py_ssize_t *where                # [N] and where it begins in an array
-    cdef const Py_ssize_t *offset
-
     def __cinit__(self, Py_ssize_t T, Py_ssize_t B, cnp.ndarray lengths, cnp.ndarray mask, bint reverse):
         """lengths: intp [B], or None; mask: booleans [T, B]."""
         cdef Py_ssize_t t, i, j, k, n, most = 0
@@ -81,7 +69,7 @@ cdef class Sequences:
             offset[k + 1] += offset[k]
         self.offset, self.N = offset, offset[most]
 
-        self.time, self.row, self.where = self.integers(self.N), self.integers(self.N), self.integers(self.N)
+        self.time, self.row, self.where = self.integers(self.N), self.integers(self.N), NULL
         if lengths is not None:
             n = 0
             for k in range(most):
@@ -106,11 +94,14 @@ cdef class Sequences:
         """Whether a step exists, where there is a mask."""
         return (<cnp.npy_bool *>cnp.PyArray_GETPTR2(self.mask, t, i))[0] != 0
 
-    cdef void find(self, cnp.ndarray a) noexcept:
-        """Where the rows begin in a [T, B, n]."""
+    cdef const Py_ssize_t *places(self, cnp.ndarray a) except NULL:
+        """Where the rows begin in a [T, B, n], in elements; valid while this object lives."""
         cdef Py_ssize_t i, st = stride(a, 0), sb = stride(a, 1)
-        for i in range(self.N):
-            self.where[i] = self.time[i] * st + self.row[i] * sb
+        if self.where == NULL or st != self.st or sb != self.sb:  # most arrays of a call have the same strides
+            self.where, self.st, self.sb = self.integers(self.N), st, sb
+            for i in range(self.N):
+                self.where[i] = self.time[i] * st + self.row[i] * sb
+        return self.where
 
     def empty(self, cnp.ndarray like, Py_ssize_t n):
         """[1, N, n] in memory of this object."""
@@ -125,31 +116,57 @@ cdef class Sequences:
     def gather(self, cnp.ndarray a):
         """[1, N, n]: the rows of a [T, B, n] that exist; valid while this object lives."""
         cdef cnp.ndarray packed = self.empty(a, a.shape[2])
-        self.find(a)
+        cdef const Py_ssize_t *where = self.places(a)
         if cnp.PyArray_ITEMSIZE(a) == 4:
-            gather_rows(self.N, a.shape[2], <const float *>data(a), self.where, <float *>data(packed))
+            gather_rows(self.N, a.shape[2], <const float *>data(a), where, <float *>data(packed), a.shape[2])
         else:
-            gather_rows(self.N, a.shape[2], <const double *>data(a), self.where, <double *>data(packed))
+            gather_rows(self.N, a.shape[2], <const double *>data(a), where, <double *>data(packed), a.shape[2])
         return packed
 
     def scatter(self, cnp.ndarray packed, cnp.ndarray out, cnp.ndarray h0=None):
         """Write packed [1, N, n] to out [T, B, n]; where no step exists, zeros, or with h0 [B, n] the row before."""
+        cdef const Py_ssize_t *where = self.places(out)
+        if cnp.PyArray_ITEMSIZE(out) == 4:
+            scatter_rows(self.N, out.shape[2], <const float *>data(packed), out.shape[2], where, <float *>data(out))
+        else:
+            scatter_rows(self.N, out.shape[2], <const double *>data(packed), out.shape[2], where, <double *>data(out))
+        self.fill(out, h0)
+
+    def fill(self, cnp.ndarray out, cnp.ndarray h0=None):
+        """Write to the rows of out [T, B, n] where no step exists: zeros, or with h0 [B, n] the row before."""
+        if self.N == self.T * self.B:
+            return
+        if self.holes:
+            self.fill_holes(out, h0)
+        else:
+            self.clear_ends(out)
+
+    cdef void clear_ends(self, cnp.ndarray out) noexcept:
+        """Zeros behind the ends of sequences, for those beside each other at once where their rows touch."""
+        cdef Py_ssize_t size = out.shape[2] * cnp.PyArray_ITEMSIZE(out), sb = cnp.PyArray_STRIDE(out, 1), t, i, first
+        cdef char *row
+        for t in range(self.T):
+            row, i = cnp.PyArray_BYTES(out) + t * cnp.PyArray_STRIDE(out, 0), 0
+            while i < self.B:
+                first = i
+                while i < self.B and t >= self.count[i] and (i == first or sb == size):
+                    i += 1
+                if i > first:
+                    memset(row + first * sb, 0, (i - first) * size)
+                else:
+                    i += 1
+
+    cdef void fill_holes(self, cnp.ndarray out, cnp.ndarray h0) noexcept:
+        """What a mask leaves out, in the order of the steps."""
         cdef Py_ssize_t size = out.shape[2] * cnp.PyArray_ITEMSIZE(out), t, i, j
         cdef const char *last
         cdef char *to
-        self.find(out)
-        if cnp.PyArray_ITEMSIZE(out) == 4:
-            scatter_rows(self.N, out.shape[2], <const float *>data(packed), self.where, <float *>data(out))
-        else:
-            scatter_rows(self.N, out.shape[2], <const double *>data(packed), self.where, <double *>data(out))
-        if self.N == self.T * self.B:
-            return
         for i in range(self.B):
             last = NULL if h0 is None else cnp.PyArray_BYTES(h0) + i * cnp.PyArray_STRIDE(h0, 0)
             for j in range(self.T):
                 t = self.T - 1 - j if self.reverse else j
                 to = cnp.PyArray_BYTES(out) + t * cnp.PyArray_STRIDE(out, 0) + i * cnp.PyArray_STRIDE(out, 1)
-                if self.given(t, i) if self.holes else t < self.count[i]:
+                if self.given(t, i):
                     if last != NULL:
                         last = to
                 elif last != NULL:
@@ -251,14 +268,33 @@ cdef class Sequences:
                 before = t
 
 
+def fit(lengths, cnp.ndarray x):
+    """Whether lengths are an array of intp, contiguous, as x [T, B, I] wants them, of 0 to T."""
+    return (type(lengths) is cnp.ndarray and cnp.PyArray_TYPE(lengths) == cnp.NPY_INTP
+            and cnp.PyArray_ISCARRAY_RO(lengths) and cnp.PyArray_NDIM(lengths) == 1 and cnp.PyArray_NDIM(x) == 3
+            and cnp.PyArray_DIM(lengths, 0) == cnp.PyArray_DIM(x, 1) and between(lengths, 0, cnp.PyArray_DIM(x, 0)))
+
+
 def between(cnp.ndarray a, Py_ssize_t least, Py_ssize_t most):
     """Whether all integers in a [n], of type intp, or the one in a [], are."""
-    cdef Py_ssize_t i, value
-    for i in range(a.shape[0] if a.ndim else 1):
-        value = (<Py_ssize_t *>(cnp.PyArray_BYTES(a) + (i * cnp.PyArray_STRIDE(a, 0) if a.ndim else 0)))[0]
+    cdef Py_ssize_t i, value, n = a.shape[0] if a.ndim else 1, step = cnp.PyArray_STRIDE(a, 0) if a.ndim else 0
+    for i in range(n):
+        value = (<Py_ssize_t *>(cnp.PyArray_BYTES(a) + i * step))[0]
         if value < least or value > most:
             return False
     return True
+
+
+def common(cnp.ndarray lengths):
+    """The one length of all sequences, lengths [B] of intp; -1 if there is none, or lengths is None."""
+    cdef Py_ssize_t i, first
+    if lengths is None or lengths.shape[0] == 0:
+        return -1
+    first = (<Py_ssize_t *>cnp.PyArray_GETPTR1(lengths, 0))[0]
+    for i in range(1, lengths.shape[0]):
+        if (<Py_ssize_t *>cnp.PyArray_GETPTR1(lengths, i))[0] != first:
+            return -1
+    return first
 
 
 cdef cnp.ndarray new_integers(cnp.npy_intp n):

@@ -78,9 +78,9 @@ enum { PYRNN_TANH, PYRNN_RELU, PYRNN_IDENTITY };
                                                                                                                        \
     /* out[r] = a[at[r]], and the other way round out[at[r]] = a[r]: rows of n contiguous numbers.                     \
      *   at   [rows]     read: where a row begins, in elements                                                         \
-     *   the other side  [rows, n] contiguous */                                                                       \
-    void (*gather_rows_##T)(ptrdiff_t rows, ptrdiff_t n, const R *a, const ptrdiff_t *at, R *out);                     \
-    void (*scatter_rows_##T)(ptrdiff_t rows, ptrdiff_t n, const R *a, const ptrdiff_t *at, R *out);                    \
+     *   the other side  [rows, n] stride ld */                                                                        \
+    void (*gather_rows_##T)(ptrdiff_t rows, ptrdiff_t n, const R *a, const ptrdiff_t *at, R *out, ptrdiff_t ld);       \
+    void (*scatter_rows_##T)(ptrdiff_t rows, ptrdiff_t n, const R *a, ptrdiff_t ld, const ptrdiff_t *at, R *out);      \
                                                                                                                        \
     /* times Σ a[i], i < n, in an order of the instruction set's own: to measure reading, not for results. */         \
     R (*sum_##T)(ptrdiff_t times, ptrdiff_t n, const R *a);                                                            \
@@ -99,6 +99,10 @@ enum { PYRNN_TANH, PYRNN_RELU, PYRNN_IDENTITY };
      *   B       read            panels  [panels_size]  those rows written */                                          \
     void (*pack_##T)(ptrdiff_t K, ptrdiff_t first, ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t N, const R *B,           \
                      ptrdiff_t ld_t, ptrdiff_t ld_r, R *panels);                                                       \
+                                                                                                                       \
+    /* Rows `first` to `first` + rows - 1 of such panels; row first + r is at B + at[r]. */                            \
+    void (*pack_rows_at_##T)(ptrdiff_t K, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t N, const R *B,                    \
+                             const ptrdiff_t *at, R *panels);                                                          \
                                                                                                                        \
     /* Panels of the transpose of B [N, K], stride ld_b: the same as pack of a transposed copy. */                     \
     void (*pack_transposed_##T)(ptrdiff_t K, ptrdiff_t N, const R *B, ptrdiff_t ld_b, R *panels);                      \

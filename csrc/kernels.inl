@@ -32,6 +32,7 @@
     PYRNN_KERNEL(transpose, t),       \
     PYRNN_KERNEL(panels_size, t),     \
     PYRNN_KERNEL(pack, t),            \
+    PYRNN_KERNEL(pack_rows_at, t),    \
     PYRNN_KERNEL(pack_transposed, t), \
     PYRNN_KERNEL(pack_narrow, t),     \
     PYRNN_KERNEL(product, t),         \
@@ -252,17 +253,19 @@ static void KERNEL(column_products)(ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t n
     }
 }
 
-static void KERNEL(gather_rows)(ptrdiff_t rows, ptrdiff_t n, const REAL *a, const ptrdiff_t *at, REAL *restrict out)
+static void KERNEL(gather_rows)(ptrdiff_t rows, ptrdiff_t n, const REAL *a, const ptrdiff_t *at, REAL *restrict out,
+                                ptrdiff_t ld)
 {
-    for (ptrdiff_t r = 0; r < rows; r++, out += n) {
+    for (ptrdiff_t r = 0; r < rows; r++, out += ld) {
         const REAL *from = a + at[r];
         for (ptrdiff_t i = 0; i < n; i += LANES) V(store_some)(out + i, n - i, V(load_some)(from + i, n - i));
     }
 }
 
-static void KERNEL(scatter_rows)(ptrdiff_t rows, ptrdiff_t n, const REAL *restrict a, const ptrdiff_t *at, REAL *out)
+static void KERNEL(scatter_rows)(ptrdiff_t rows, ptrdiff_t n, const REAL *restrict a, ptrdiff_t ld, const ptrdiff_t *at,
+                                 REAL *out)
 {
-    for (ptrdiff_t r = 0; r < rows; r++, a += n) {
+    for (ptrdiff_t r = 0; r < rows; r++, a += ld) {
         REAL *to = out + at[r];
         for (ptrdiff_t i = 0; i < n; i += LANES) V(store_some)(to + i, n - i, V(load_some)(a + i, n - i));
     }

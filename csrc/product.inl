@@ -350,14 +350,15 @@ static ptrdiff_t KERNEL(panels_size)(ptrdiff_t K, ptrdiff_t N) { return K * ((N 
 /* Rows that are packed together: they stay in the nearest cache while their columns go to one panel after the other. */
 enum { V(PACKED_TOGETHER) = 16 };
 
-/* Rows of one matrix, all to their places in the panels. */
-static inline void V(pack_rows)(ptrdiff_t K, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t N, const REAL *B,
-                                ptrdiff_t ld_r, REAL *panels)
+/* Rows of one matrix, ld_r or as `at` says apart, all to their places in the panels. */
+static inline ALWAYS_INLINE void V(pack_rows)(ptrdiff_t K, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t N, const REAL *B,
+                                              ptrdiff_t ld_r, const ptrdiff_t *at, REAL *panels)
 {
     ptrdiff_t j = 0;
     for (; j + 2 * LANES <= N; j += 2 * LANES, panels += K * 2 * LANES)
         for (ptrdiff_t r = 0; r < rows; r++) {
-            const VEC a = V(load)(B + r * ld_r + j), b = V(load)(B + r * ld_r + j + LANES);
+            const VEC a = V(load)(B + (at ? at[r] : r * ld_r) + j),
+                      b = V(load)(B + (at ? at[r] : r * ld_r) + j + LANES);
             V(store)(panels + (first + r) * 2 * LANES, a);
             V(store)(panels + (first + r) * 2 * LANES + LANES, b);
         }
@@ -366,7 +367,7 @@ static inline void V(pack_rows)(ptrdiff_t K, ptrdiff_t first, ptrdiff_t rows, pt
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t c = 0; c < width; c += LANES) {
             const ptrdiff_t rest = N - j - c;
-            const REAL *from = B + r * ld_r + j + c;
+            const REAL *from = B + (at ? at[r] : r * ld_r) + j + c;
             V(store)
             (panels + (first + r) * width + c, rest >= LANES ? V(load)(from) : V(load_part)(from, rest));
         }
@@ -382,8 +383,17 @@ static void KERNEL(pack)(ptrdiff_t K, ptrdiff_t first, ptrdiff_t steps, ptrdiff_
     for (ptrdiff_t t = 0; t < steps; t++)
         for (ptrdiff_t r = 0; r < rows; r += V(PACKED_TOGETHER)) {
             const ptrdiff_t n = rows - r < V(PACKED_TOGETHER) ? rows - r : V(PACKED_TOGETHER);
-            V(pack_rows)(K, first + t * rows + r, n, N, B + t * ld_t + r * ld_r, ld_r, panels);
+            V(pack_rows)(K, first + t * rows + r, n, N, B + t * ld_t + r * ld_r, ld_r, NULL, panels);
         }
+}
+
+static void KERNEL(pack_rows_at)(ptrdiff_t K, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t N, const REAL *B,
+                                 const ptrdiff_t *at, REAL *panels)
+{
+    for (ptrdiff_t r = 0; r < rows; r += V(PACKED_TOGETHER)) {
+        const ptrdiff_t n = rows - r < V(PACKED_TOGETHER) ? rows - r : V(PACKED_TOGETHER);
+        V(pack_rows)(K, first + r, n, N, B, 0, at + r, panels);
+    }
 }
 
 static void KERNEL(pack_narrow)(ptrdiff_t K, ptrdiff_t M, const REAL *D, ptrdiff_t ld_d, REAL *panels)

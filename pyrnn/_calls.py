@@ -17,7 +17,21 @@ def forward(compiled, x, U, W, b, h0, h, options, drive, rates, steps):
         x, drive, h, rates = (in_order(a, reverse) for a in (x, drive, h, rates))
         compiled.forward(x, U, W, b, h0, h, *options, drive, rates)
         return
+    if (n := _sequences.common(lengths)) >= 0:  # one length for all
+        x, drive, used_h, used_rates = (None if a is None else a[:n] for a in (x, drive, h, rates))
+        forward(compiled, x, U, W, b, h0, used_h, options, drive, used_rates, (None, None, reverse))
+        for a in (h, rates):
+            if a is not None:
+                a[n:] = 0
+        return
     sequences = _sequences.Sequences(*x.shape[:2], *steps)
+    if mask is None and compiled.takes_sequences(len(sequences.order)):
+        first = sequences.first_rows(h0)
+        compiled.forward(x, U, W, b, first, h, *options, drive, rates, sequences.offsets, sequences)
+        for a in (h, rates):
+            if a is not None:
+                sequences.fill(a)
+        return
     packed_h, packed_rates = (None if a is None else sequences.empty(x, h.shape[2]) for a in (h, rates))
     x, drive = (None if a is None else sequences.gather(a) for a in (x, drive))
     first = sequences.first_rows(h0)
@@ -37,7 +51,26 @@ def backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results):
         results = (dx, dU, dW, db, dh0, d_drive, d_alpha)
         compiled.backward(dh, h, x, U, W, h0, *options, rates, None, results)
         return
+    if (n := _sequences.common(lengths)) >= 0:
+        dh, h, x, rates, used_dx, used_drive = (None if a is None else a[:n] for a in (dh, h, x, rates, dx, d_drive))
+        results = (used_dx, dU, dW, db, dh0, used_drive, d_alpha)
+        backward(compiled, dh, h, x, U, W, h0, options[:-1], rates, (None, None, reverse), results)
+        for a in (dx, d_drive):
+            if a is not None:
+                a[n:] = 0
+        return
     sequences = _sequences.Sequences(*x.shape[:2], *steps)
+    if mask is None and compiled.takes_sequences(len(sequences.order)):
+        dh0[...] = 0
+        first, d_first = sequences.first_rows(h0), sequences.first_rows(h0)
+        results = (dx, dU, dW, db, d_first, d_drive, d_alpha)
+        options = (*options, rates, sequences.offsets, results, None, False, False, sequences)
+        compiled.backward(dh, h, x, U, W, first, *options)
+        sequences.add_first_rows(d_first, dh0)
+        for a in (dx, d_drive):
+            if a is not None:
+                sequences.fill(a)
+        return
     packed_dh = sequences.gather_gradients(dh, dh0)
     h, x, rates = (None if a is None else sequences.gather(a) for a in (h, x, rates))
     first, d_first = sequences.first_rows(h0), sequences.first_rows(h0)

@@ -72,7 +72,7 @@ def check_steps(lengths, mask, reverse, x):
         raise TypeError(f"reverse must be True or False, got {reverse!r}")
     if lengths is not None and mask is not None:
         raise ValueError("lengths and mask must not be given together")
-    if lengths is not None:
+    if lengths is not None and not _sequences.fit(lengths, x):
         lengths = _checks.as_array("lengths", lengths)
         if lengths.dtype.kind not in "iu" and lengths.size:
             raise TypeError(f"lengths must be integers, got dtype {lengths.dtype}")

@@ -1,5 +1,8 @@
 from numpy import ndarray
 
+from pyrnn._sequences import Sequences
+
+def takes_sequences(B: int) -> bool: ...
 def packed(M: ndarray, transposed: bool) -> ndarray: ...
 def forward(
     x: ndarray,
@@ -15,6 +18,7 @@ def forward(
     drive: ndarray | None = None,
     rates: ndarray | None = None,
     offsets: ndarray | None = None,
+    sequences: Sequences | None = None,
 ) -> ndarray: ...
 def forward_packed(
     x: ndarray,
@@ -47,6 +51,7 @@ def backward(
     lost: ndarray | None = None,
     accumulate: bool = False,
     goes_on: bool = False,
+    sequences: Sequences | None = None,
 ) -> tuple[ndarray, ndarray, ndarray, ndarray, ndarray, ndarray | None, ndarray | None]: ...
 def state_gradients(
     dh: ndarray,

@@ -31,6 +31,8 @@ cdef extern from "kernels.h":
         Py_ssize_t (*panels_size_f32)(Py_ssize_t K, Py_ssize_t N) noexcept nogil
         void (*pack_f32)(Py_ssize_t K, Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t N,
                          const float *B, Py_ssize_t ld_t, Py_ssize_t ld_r, float *panels) noexcept nogil
+        void (*pack_rows_at_f32)(Py_ssize_t K, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t N, const float *B,
+                                 const Py_ssize_t *at, float *panels) noexcept nogil
         void (*pack_transposed_f32)(Py_ssize_t K, Py_ssize_t N, const float *B, Py_ssize_t ld_b,
                                     float *panels) noexcept nogil
         void (*product_f32)(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const float *A, Py_ssize_t ld_a,
@@ -51,6 +53,8 @@ cdef extern from "kernels.h":
         Py_ssize_t (*panels_size_f64)(Py_ssize_t K, Py_ssize_t N) noexcept nogil
         void (*pack_f64)(Py_ssize_t K, Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t N,
                          const double *B, Py_ssize_t ld_t, Py_ssize_t ld_r, double *panels) noexcept nogil
+        void (*pack_rows_at_f64)(Py_ssize_t K, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t N, const double *B,
+                                 const Py_ssize_t *at, double *panels) noexcept nogil
         void (*pack_transposed_f64)(Py_ssize_t K, Py_ssize_t N, const double *B, Py_ssize_t ld_b,
                                     double *panels) noexcept nogil
         void (*product_f64)(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const double *A, Py_ssize_t ld_a,
@@ -79,9 +83,9 @@ cdef extern from "kernels.h":
         void (*column_products_f32)(Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t n, const float *g, Py_ssize_t ld_g,
                                     const float *p, Py_ssize_t p_t, Py_ssize_t p_r, const float *q, Py_ssize_t q_t,
                                     Py_ssize_t q_r, float *sum, float *lost) noexcept nogil
-        void (*gather_rows_f32)(Py_ssize_t rows, Py_ssize_t n, const float *a, const Py_ssize_t *at,
-                                float *out) noexcept nogil
-        void (*scatter_rows_f32)(Py_ssize_t rows, Py_ssize_t n, const float *a, const Py_ssize_t *at,
+        void (*gather_rows_f32)(Py_ssize_t rows, Py_ssize_t n, const float *a, const Py_ssize_t *at, float *out,
+                                Py_ssize_t ld) noexcept nogil
+        void (*scatter_rows_f32)(Py_ssize_t rows, Py_ssize_t n, const float *a, Py_ssize_t ld, const Py_ssize_t *at,
                                  float *out) noexcept nogil
         void (*leaky_forward_f32)(Py_ssize_t rows, Py_ssize_t inputs, Py_ssize_t H, const float *x, Py_ssize_t ld_x,
                                   const float *panels_U, const float *previous, Py_ssize_t ld_previous,
@@ -106,9 +110,9 @@ cdef extern from "kernels.h":
         void (*column_products_f64)(Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t n, const double *g, Py_ssize_t ld_g,
                                     const double *p, Py_ssize_t p_t, Py_ssize_t p_r, const double *q, Py_ssize_t q_t,
                                     Py_ssize_t q_r, double *sum, double *lost) noexcept nogil
-        void (*gather_rows_f64)(Py_ssize_t rows, Py_ssize_t n, const double *a, const Py_ssize_t *at,
-                                double *out) noexcept nogil
-        void (*scatter_rows_f64)(Py_ssize_t rows, Py_ssize_t n, const double *a, const Py_ssize_t *at,
+        void (*gather_rows_f64)(Py_ssize_t rows, Py_ssize_t n, const double *a, const Py_ssize_t *at, double *out,
+                                Py_ssize_t ld) noexcept nogil
+        void (*scatter_rows_f64)(Py_ssize_t rows, Py_ssize_t n, const double *a, Py_ssize_t ld, const Py_ssize_t *at,
                                  double *out) noexcept nogil
         void (*leaky_forward_f64)(Py_ssize_t rows, Py_ssize_t inputs, Py_ssize_t H, const double *x, Py_ssize_t ld_x,
                                   const double *panels_U, const double *previous, Py_ssize_t ld_previous,

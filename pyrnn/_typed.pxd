@@ -60,20 +60,20 @@ cdef inline void column_products(Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t n
         kernels().column_products_f64(steps, rows, n, g, ld_g, p, p_t, p_r, q, q_t, q_r, total, lost)
 
 
-cdef inline void gather_rows(Py_ssize_t rows, Py_ssize_t n, const real *a, const Py_ssize_t *where,
-                             real *out) noexcept nogil:
+cdef inline void gather_rows(Py_ssize_t rows, Py_ssize_t n, const real *a, const Py_ssize_t *where, real *out,
+                             Py_ssize_t ld) noexcept nogil:
     if real is float:
-        kernels().gather_rows_f32(rows, n, a, where, out)
+        kernels().gather_rows_f32(rows, n, a, where, out, ld)
     else:
-        kernels().gather_rows_f64(rows, n, a, where, out)
+        kernels().gather_rows_f64(rows, n, a, where, out, ld)
 
 
-cdef inline void scatter_rows(Py_ssize_t rows, Py_ssize_t n, const real *a, const Py_ssize_t *where,
+cdef inline void scatter_rows(Py_ssize_t rows, Py_ssize_t n, const real *a, Py_ssize_t ld, const Py_ssize_t *where,
                               real *out) noexcept nogil:
     if real is float:
-        kernels().scatter_rows_f32(rows, n, a, where, out)
+        kernels().scatter_rows_f32(rows, n, a, ld, where, out)
     else:
-        kernels().scatter_rows_f64(rows, n, a, where, out)
+        kernels().scatter_rows_f64(rows, n, a, ld, where, out)
 
 
 cdef inline void jacobian_step(Py_ssize_t H, const real *h, const real *W, Py_ssize_t ld_w, real *J, const real *alpha,
@@ -110,6 +110,14 @@ cdef inline void pack(Py_ssize_t K, Py_ssize_t first, Py_ssize_t steps, Py_ssize
         kernels().pack_f32(K, first, steps, rows, N, B, ld_t, ld_r, panels)
     else:
         kernels().pack_f64(K, first, steps, rows, N, B, ld_t, ld_r, panels)
+
+
+cdef inline void pack_rows_at(Py_ssize_t K, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t N, const real *B,
+                              const Py_ssize_t *where, real *panels) noexcept nogil:
+    if real is float:
+        kernels().pack_rows_at_f32(K, first, rows, N, B, where, panels)
+    else:
+        kernels().pack_rows_at_f64(K, first, rows, N, B, where, panels)
 
 
 cdef inline void pack_transposed(Py_ssize_t K, Py_ssize_t N, const real *B, Py_ssize_t ld, real *panels) noexcept nogil:

@@ -54,7 +54,7 @@ enum { MOST = 1 << 16 };
         k->column_products_##T(2, rows / 2, H, T##_e, ld, T##_c, 3 * ld, ld, T##_d, 2, ld, T##_a, T##_b);              \
         ptrdiff_t at[300];                                                                                             \
         for (int i = 0; i < rows; i++) at[i] = i * 7 % rows * ld;                                                      \
-        k->gather_rows_##T(rows, H, T##_e, at, T##_c), k->scatter_rows_##T(rows, H, T##_d, at, T##_f);                 \
+        k->gather_rows_##T(rows, H, T##_e, at, T##_c, H), k->scatter_rows_##T(rows, H, T##_d, H, at, T##_f);           \
         mix(T##_c, sizeof T##_c), mix(T##_f, sizeof T##_f);                                                            \
         mix(T##_a, sizeof T##_a), mix(T##_b, sizeof T##_b);                                                            \
     }                                                                                                                  \
@@ -71,7 +71,9 @@ enum { MOST = 1 << 16 };
         k->pack_##T(H, 0, H, 1, H, T##_b, ld, 0, T##_panels);                                                          \
         k->fused_backward_##T(rows, H, T##_a, ld, T##_panels, T##_c, ld, T##_e, ld, T##_b, ld, T##_d, ld, phi, odd);   \
         mix(T##_b, sizeof T##_b), mix(T##_d, sizeof T##_d);                                                            \
-        k->pack_##T(rows, 0, rows, 1, H, T##_a, ld, 0, T##_panels);                                                    \
+        ptrdiff_t at[300];                                                                                             \
+        for (int i = 0; i < rows; i++) at[i] = i * ld;                                                                 \
+        k->pack_rows_at_##T(rows, 0, rows, H, T##_a, at, T##_panels);                                                  \
         k->outer_##T(rows, H, H, T##_d, ld, T##_panels, 1, T##_e, ld);                                                 \
         k->pack_narrow_##T(rows, H, T##_d, ld, T##_narrow);                                                            \
         k->outer_##T(rows, H, H, T##_narrow, 0, T##_panels, 1, T##_e, ld);                                             \

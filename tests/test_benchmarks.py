@@ -229,6 +229,17 @@ def test_read_bandwidth_of_wrong_arguments():
         _kernels.read_bandwidth(64, np.int32)
 
 
+def test_forms():
+    script = RUN.with_name("forms.py")
+    command = [sys.executable, "-P", script, "--hidden", "4,5", "--batch", "5", "--seconds", "0", "--dtype", "float32"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 0, done.stderr
+    _, *cells, means = [line.split() for line in done.stdout.splitlines()]
+    assert [cell[:3] for cell in cells] == [["4", "5", "float32"], ["5", "5", "float32"]]
+    expected = np.sqrt(np.prod([[float(figure) for figure in cell[4:]] for cell in cells], axis=0))
+    np.testing.assert_allclose([float(mean) for mean in means[2:]], expected, atol=0.02)
+
+
 def test_torch_module():
     pytest.importorskip("torch")
     script = RUN.with_name("torch_module.py")

@@ -270,10 +270,20 @@ def test_without_a_batch_axis(network, form, steps):
     np.testing.assert_array_equal(J, pyrnn.jacobian(h, n["W"], n["h0"], rates=rates, **form, **with_batch)[:, 0])
 
 
-@pytest.mark.parametrize("steps", [{"lengths": np.array([2, 0, 5])}, {"mask": np.arange(15).reshape(5, 3) % 3 != 1}])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {"lengths": np.array([2, 0, 5])},
+        {"lengths": np.array([2, 0, 5, 4, 1, 3])},  # so many are read where they lie
+        {"lengths": np.array([3, 3, 3])},
+        {"mask": np.arange(15).reshape(5, 3) % 3 != 1},
+    ],
+)
+@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("engine", ["blas", "fused"])
-def test_what_does_not_exist_is_never_read(network, steps, engine):
-    n = network(T=5, B=3, I=3, H=6)
+def test_what_does_not_exist_is_never_read(network, steps, reverse, engine):
+    n = network(T=5, B=len(steps.get("lengths", "xyz")), I=3, H=6)
+    steps = steps | {"reverse": reverse}
     n["drive"] = n["dh"].copy()
     missing = ~steps["mask"] if "mask" in steps else np.arange(5)[:, np.newaxis] >= steps["lengths"]
     expected = run(pyrnn, n, steps, engine=engine)
@@ -285,7 +295,7 @@ def test_what_does_not_exist_is_never_read(network, steps, engine):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("steps", [{}, {"lengths": np.array([2, 0, 5, 4])}])
+@pytest.mark.parametrize("steps", [{}, {"lengths": np.array([2, 0, 5, 4])}, {"lengths": np.array([2, 1, 5, 4])}])
 def test_out_and_rates_of_any_layout(network, writeable_layout, reverse, steps):
     n = network(T=5, B=4, I=3, H=6)
     arguments = [n[name] for name in ("x", "U", "W", "b", "h0")]

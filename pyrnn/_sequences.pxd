@@ -1,0 +1,29 @@
+# What the loops over time ask of sequences of different lengths; see _sequences.pyx.
+cimport numpy as cnp
+
+from pyrnn._arrays cimport real
+from pyrnn._scratch cimport Scratch
+
+
+cdef class Sequences:
+    cdef readonly Py_ssize_t T, B, N
+    cdef readonly cnp.ndarray offsets, order
+    cdef readonly bint reverse, holes
+    cdef cnp.ndarray mask
+    cdef Scratch scratch                  # of what is gathered, for as long as this object lives
+    cdef Py_ssize_t *count                # [B] the steps of each
+    cdef Py_ssize_t *rank                 # [B] its place in `order`
+    cdef Py_ssize_t *time                 # [N] step and sequence of each row
+    cdef Py_ssize_t *row
+    cdef Py_ssize_t *where                # [N] and where it begins in the array that was asked for last
+    cdef Py_ssize_t st, sb                # of that array
+    cdef const Py_ssize_t *offset
+
+    cdef Py_ssize_t *integers(self, Py_ssize_t n) except NULL
+    cdef inline bint given(self, Py_ssize_t t, Py_ssize_t i) noexcept
+    cdef const Py_ssize_t *places(self, cnp.ndarray a) except NULL
+    cdef void clear_ends(self, cnp.ndarray out) noexcept
+    cdef void fill_holes(self, cnp.ndarray out, cnp.ndarray h0) noexcept
+    cdef void sum_gradients(self, cnp.ndarray dh, real *packed, real *initial) noexcept
+    cdef void add_typed(self, const real *rows, real *out, Py_ssize_t n) noexcept
+    cdef void fill_gradients(self, cnp.ndarray dh, const real *initial, real *out) noexcept
