@@ -444,12 +444,3 @@ def _check_states(h, W):
     _checks.check_sequence("h", "H", h)
     H = h.shape[-1]
     _checks.check_shape("W", W, (H, H), "h", h)
-
-
-def _with_batch(a):
-    return None if a is None else a[:, np.newaxis]
-
-
-def _in_order(a, reverse):
-    """A sequence in the order of the steps."""
-    return a[::-1] if reverse and a is not None else a
