@@ -21,14 +21,16 @@ from libc.string cimport memcpy, memset
 from pyrnn._arrays cimport data, empty, interrupted, line, lines, padded, pass_on, real, stride
 from pyrnn._kernels cimport kernels
 from pyrnn._scratch cimport Scratch
-from pyrnn._typed cimport jacobian_step, pack, pack_transposed, panels_size, product, step_backward, step_forward, transpose
+from pyrnn._typed cimport (
+    gemm, jacobian_step, pack, pack_transposed, panels_size, product, step_backward, step_forward, transpose,
+)
 from pyrnn._wait cimport pyrnn_seconds
 
 cnp.import_array()
 
 # Bytes of a block of rows: what a step writes stays in the first- or second-level cache until it is read again.
 cdef enum:
-    BLOCK_BYTES = 48 << 10
+    BLOCK_BYTES = 96 << 10
 
 
 # ---- One step as the influence sees it ------------------------------------------------------------------------------
@@ -117,7 +119,7 @@ cdef inline void add_immediate(Py_ssize_t first, Py_ssize_t n, Py_ssize_t Z, Py_
 
 
 cdef int move(Py_ssize_t H, Py_ssize_t Z, Py_ssize_t C, const real *panels_J, const real *z, const real *slopes,
-              const real *moved, const real *panels_dh, real *G, real *P, Py_ssize_t ld, Py_ssize_t block, bint high,
+              const real *moved, const real *dh, real *G, real *P, Py_ssize_t ld, Py_ssize_t block, bint high,
               double *since) noexcept nogil:
     """P <- P Jᵀ + the immediate influence, of one sequence, to the rows one block above, or below where it lies high.
 
@@ -135,7 +137,7 @@ cdef int move(Py_ssize_t H, Py_ssize_t Z, Py_ssize_t C, const real *panels_J, co
         if z != NULL:
             add_immediate(first, n, Z, C, z, slopes, moved, target, ld)
         if G != NULL:
-            product(n, H, 1, target, ld, panels_dh, <const real *>NULL, 0, G + first, 1)
+            gemm(False, False, n, 1, H, target, ld, dh, 1, False, G + first, 1)
         done += n
         if interrupted(since):
             return -1
@@ -155,7 +157,6 @@ cdef object advance_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t C,
     cdef real *P = <real *>line(memory) + (block * ld if high else 0)
     cdef real *J = <real *>scratch.take(H * H * size)
     cdef real *panels = <real *>scratch.take(panels_size(H, H, size) * size)
-    cdef real *panels_dh = <real *>scratch.take(panels_size(H, 1, size) * size)
     cdef real *G = NULL
     if dh is not None:
         gradients = empty(W, (B, H, C))
@@ -173,10 +174,8 @@ cdef object advance_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t C,
             b = k if high else B - 1 - k
             jacobian_step(H, pp + b * ld_point, pW, H, J, pa, phi, current)
             pack_transposed(H, H, J, H, panels)
-            if G != NULL:
-                pack(H, 0, H, 1, 1, pd + b * H, 1, 0, panels_dh)
-            status = move(H, Z, C, panels, pz + b * Z, ps + b * H, pm + b * H if pm != NULL else pm, panels_dh,
-                          G + b * rows if G != NULL else G, P + b * rows * ld, ld, block, high, &since)
+            status = move(H, Z, C, panels, pz + b * Z, ps + b * H, pm + b * H if pm != NULL else pm,
+                          pd + b * H if pd != NULL else pd, G + b * rows if G != NULL else G, P + b * rows * ld, ld, block, high, &since)
             if status:
                 break
     pass_on(status)
@@ -194,15 +193,14 @@ def advance(cnp.ndarray memory, bint high, Py_ssize_t C, tuple step, cnp.ndarray
 
 
 cdef int contract_loop(Py_ssize_t B, Py_ssize_t rows, Py_ssize_t H, const real *P, Py_ssize_t ld, Py_ssize_t block,
-                       const real *dh, real *panels_dh, real *G) noexcept nogil:
+                       const real *dh, real *G) noexcept nogil:
     cdef Py_ssize_t b, first, n
     cdef double since = pyrnn_seconds()
     for b in range(B):
-        pack(H, 0, H, 1, 1, dh + b * H, 1, 0, panels_dh)
         first = 0
         while first < rows:
             n = min(block, rows - first)
-            product(n, H, 1, P + (b * rows + first) * ld, ld, panels_dh, <const real *>NULL, 0, G + b * rows + first, 1)
+            gemm(False, False, n, 1, H, P + (b * rows + first) * ld, ld, dh + b * H, 1, False, G + b * rows + first, 1)
             first += n
             if interrupted(&since):
                 return -1
@@ -216,11 +214,10 @@ cdef cnp.ndarray contract_typed(real tag, cnp.ndarray memory, bint high, Py_ssiz
     cdef cnp.ndarray G = empty(dh, (B, H, C))
     cdef const real *P = <const real *>line(memory) + (block * ld if high else 0)
     cdef const real *d = <const real *>data(dh)
-    cdef real *panels_dh = <real *>scratch.take(panels_size(H, 1, size) * size)
     cdef real *g = <real *>data(G)
     cdef int status
     with nogil:
-        status = contract_loop(B, H * C, H, P, ld, block, d, panels_dh, g)
+        status = contract_loop(B, H * C, H, P, ld, block, d, g)
     pass_on(status)
     return G
 
