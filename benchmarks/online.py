@@ -55,16 +55,19 @@ def contenders(H):
     learners = {
         "RTRL": pyrnn.RTRL(U, W, b),
         "BlockedRTRL": pyrnn.BlockedRTRL(U, W, b),
+        "BlockedRTRL, every step": pyrnn.BlockedRTRL(U, W, b, block=16, every_step=True),
         "SnAp1": pyrnn.SnAp1(U, W, b),
         "RFLO": pyrnn.RFLO(U, W, b, alpha=0.1),
         "UORO": pyrnn.UORO(U, W, b, rng=0),
     }
     functions = {name: lambda step=learner.step: step(x, dh) for name, learner in learners.items()}
-    functions["BlockedRTRL"] = lambda step=learners["BlockedRTRL"].step: [step(x, dh) for _ in range(H)]
+    steps = {"BlockedRTRL": H, "BlockedRTRL, every step": 16}
+    for name, n in steps.items():
+        functions[name] = lambda step=learners[name].step, n=n: [step(x, dh) for _ in range(n)]
     if H <= 64:  # beyond, one of its matrices takes more than 0.1 s to make
         functions["NumPy, Kronecker"] = lambda step=with_kronecker(U, W, b): step(x, dh)
         functions["NumPy, gemm"] = lambda step=with_gemm(U, W, b): step(x, dh)
-    return functions, {"BlockedRTRL": H}
+    return functions, steps
 
 
 def main(sizes):

@@ -517,6 +517,7 @@ class RTRL(_EveryStep):
 
 class BlockedRTRL(_Learner):
     block: int
+    every_step: bool
     def __init__(
         self,
         U: ArrayLike,
@@ -525,6 +526,7 @@ class BlockedRTRL(_Learner):
         h0: ArrayLike | None = None,
         *,
         block: int | None = None,
+        every_step: bool = False,
         batch: int | None = None,
         nonlinearity: _Nonlinearity = "tanh",
         alpha: ArrayLike | None = None,

@@ -94,7 +94,7 @@ class _Learner:
         return self.h
 
     def gradients(self, dh=None):
-        """The gradients of the loss of the last step.
+        """The gradients of the loss of the last step; for blocks see there.
 
         Parameters
         ----------
@@ -434,6 +434,9 @@ class BlockedRTRL(_Influential):
         As in `RTRL`.
     block : int, optional
         Steps of a block; None for H. Longer ones need memory for block H² numbers and gain little.
+    every_step : bool
+        Return at every step the gradients of its loss alone, as `RTRL` does: back through the block so far, and then
+        by the influence at its beginning. Blocks of about 16 are best for it.
     batch, nonlinearity, alpha, form
         As in `RTRL`.
 
@@ -442,6 +445,7 @@ class BlockedRTRL(_Influential):
     U, W, b, alpha, h, input_size, hidden_size, batch, dtype
         As in `RTRL`.
     block : int
+    every_step : bool
 
     Raises
     ------
@@ -456,7 +460,8 @@ class BlockedRTRL(_Influential):
     -----
     `step` and `gradients` return None within a block, and at its last step the gradients of the losses of all its
     steps; `finish` ends a block early. What ends unasked, by a `forward` that no `gradients` follows, is added to the
-    next that is returned: no step is lost. The sum of all is that of `RTRL`.
+    next that is returned: no step is lost. The sum of all is that of `RTRL`. With
+    `every_step` nothing is gathered: each step returns its own.
 
     From a block of T steps after the state h_0 the gradient is what backpropagation finds within the block, and g_0 P
     with g_0 the gradient at h_0; then P <- K P + sum_t (dh_T/da_t) z_tᵀ with K = dh_T/dh_0 [1]_.
@@ -477,17 +482,32 @@ class BlockedRTRL(_Influential):
     (4, 4)
     """
 
-    def __init__(self, U, W, b=None, h0=None, *, block=None, batch=None, nonlinearity="tanh", alpha=None, form="rate"):
-        self.block = None if block is None else _size("block", block, 1)
+    def __init__(
+        self,
+        U,
+        W,
+        b=None,
+        h0=None,
+        *,
+        block=None,
+        every_step=False,
+        batch=None,
+        nonlinearity="tanh",
+        alpha=None,
+        form="rate",
+    ):
+        if not isinstance(every_step, bool | np.bool_):
+            raise TypeError(f"every_step must be True or False, got {every_step!r}")
+        self.block, self.every_step = None if block is None else _size("block", block, 1), bool(every_step)
         super().__init__(U, W, b, h0, batch=batch, nonlinearity=nonlinearity, alpha=alpha, form=form)
 
     def finish(self):
-        """End the block here.
+        """End the block here, so that `update` may come.
 
         Returns
         -------
         OnlineGradients
-            Of the steps since the last block that was returned; zero if there are none.
+            Of the steps since the last that were returned; zero if there are none, and with `every_step`.
 
         Raises
         ------
@@ -495,12 +515,14 @@ class BlockedRTRL(_Influential):
             As in `forward`.
         """
         self._check_whole()
-        totals = self._ended()
-        self._totals = None
-        if self._one_alpha:
-            totals[-1] = totals[-1].sum()
-        totals[3] = totals[3].reshape(self._shape(self.hidden_size))
-        return OnlineGradients(*totals)
+        totals, self._totals = self._ended(), None
+        return self._of_totals(totals)
+
+    def _of_totals(self, totals):
+        U, W, b, h0, alpha = totals
+        return OnlineGradients(
+            U, W, b, h0.reshape(self._shape(self.hidden_size)), alpha.sum() if self._one_alpha else alpha
+        )
 
     def _begin(self):
         super()._begin()
@@ -525,6 +547,11 @@ class BlockedRTRL(_Influential):
         self._check_whole()
         if self._steps == 0:
             raise RuntimeError("gradients must come after forward, and the last block has ended")
+        if self.every_step:
+            self._dhs[self._steps - 1] = dh
+            totals = self._within()
+            self._dhs[self._steps - 1] = 0
+            return self._of_totals(totals)
         self._dhs[self._steps - 1] += dh
         return self.finish() if self._steps == self.block else None
 
@@ -544,25 +571,35 @@ class BlockedRTRL(_Influential):
         self._totals = self._ended()
         return super().influence()
 
-    def _ended(self):
-        """End the block: its gradients (U, W, b, h0, alpha) and those of earlier ones that nobody has asked for."""
-        n, B, H, Z = self._steps, self._rows, self.hidden_size, self.hidden_size + self.input_size
+    def _block(self):
+        """The steps of the block so far: x, the states before and after, rates where they tell more."""
+        n = self._steps
+        rates = self._rs[:n] if self._cell[1] is not None and not self._cell[2] else None
+        return self._xs[:n], self._hs[:n], self._hs[1 : n + 1], rates
+
+    def _within(self):
+        """Gradients (U, W, b, h0, alpha) of the losses of the block so far."""
+        H, Z = self.hidden_size, self.hidden_size + self.input_size
         phi, leak, current = self._cell
-        self._whole = False
-        x, past, h, dh = self._xs[:n], self._hs[:n], self._hs[1 : n + 1], self._dhs[:n]
-        rates = self._rs[:n] if leak is not None and not current else None
+        x, past, h, rates = self._block()
         _, U, W, b, g0, _, alpha = _fused.backward(
-            dh, h, x, self._U, self._W, self._hs[0], 1, phi, leak, current, False, rates
+            self._dhs[: self._steps], h, x, self._U, self._W, self._hs[0], 1, phi, leak, current, False, rates
         )
         G = _online.contract(self._memory, self._high, self._columns + 1, g0)
-        sums = G.sum(axis=0)
-        totals = [U + sums[:, H:Z], W + sums[:, :H], b + sums[:, Z], G[..., -1].copy()]
-        totals.append(None if leak is None else alpha + sums[:, Z + 1])
-        by_rows = [None if a is None else a.reshape(n * B, a.shape[2]) for a in (x, past, h, rates)]
-        steps = _online.immediate(*by_rows, self._cell)
-        _online.advance_block(self._memory, self._high, self._columns + 1, B, steps, self._W, self._cell)
+        sums = G[0] if len(G) == 1 else G.sum(axis=0)
+        alpha = None if leak is None else alpha + sums[:, Z + 1]
+        return U + sums[:, H:Z], W + sums[:, :H], b + sums[:, Z], G[..., -1].copy(), alpha
+
+    def _ended(self):
+        """End the block: `_within`, and what earlier ones have left that nobody has asked for."""
+        totals = self._within()
+        self._whole = False
+        rows = [None if a is None else a.reshape(self._steps * self._rows, a.shape[2]) for a in self._block()]
+        steps = _online.immediate(*rows, self._cell)
+        _online.advance_block(self._memory, self._high, self._columns + 1, self._rows, steps, self._W, self._cell)
         self._high = not self._high
-        self._hs[0], self._dhs[:n], self._steps, self._whole = self._hs[n], 0, 0, True
+        self._hs[0], self._dhs[: self._steps] = self._hs[self._steps], 0
+        self._steps, self._whole = 0, True
         if self._totals is None:
             return totals
         return [None if a is None else a + old for a, old in zip(totals, self._totals, strict=True)]

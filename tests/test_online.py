@@ -90,23 +90,32 @@ def test_sums_of_blocks_are_those_of_backward_at_every_end(network, form, B, H, 
     assert not learner.finish().W.any()
 
 
+@pytest.mark.parametrize("B", [None, 3])
+@pytest.mark.parametrize("block", [1, 3, 20])
+def test_blocks_at_every_step_are_rtrl(network, form, B, block):
+    n, form = network(T=8, B=B, I=2, H=6), options(form, 6)
+    learner = made(pyrnn.BlockedRTRL, n, B, form, block=block, every_step=True)
+    other = made(pyrnn.RTRL, n, B, form)
+    for x, dh in zip(n["x"], n["dh"], strict=True):
+        expected = other.step(x, dh)
+        assert_same(learner.step(x, dh), expected, 1e-11)
+        assert_same(learner.gradients(dh), expected, 1e-11)
+    assert not learner.finish().W.any()
+
+
 @pytest.mark.parametrize("cls", EXACT)
-def test_wide_rows_and_every_instruction_set(network, cls):
-    """H = 128 in float64: rows of 1 KB; 260: padded ones, of more than a block in all."""
-    for H in (128, 260):
-        n = network(T=3, B=None, I=1, H=H)
-        before = _kernels.selected()
-        try:
-            for name in _kernels.available():
-                _kernels.select(name)
-                learner, total = made(cls, n, None, {}, **({"block": 2} if cls is pyrnn.BlockedRTRL else {})), None
-                for t in range(3 if H == 128 else 1):
-                    total = added(total, learner.step(n["x"][t], n["dh"][t]))
-                if cls is pyrnn.BlockedRTRL:
-                    total = added(total, learner.finish())
-                assert_same(total, exact(n, {}, 3 if H == 128 else 1))
-        finally:
-            _kernels.select(before)
+@pytest.mark.parametrize("name", _kernels.available())
+def test_every_instruction_set(network, cls, name):
+    n, before = network(T=3, B=None, I=1, H=65), _kernels.selected()
+    learner, total = made(cls, n, None, {}, **({"block": 2} if cls is pyrnn.BlockedRTRL else {})), None
+    try:
+        _kernels.select(name)
+        for x, dh in zip(n["x"], n["dh"], strict=True):
+            total = added(total, learner.step(x, dh))
+        total = added(total, learner.finish()) if cls is pyrnn.BlockedRTRL else total
+    finally:
+        _kernels.select(before)
+    assert_same(total, exact(n, {}, 3))
 
 
 def test_rtrl_is_the_specification(network, form):
@@ -360,6 +369,8 @@ def test_bad_blocks(network):
         pyrnn.BlockedRTRL(n["U"], n["W"], block=0)
     with pytest.raises(TypeError, match="block must be an integer or None, got '3'"):
         pyrnn.BlockedRTRL(n["U"], n["W"], block="3")
+    with pytest.raises(TypeError, match="every_step must be True or False, got 1"):
+        pyrnn.BlockedRTRL(n["U"], n["W"], every_step=1)
 
 
 @pytest.mark.parametrize("cls", LEARNERS)
