@@ -8,15 +8,15 @@ import math
 import sys
 
 import numpy as np
+import timing
 
 import pyrnn
-import timing
 
 I = 8
 
 
 def with_kronecker(U, W, b):
-    """RTRL as the equations stand: P [H, H (H + I + 1)], a matrix for the slopes and one for the immediate influence."""
+    """RTRL as its equation stands, P [H, H (H + I + 1)], with matrices of the slopes and the immediate influence."""
     H = len(W)
     P, h, one = np.zeros((H, H * (H + I + 1))), np.zeros(H), np.eye(H)
 
@@ -65,8 +65,8 @@ def contenders(H):
     for name, n in steps.items():
         functions[name] = lambda step=learners[name].step, n=n: [step(x, dh) for _ in range(n)]
     if H <= 64:  # beyond, one of its matrices takes more than 0.1 s to make
-        functions["NumPy, Kronecker"] = lambda step=with_kronecker(U, W, b): step(x, dh)
-        functions["NumPy, gemm"] = lambda step=with_gemm(U, W, b): step(x, dh)
+        others = {"NumPy, Kronecker": with_kronecker(U, W, b), "NumPy, gemm": with_gemm(U, W, b)}
+        functions |= {name: lambda step=step: step(x, dh) for name, step in others.items()}
     return functions, steps
 
 

@@ -175,7 +175,8 @@ cdef object advance_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t C,
             jacobian_step(H, pp + b * ld_point, pW, H, J, pa, phi, current)
             pack_transposed(H, H, J, H, panels)
             status = move(H, Z, C, panels, pz + b * Z, ps + b * H, pm + b * H if pm != NULL else pm,
-                          pd + b * H if pd != NULL else pd, G + b * rows if G != NULL else G, P + b * rows * ld, ld, block, high, &since)
+                          pd + b * H if pd != NULL else pd, G + b * rows if G != NULL else G, P + b * rows * ld, ld,
+                          block, high, &since)
             if status:
                 break
     pass_on(status)
@@ -208,7 +209,6 @@ cdef int contract_loop(Py_ssize_t B, Py_ssize_t rows, Py_ssize_t H, const real *
 
 
 cdef cnp.ndarray contract_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t C, cnp.ndarray dh):
-    cdef Scratch scratch = Scratch()
     cdef Py_ssize_t B = dh.shape[0], H = dh.shape[1], size = sizeof(real), ld = padded(H, size)
     cdef Py_ssize_t block = block_rows(H, size)
     cdef cnp.ndarray G = empty(dh, (B, H, C))
@@ -425,7 +425,7 @@ cdef void rank_one_step(Py_ssize_t H, Py_ssize_t Z, Py_ssize_t C, const real *z,
     if moved != NULL:
         of_moved = norm(H, moved)
     product(1, H, H, v, H, panels_J, <const real *>NULL, 0, v_next, H)
-    # The factors that make the variance least (section 3.2 of the paper).
+    # The factors that make the variance least (Tallec and Ollivier 2017).
     rho_0 = sqrt(norm(H * C, theta) / (norm(H, v_next) + tiny)) + tiny
     rho_1 = sqrt(sqrt(of_slopes * of_slopes * of_z * of_z + of_moved * of_moved) / (sqrt(<double>H) + tiny)) + tiny
     keep = <real>(1 / rho_0)

@@ -471,10 +471,14 @@ class OnlineGradients(NamedTuple):
     alpha: NDArray | np.floating | None = None
 
 class _Learner:
-    batch: int | None
-    dtype: np.dtype
-    hidden_size: int
-    input_size: int
+    @property
+    def batch(self) -> int | None: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def input_size(self) -> int: ...
     def __init__(
         self,
         U: ArrayLike,
@@ -516,8 +520,10 @@ class RTRL(_EveryStep):
     def influence(self) -> OnlineGradients: ...
 
 class BlockedRTRL(_Learner):
-    block: int
-    every_step: bool
+    @property
+    def block(self) -> int: ...
+    @property
+    def every_step(self) -> bool: ...
     def __init__(
         self,
         U: ArrayLike,

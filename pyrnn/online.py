@@ -49,13 +49,11 @@ class _Learner:
         if U.ndim != 2:
             _checks.shape_error("U", "(H, I)", U)
         H = len(U)
-        self.batch, self.dtype = batch, U.dtype
-        self.hidden_size, self.input_size = U.shape
         _checks.check_shape("W", W, (H, H), "U", U)
         _checks.check_shape("b", b, (H,), "U", U)
-        _checks.check_shape("h0", h0, self._shape(H), "U", U)
+        _checks.check_shape("h0", h0, (H,) if batch is None else (batch, H), "U", U)
         leak = _cell.checked_leak(alpha if leak is None else leak, current, H, U.dtype)
-        self._U, self._W, self._b, self._cell = U, W, b, (phi, leak, current)
+        self._U, self._W, self._b, self._cell, self._batch = U, W, b, (phi, leak, current), batch
         self._one_alpha = alpha is not None and np.ndim(alpha) == 0
         self._h0 = np.zeros((self._rows, H), U.dtype) if h0 is None else h0.reshape(self._rows, H)
         self.reset()
@@ -209,6 +207,26 @@ class _Learner:
     def h(self):
         """The state after the last step, a copy."""
         return self._h.reshape(self._shape(self.hidden_size)).copy()
+
+    @property
+    def batch(self):
+        """How many sequences advance together, or None."""
+        return self._batch
+
+    @property
+    def dtype(self):
+        """Of all arrays."""
+        return self._U.dtype
+
+    @property
+    def hidden_size(self):
+        """H."""
+        return len(self._U)
+
+    @property
+    def input_size(self):
+        """I."""
+        return self._U.shape[1]
 
     @property
     def U(self):
@@ -498,8 +516,18 @@ class BlockedRTRL(_Influential):
     ):
         if not isinstance(every_step, bool | np.bool_):
             raise TypeError(f"every_step must be True or False, got {every_step!r}")
-        self.block, self.every_step = None if block is None else _size("block", block, 1), bool(every_step)
+        self._block, self._every_step = None if block is None else _size("block", block, 1), bool(every_step)
         super().__init__(U, W, b, h0, batch=batch, nonlinearity=nonlinearity, alpha=alpha, form=form)
+
+    @property
+    def block(self):
+        """Steps of a block."""
+        return max(self.hidden_size, 1) if self._block is None else self._block
+
+    @property
+    def every_step(self):
+        """Whether each step returns gradients."""
+        return self._every_step
 
     def finish(self):
         """End the block here, so that `update` may come.
@@ -526,8 +554,6 @@ class BlockedRTRL(_Influential):
 
     def _begin(self):
         super()._begin()
-        if self.block is None:
-            self.block = max(self.hidden_size, 1)
         T, B, H = self.block, self._rows, self.hidden_size
         self._steps, self._totals = 0, None
         self._xs = np.empty((T, B, self.input_size), self.dtype)
@@ -571,7 +597,7 @@ class BlockedRTRL(_Influential):
         self._totals = self._ended()
         return super().influence()
 
-    def _block(self):
+    def _so_far(self):
         """The steps of the block so far: x, the states before and after, rates where they tell more."""
         n = self._steps
         rates = self._rs[:n] if self._cell[1] is not None and not self._cell[2] else None
@@ -581,7 +607,7 @@ class BlockedRTRL(_Influential):
         """Gradients (U, W, b, h0, alpha) of the losses of the block so far."""
         H, Z = self.hidden_size, self.hidden_size + self.input_size
         phi, leak, current = self._cell
-        x, past, h, rates = self._block()
+        x, _, h, rates = self._so_far()
         _, U, W, b, g0, _, alpha = _fused.backward(
             self._dhs[: self._steps], h, x, self._U, self._W, self._hs[0], 1, phi, leak, current, False, rates
         )
@@ -594,7 +620,7 @@ class BlockedRTRL(_Influential):
         """End the block: `_within`, and what earlier ones have left that nobody has asked for."""
         totals = self._within()
         self._whole = False
-        rows = [None if a is None else a.reshape(self._steps * self._rows, a.shape[2]) for a in self._block()]
+        rows = [None if a is None else a.reshape(self._steps * self._rows, a.shape[2]) for a in self._so_far()]
         steps = _online.immediate(*rows, self._cell)
         _online.advance_block(self._memory, self._high, self._columns + 1, self._rows, steps, self._W, self._cell)
         self._high = not self._high
@@ -622,7 +648,7 @@ class _Traced(_Learner):
 
 
 class SnAp1(_Traced):
-    """The sparse one-step approximation of RTRL: each parameter's influence on its own unit alone, for H (H + I) a step.
+    """RTRL's sparse one-step approximation: each parameter's influence on its own unit alone, for H (H + I) a step.
 
     Parameters
     ----------
@@ -688,10 +714,9 @@ class RFLO(_Traced):
 
     Notes
     -----
-    e_t[i, j] = (1 - alpha_i) e_{t-1}[i, j] + (dh_t/da_t)_i z_t[j], gradient dh_i e[i, j]: in the rate form equation 4 of
-    [1]_, in the current form the same with what is left of its influence. Exact if W is 0; else biased by all that goes
-    through W. The random feedback is the caller's: dh = B error instead of Vᵀ error, with a B that is drawn once. The
-    gradient with respect to h0 is not computed.
+    e_t[i, j] = (1 - alpha_i) e_{t-1}[i, j] + (dh_t/da_t)_i z_t[j], gradient dh_i e[i, j] [1]_, here also in the current
+    form. Exact if W is 0; else biased by all that goes through W. The random feedback is the caller's: dh = B error
+    instead of Vᵀ error, with a B that is drawn once. The gradient with respect to h0 is not computed.
 
     References
     ----------
@@ -736,8 +761,8 @@ class UORO(_Learner):
     -----
     With random signs s, v <- rho_0 J v + rho_1 s and theta <- theta / rho_0 + (s . immediate influence) / rho_1; the
     gradient is (dh . v) theta, and the mean of v thetaᵀ is the influence [1]_, as long as parameters do not change. The
-    factors rho of section 3.2 there make the variance least. It still grows with H: a single gradient is mostly noise
-    (docs/online-learning.md has figures). The gradient with respect to h0 is not computed.
+    factors rho are those of the paper, which make the variance least. It still grows with H: a single gradient is
+    mostly noise (docs/online-learning.md has figures). The gradient with respect to h0 is not computed.
 
     References
     ----------

@@ -68,7 +68,7 @@ def test_sums_of_rtrl_are_those_of_backward_at_every_step(network, form, B, H):
     learner, total = made(pyrnn.RTRL, n, B, form), None
     for t in range(7):
         g = learner.step(n["x"][t], n["dh"][t])
-        assert g.U.shape == (H, 2) and g.W.shape == (H, H) and g.b.shape == (H,) and g.h0.shape == n["h0"].shape
+        assert (g.U.shape, g.W.shape, g.b.shape, g.h0.shape) == ((H, 2), (H, H), (H,), n["h0"].shape)
         total = added(total, g)
         assert_same(total, exact(n, form, t + 1))
 
@@ -187,7 +187,7 @@ def test_rflo_is_exact_without_recurrent_weights(network, form):
         assert_same(learner.step(x, dh), other.step(x, dh)._replace(h0=None))
 
 
-@pytest.mark.parametrize("cls, kept", [(pyrnn.SnAp1, True), (pyrnn.RFLO, False)])
+@pytest.mark.parametrize(("cls", "kept"), [(pyrnn.SnAp1, True), (pyrnn.RFLO, False)])
 def test_traces_by_their_definition(network, form, cls, kept):
     """e <- d e + immediate, with d the diagonal of the Jacobian or 1 - alpha, on a W that is not diagonal."""
     n, form = network(T=6, B=None, I=2, H=5), options(form, 5)
@@ -226,7 +226,8 @@ def test_uoro_has_the_mean_of_rtrl(network, form):
 def test_uoro_repeats_itself_from_a_seed(network):
     n = network(T=4, B=None)
     runs = [[made(pyrnn.UORO, n, None, {}, rng=seed).step(n["x"][0], n["dh"][0]).W] for seed in (0, 0, 1)]
-    assert np.array_equal(runs[0], runs[1]) and not np.array_equal(runs[0], runs[2])
+    assert np.array_equal(runs[0], runs[1])
+    assert not np.array_equal(runs[0], runs[2])
 
 
 # ---- The interface --------------------------------------------------------------------------------------------------
@@ -248,14 +249,15 @@ def test_copies_go_on_by_themselves(network, cls, copied):
 
 
 @pytest.mark.parametrize("cls", LEARNERS)
-@pytest.mark.parametrize("B, I, H", [(None, 0, 3), (None, 2, 0), (0, 2, 3), (2, 0, 0), (None, 1, 1)])
+@pytest.mark.parametrize(("B", "I", "H"), [(None, 0, 3), (None, 2, 0), (0, 2, 3), (2, 0, 0), (None, 1, 1)])
 def test_nothing_and_one(network, cls, B, I, H):
     n = network(T=3, B=B, I=I, H=H)
     learner = made(cls, n, B, {"alpha": 0.5})
     for x, dh in zip(n["x"], n["dh"], strict=True):
         g = learner.step(x, dh)
         if g is not None:
-            assert g.U.shape == (H, I) and g.W.shape == (H, H) and np.isfinite(g.U).all()
+            assert (g.U.shape, g.W.shape) == ((H, I), (H, H))
+            assert np.isfinite(g.U).all()
 
 
 @pytest.mark.parametrize("cls", EXACT)
@@ -293,7 +295,8 @@ def test_update_changes_what_follows_alone(network, cls):
     before, held = learner.h, n["W"] * 0.5
     learner.update(U=n["U"] + 1, W=held, b=n["b"] * 0, alpha=0.25)
     held[:] = np.nan  # a copy was taken
-    assert np.array_equal(learner.h, before) and np.array_equal(learner.W, n["W"] * 0.5)
+    assert np.array_equal(learner.h, before)
+    assert np.array_equal(learner.W, n["W"] * 0.5)
     expected = pyrnn.forward(n["x"][2:3], n["U"] + 1, n["W"] * 0.5, None, before, alpha=0.25, engine="fused")
     assert np.array_equal(learner.forward(n["x"][2]), expected[0])
 
@@ -339,7 +342,7 @@ def test_bad_arguments(network, cls):
         cls(n["U"], n["U"])
     with pytest.raises(ValueError, match="batch must be at least 0, got -1"):
         cls(n["U"], n["W"], batch=-1)
-    with pytest.raises(TypeError, match="batch must be an integer or None, got 1.5"):
+    with pytest.raises(TypeError, match=r"batch must be an integer or None, got 1\.5"):
         cls(n["U"], n["W"], batch=1.5)
     with pytest.raises(ValueError, match="alpha must be given with form 'current'"):
         cls(n["U"], n["W"], form="current")
@@ -363,6 +366,14 @@ def test_bad_arguments(network, cls):
         narrow.step(n["x"][0])
 
 
+@pytest.mark.parametrize("name", ["batch", "dtype", "input_size", "hidden_size", "h", "U", "W", "b", "alpha"])
+def test_sizes_and_parameters_are_read_only(network, name):
+    """What is carried was allocated for them."""
+    learner = made(pyrnn.RTRL, network(B=None), None, {})
+    with pytest.raises(AttributeError):
+        setattr(learner, name, 1)
+
+
 def test_bad_blocks(network):
     n = network(B=None)
     with pytest.raises(ValueError, match="block must be at least 1, got 0"):
@@ -380,7 +391,8 @@ def test_nan_passes_through(network, cls):
     x = n["x"].copy()
     x[0, 0, 0] = np.nan
     h = [learner.forward(row) for row in x]
-    assert np.isnan(h[1][0]).all() and np.isfinite(h[1][1]).all()
+    assert np.isnan(h[1][0]).all()
+    assert np.isfinite(h[1][1]).all()
     assert np.isnan(learner.gradients(n["dh"][1]).W).any()
 
 
