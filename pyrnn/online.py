@@ -9,6 +9,9 @@ import numpy as np
 from pyrnn import _cell, _checks, _fused, _online
 
 
+_quiet = np.errstate(all="ignore")  # for sums over inf and NaN, which pass through
+
+
 class OnlineGradients(NamedTuple):
     """Gradients of the loss of one step, or of a block of steps, with respect to the parameters.
 
@@ -305,6 +308,7 @@ class _Learner:
     def _before_update(self):
         self._settle()
 
+    @_quiet
     def _named(self, G, h0=None):
         """G [H, C] as gradients."""
         H, Z = self.hidden_size, self.hidden_size + self.input_size
@@ -432,6 +436,7 @@ class RTRL(_Influential):
         self._high = not self._high
         return G
 
+    @_quiet
     def _collect(self, dh):
         if self._whole and self._step is not None:
             G = self._advancing(dh)  # in one pass through the influence
@@ -546,6 +551,7 @@ class BlockedRTRL(_Influential):
         totals, self._totals = self._ended(), None
         return self._of_totals(totals)
 
+    @_quiet
     def _of_totals(self, totals):
         U, W, b, h0, alpha = totals
         return OnlineGradients(
@@ -603,6 +609,7 @@ class BlockedRTRL(_Influential):
         rates = self._rs[:n] if self._cell[1] is not None and not self._cell[2] else None
         return self._xs[:n], self._hs[:n], self._hs[1 : n + 1], rates
 
+    @_quiet
     def _within(self):
         """Gradients (U, W, b, h0, alpha) of the losses of the block so far."""
         H, Z = self.hidden_size, self.hidden_size + self.input_size
@@ -616,6 +623,7 @@ class BlockedRTRL(_Influential):
         alpha = None if leak is None else alpha + sums[:, Z + 1]
         return U + sums[:, H:Z], W + sums[:, :H], b + sums[:, Z], G[..., -1].copy(), alpha
 
+    @_quiet
     def _ended(self):
         """End the block: `_within`, and what earlier ones have left that nobody has asked for."""
         totals = self._within()
@@ -789,6 +797,7 @@ class UORO(_Learner):
         signs = (2 * self._rng.integers(0, 2, self._v.shape, np.int8) - 1).astype(self.dtype)
         _online.advance_rank_one(self._v, self._theta, signs, step, self._W, self._cell)
 
+    @_quiet
     def _collect(self, dh):
         self._settle()
         along = np.einsum("bi,bi->b", dh, self._v)

@@ -397,6 +397,19 @@ def test_nan_passes_through(network, cls):
 
 
 @pytest.mark.parametrize("cls", LEARNERS)
+def test_infinities_and_overflow_give_no_warning(network, cls):
+    """Sums over the batch of what has opposite signs, and of what is too large."""
+    n = network(T=4, B=2, dtype=np.float32)
+    n["h0"][:] = 0
+    n["x"][:] = 3e38
+    n["x"][:, 1] = -np.inf
+    form = {"nonlinearity": "identity", "alpha": np.float32(0.5)}
+    learner = made(cls, n, 2, form, **({"block": 2} if cls is pyrnn.BlockedRTRL else {}))
+    g = [learner.step(x, dh) for x, dh in zip(n["x"], n["dh"], strict=True)][-1]
+    assert not np.isfinite(g.U).any()
+
+
+@pytest.mark.parametrize("cls", LEARNERS)
 def test_any_layout_and_nothing_written(network, cls, layout):
     n = network(T=2, B=3)
     more = {"block": 1} if cls is pyrnn.BlockedRTRL else {"rng": 0} if cls is pyrnn.UORO else {}
