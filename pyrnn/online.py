@@ -8,7 +8,6 @@ import numpy as np
 
 from pyrnn import _cell, _checks, _fused, _online
 
-
 _quiet = np.errstate(all="ignore")  # for sums over inf and NaN, which pass through
 
 
