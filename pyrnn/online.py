@@ -307,13 +307,12 @@ class _Learner:
     def _before_update(self):
         self._settle()
 
-    @_quiet
     def _named(self, G, h0=None):
         """G [H, C] as gradients."""
         H, Z = self.hidden_size, self.hidden_size + self.input_size
         alpha = None
         if self._cell[1] is not None:
-            alpha = G[:, Z + 1].sum() if self._one_alpha else G[:, Z + 1].copy()
+            alpha = _quiet(np.sum)(G[:, Z + 1]) if self._one_alpha else G[:, Z + 1].copy()
         h0 = None if h0 is None else h0.reshape(self._shape(H))
         return OnlineGradients(G[:, H:Z], G[:, :H], G[:, Z], h0, alpha)
 
