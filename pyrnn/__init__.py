@@ -35,6 +35,7 @@ from pyrnn.feedback import (
 from pyrnn.functional import backward, forward, jacobian, state_gradients
 from pyrnn.gradient_check import check_gradients
 from pyrnn.losses import softmax_cross_entropy, squared_error
+from pyrnn.online import RFLO, RTRL, UORO, BlockedRTRL, OnlineGradients, SnAp1
 from pyrnn.output import output, output_gradients
 from pyrnn.parameters import Parameters, initialize
 from pyrnn.profiling import profile
@@ -45,19 +46,25 @@ from pyrnn.training import loss_and_gradients
 from pyrnn.truncated import TruncatedGradients, truncated_gradients, truncated_updates
 
 __all__ = [
+    "RFLO",
     "RNN",
+    "RTRL",
+    "UORO",
+    "BlockedRTRL",
     "Constraint",
     "FeedbackGradients",
     "FeedbackParameters",
     "GradientErrors",
     "Gradients",
     "LossGradients",
+    "OnlineGradients",
     "OutputGradients",
     "Parameters",
     "RNNGradients",
     "RegularizerGradients",
     "Samples",
     "ScheduledGradients",
+    "SnAp1",
     "Stepper",
     "TruncatedGradients",
     "backward",

@@ -1,4 +1,4 @@
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self, TypeVar, overload
@@ -11,19 +11,25 @@ from pyrnn.profiling import FunctionTotals, PhaseRecord, PhaseTotals
 
 __version__: str
 __all__ = [
+    "RFLO",
     "RNN",
+    "RTRL",
+    "UORO",
+    "BlockedRTRL",
     "Constraint",
     "FeedbackGradients",
     "FeedbackParameters",
     "GradientErrors",
     "Gradients",
     "LossGradients",
+    "OnlineGradients",
     "OutputGradients",
     "Parameters",
     "RNNGradients",
     "RegularizerGradients",
     "Samples",
     "ScheduledGradients",
+    "SnAp1",
     "Stepper",
     "TruncatedGradients",
     "backward",
@@ -456,6 +462,106 @@ class Stepper:
     def step(self, x: ArrayLike, out: NDArray | None = None) -> NDArray: ...
     def run(self, x: ArrayLike, *, n_threads: int | None = None) -> NDArray: ...
     def reset(self, h0: ArrayLike | None = None) -> None: ...
+
+class OnlineGradients(NamedTuple):
+    U: NDArray
+    W: NDArray
+    b: NDArray
+    h0: NDArray | None = None
+    alpha: NDArray | np.floating | None = None
+
+class _Learner:
+    @property
+    def batch(self) -> int | None: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def input_size(self) -> int: ...
+    def __init__(
+        self,
+        U: ArrayLike,
+        W: ArrayLike,
+        b: ArrayLike | None = None,
+        h0: ArrayLike | None = None,
+        *,
+        batch: int | None = None,
+        nonlinearity: _Nonlinearity = "tanh",
+        alpha: ArrayLike | None = None,
+        form: _Form = "rate",
+    ) -> None: ...
+    @property
+    def h(self) -> NDArray: ...
+    @property
+    def U(self) -> NDArray: ...
+    @property
+    def W(self) -> NDArray: ...
+    @property
+    def b(self) -> NDArray | None: ...
+    @property
+    def alpha(self) -> NDArray | None: ...
+    def forward(self, x: ArrayLike) -> NDArray: ...
+    def update(
+        self,
+        U: ArrayLike | None = None,
+        W: ArrayLike | None = None,
+        b: ArrayLike | None = None,
+        alpha: ArrayLike | None = None,
+    ) -> None: ...
+    def reset(self, h0: ArrayLike | None = None) -> None: ...
+    def __copy__(self) -> Self: ...
+
+class _EveryStep(_Learner):
+    def gradients(self, dh: ArrayLike | None = None) -> OnlineGradients: ...
+    def step(self, x: ArrayLike, dh: ArrayLike | Callable[[NDArray], ArrayLike] | None = None) -> OnlineGradients: ...
+
+class RTRL(_EveryStep):
+    def influence(self) -> OnlineGradients: ...
+
+class BlockedRTRL(_Learner):
+    @property
+    def block(self) -> int: ...
+    @property
+    def every_step(self) -> bool: ...
+    def __init__(
+        self,
+        U: ArrayLike,
+        W: ArrayLike,
+        b: ArrayLike | None = None,
+        h0: ArrayLike | None = None,
+        *,
+        block: int | None = None,
+        every_step: bool = False,
+        batch: int | None = None,
+        nonlinearity: _Nonlinearity = "tanh",
+        alpha: ArrayLike | None = None,
+        form: _Form = "rate",
+    ) -> None: ...
+    def gradients(self, dh: ArrayLike | None = None) -> OnlineGradients | None: ...
+    def step(
+        self, x: ArrayLike, dh: ArrayLike | Callable[[NDArray], ArrayLike] | None = None
+    ) -> OnlineGradients | None: ...
+    def finish(self) -> OnlineGradients: ...
+    def influence(self) -> OnlineGradients: ...
+
+class SnAp1(_EveryStep): ...
+class RFLO(_EveryStep): ...
+
+class UORO(_EveryStep):
+    def __init__(
+        self,
+        U: ArrayLike,
+        W: ArrayLike,
+        b: ArrayLike | None = None,
+        h0: ArrayLike | None = None,
+        *,
+        batch: int | None = None,
+        nonlinearity: _Nonlinearity = "tanh",
+        alpha: ArrayLike | None = None,
+        form: _Form = "rate",
+        rng: int | np.random.Generator | None = None,
+    ) -> None: ...
 
 class RNNGradients(NamedTuple):
     x: NDArray

@@ -198,3 +198,34 @@ def loss_and_gradients(params, x, targets, *, loss="softmax_cross_entropy", h0=N
 def _zeros_if_none(x, W, b, h0):
     b = np.zeros(len(W), x.dtype) if b is None else b
     return b, np.zeros(x.shape[1:-1] + W.shape[:1], x.dtype) if h0 is None else h0
+
+
+# ---- Online learning ------------------------------------------------------------------------------------------------
+class RTRL:
+    """The influence P of the parameters on the state, carried forward: P[p, k] = dh_k / d(parameter p).
+
+    `step` returns the gradient with respect to (W, U, b) as one array (H, H + I + 1), and then those of alpha and h0.
+    """
+
+    def __init__(self, U, W, b, h0, *, nonlinearity="tanh", alpha=None, form="rate"):
+        self.U, self.W, self.b, self.h, self.alpha = U, W, b, h0, alpha
+        self.options = {"nonlinearity": nonlinearity, "alpha": alpha, "form": form}
+        H, I = U.shape
+        self.P, self.P_alpha, self.P_h0 = np.zeros((H, H + I + 1, H)), np.zeros((H, H)), np.eye(H)
+
+    def step(self, x, dh):
+        h_previous, units, scale = self.h, np.arange(len(self.W)), 1 if self.alpha is None else self.alpha
+        rates = None if self.alpha is None else np.empty((1, *self.h.shape))
+        h = forward(x[np.newaxis], self.U, self.W, self.b, h_previous, rates=rates, **self.options)
+        J = jacobian(h, self.W, h_previous, rates=rates, **self.options)[0]
+        r, self.h = h[0] if rates is None else rates[0], h[0]
+        if self.options["form"] == "rate":
+            slope, sent, moved = SLOPES[self.options["nonlinearity"]](r), h_previous, r - h_previous
+        else:
+            slope, sent = 1.0, NONLINEARITIES[self.options["nonlinearity"]](h_previous)
+            moved = (self.h - h_previous) / scale
+        z = np.concatenate([sent, x, [1.0]])                    # what the parameters of a unit multiply
+        self.P, self.P_alpha, self.P_h0 = self.P @ J.T, self.P_alpha @ J.T, self.P_h0 @ J.T
+        self.P[units, :, units] += np.outer(scale * slope * np.ones(len(h[0])), z)
+        self.P_alpha[units, units] += moved                     # dh_t / dalpha
+        return self.P @ dh, self.P_alpha @ dh, self.P_h0 @ dh

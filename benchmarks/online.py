@@ -1,0 +1,95 @@
+"""Microseconds a step of the online learners, beside RTRL in NumPy: python benchmarks/online.py [H ...]
+
+One thread, float64, I = 8; OPENBLAS_NUM_THREADS=1 holds NumPy to one as well. The last line is the growth of time from
+the smallest H to the largest: the exponent.
+"""
+
+import math
+import sys
+
+import numpy as np
+import timing
+
+import pyrnn
+
+I = 8
+
+
+def with_kronecker(U, W, b):
+    """RTRL as its equation stands, P [H, H (H + I + 1)], with matrices of the slopes and the immediate influence."""
+    H = len(W)
+    P, h, one = np.zeros((H, H * (H + I + 1))), np.zeros(H), np.eye(H)
+
+    def step(x, dh):
+        nonlocal P, h
+        z = np.concatenate([h, x, [1.0]])
+        h = np.tanh(W @ h + U @ x + b)
+        P = np.diag(1 - h**2) @ (W @ P + np.kron(one, z))
+        return dh @ P
+
+    return step
+
+
+def with_gemm(U, W, b):
+    """The same without those matrices: slopes by rows, the immediate influence where it is not zero."""
+    H = len(W)
+    P, h, units = np.zeros((H, H, H + I + 1)), np.zeros(H), np.arange(H)
+
+    def step(x, dh):
+        nonlocal P, h
+        z = np.concatenate([h, x, [1.0]])
+        h = np.tanh(W @ h + U @ x + b)
+        P = (W @ P.reshape(H, -1)).reshape(P.shape)
+        P[units, units] += z
+        P *= (1 - h**2)[:, np.newaxis, np.newaxis]
+        return dh @ P.reshape(H, -1)
+
+    return step
+
+
+def contenders(H):
+    """Functions that make one step, and in a block of them all; and how many steps each makes."""
+    U, W, b, _, _ = pyrnn.initialize(I, H, rng=0)
+    rng = np.random.default_rng(0)
+    x, dh = rng.standard_normal(I), rng.standard_normal(H)
+    learners = {
+        "RTRL": pyrnn.RTRL(U, W, b),
+        "BlockedRTRL": pyrnn.BlockedRTRL(U, W, b),
+        "BlockedRTRL, every step": pyrnn.BlockedRTRL(U, W, b, block=16, every_step=True),
+        "SnAp1": pyrnn.SnAp1(U, W, b),
+        "RFLO": pyrnn.RFLO(U, W, b, alpha=0.1),
+        "UORO": pyrnn.UORO(U, W, b, rng=0),
+    }
+    functions = {name: lambda step=learner.step: step(x, dh) for name, learner in learners.items()}
+    steps = {"BlockedRTRL": H, "BlockedRTRL, every step": 16}
+    for name, n in steps.items():
+        functions[name] = lambda step=learners[name].step, n=n: [step(x, dh) for _ in range(n)]
+    if H <= 64:  # beyond, one of its matrices takes more than 0.1 s to make
+        others = {"NumPy, Kronecker": with_kronecker(U, W, b), "NumPy, gemm": with_gemm(U, W, b)}
+        functions |= {name: lambda step=step: step(x, dh) for name, step in others.items()}
+    return functions, steps
+
+
+def main(sizes):
+    timing.pin(1)
+    least = {}
+    for H in sizes:
+        functions, steps = contenders(H)
+        times = timing.in_turn(functions, seconds=0.5)
+        least[H] = {name: min(seconds) / steps.get(name, 1) for name, seconds in times.items()}
+        print(f"H = {H}: " + ", ".join(f"{name} {1e6 * s:.1f}" for name, s in least[H].items()), "µs a step")
+        flops = 2 * H**3 * (H + I + 1)
+        print(f"    RTRL {flops / least[H]['RTRL'] / 1e9:.0f} GF/s;", ratios(least[H]))
+    first, last = min(least), max(least)
+    if first < last:
+        growth = {n: math.log(least[last][n] / least[first][n], last / first) for n in least[last]}
+        print(f"growth from H = {first} to {last}: " + ", ".join(f"{name} H^{p:.1f}" for name, p in growth.items()))
+
+
+def ratios(least):
+    others = {name: s / least["RTRL"] for name, s in least.items() if name != "RTRL"}
+    return "RTRL takes 1, " + ", ".join(f"{name} {ratio:.3g}" for name, ratio in others.items())
+
+
+if __name__ == "__main__":
+    main([int(H) for H in sys.argv[1:]] or [16, 32, 64, 128])
