@@ -90,6 +90,7 @@ setup(
     ext_modules=cythonize(
         [
             *map(extension, ("_blas", "_bptt", "_fused", "_profile", "_scratch", "_sequences", "_stepper", "_team")),
+            extension("_fixed_points"),
             extension("_kernels", "csrc/kernels.c"),
         ],
         build_dir=str(GENERATED),
