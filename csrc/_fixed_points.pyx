@@ -15,11 +15,10 @@ through a product together; a state whose step is found leaves the others to go 
 
 cimport cython
 cimport numpy as cnp
-from libc.math cimport fabs, sqrt
+from libc.math cimport sqrt
 from libc.string cimport memcpy
 
 from pyrnn._arrays cimport data, interrupted, line, lines, padded, pass_on
-from pyrnn._kernels cimport kernels
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport pack, pack_transposed, panels_size, product, step_forward
 from pyrnn._wait cimport pyrnn_seconds
@@ -36,7 +35,7 @@ cdef enum:
     BLOCK_BYTES = 64 << 10
 
 # What has become of a state.
-cdef enum:
+cpdef enum:
     GOES_ON
     FIXED  # q is within the tolerance
     SLOW   # q has a minimum above it, or rounding hides any further descent
@@ -359,7 +358,7 @@ cdef int descend_block(const Cell *cell, States *states, Py_ssize_t rows, const 
         radius[i] = states.radius[k]
         steps[i].residual = steps[i].pp = dot(H, r + i * ld, r + i * ld)
         length = sqrt(steps[i].residual)
-        scale = min(0.1, sqrt(length))  # ever better steps near the end: quadratic convergence (Dembo, Steihaug 1983)
+        scale = min(0.5, sqrt(length))  # ever better steps near the end: quadratic convergence (Dembo, Steihaug 1983)
         steps[i].enough = (scale * length) * (scale * length)
         steps[i].xp = steps[i].xx = steps[i].descent = 0
         steps[i].at_edge = False

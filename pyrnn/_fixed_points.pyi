@@ -1,0 +1,13 @@
+from typing import final
+
+from numpy import ndarray
+
+GOES_ON: int
+FIXED: int
+SLOW: int
+
+@final
+class Landscape:
+    def __new__(cls, W: ndarray, c: ndarray, alpha: ndarray, phi: int, current: bool) -> Landscape: ...
+    def evaluate(self, states: tuple[ndarray, ...]) -> None: ...
+    def descend(self, states: tuple[ndarray, ...], which: ndarray, tolerance: float, outcomes: ndarray) -> None: ...
