@@ -15,10 +15,10 @@ through a product together; a state whose step is found leaves the others to go 
 
 cimport cython
 cimport numpy as cnp
-from libc.math cimport sqrt
-from libc.string cimport memcpy
+from libc.math cimport INFINITY, sqrt
+from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport data, interrupted, line, lines, padded, pass_on
+from pyrnn._arrays cimport data, empty, interrupted, line, lines, padded, pass_on
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport pack, pack_transposed, panels_size, product, step_forward
 from pyrnn._wait cimport pyrnn_seconds
@@ -39,6 +39,7 @@ cpdef enum:
     GOES_ON
     FIXED  # q is within the tolerance
     SLOW   # q has a minimum above it, or rounding hides any further descent
+    LOST   # q or its gradient is no number
 
 # A step that would lower q by less than this fraction is the last one: it is smaller than q's own rounding errors.
 cdef double LEAST_DESCENT = 1e-13
@@ -243,10 +244,11 @@ cdef int find_steps(const Cell *cell, Py_ssize_t rows, Step *steps, const double
 cdef char judge(Step *step, double tolerance, double q, double new_q, double size, double *radius,
                 bint *accept) noexcept nogil:
     """What has become of a state, whether its step is taken, and its next radius."""
-    cdef double length = sqrt(step.xx), ratio = (q - new_q) / step.descent
-    cdef bint last = not step.at_edge and not step.descent > LEAST_DESCENT * q
-    if step.at_edge:
-        length = radius[0]
+    cdef double length = radius[0] if step.at_edge else sqrt(step.xx), ratio = (q - new_q) / step.descent
+    cdef bint last = not step.at_edge and step.descent <= LEAST_DESCENT * q
+    accept[0] = False
+    if not step.residual < INFINITY:
+        return LOST
     accept[0] = ratio > 1e-4 or (last and new_q <= q * (1 + 1e-9))
     if new_q <= tolerance and accept[0]:
         return FIXED
@@ -256,7 +258,7 @@ cdef char judge(Step *step, double tolerance, double q, double new_q, double siz
         radius[0] = 0.25 * length
     elif ratio > 0.75 and step.at_edge:
         radius[0] = 2 * length
-    return GOES_ON if radius[0] > 1e-15 * size else SLOW
+    return LOST if radius[0] != radius[0] else GOES_ON if radius[0] > 1e-15 * size else SLOW
 
 
 @cython.final
@@ -302,8 +304,35 @@ cdef class Landscape:
                 status = interrupted(&since)
         pass_on(status)
 
+    def second_derivative(self, tuple states, Py_ssize_t row):
+        """∇²q [H, H] at a row of states: the products with all unit vectors."""
+        cdef States all_ = as_states(states)
+        cdef Py_ssize_t H = self.cell.H, ld = self.cell.ld, block = self.block(H), first = 0, rows, i
+        cdef Scratch scratch = Scratch()
+        cdef double *v = <double *>scratch.take(3 * block * ld * sizeof(double))
+        cdef Py_ssize_t *which = <Py_ssize_t *>scratch.take(block * sizeof(Py_ssize_t))
+        cdef cnp.ndarray result = empty(self.c, (H, H))
+        cdef double *to = <double *>data(result)
+        cdef double since = pyrnn_seconds()
+        cdef int status = 0
+        with nogil:
+            memset(which, 0, block * sizeof(Py_ssize_t))
+            while first < H and status == 0:
+                rows = min(block, H - first)
+                memset(v, 0, rows * ld * sizeof(double))
+                for i in range(rows):
+                    v[i * ld + first + i] = 1
+                curvature(&self.cell, rows, which, v, all_.slopes + row * H, all_.bends + row * H, v + block * ld,
+                          v + 2 * block * ld)
+                for i in range(rows):
+                    memcpy(to + (first + i) * H, v + (2 * block + i) * ld, H * sizeof(double))
+                first += rows
+                status = interrupted(&since)
+        pass_on(status)
+        return result
+
     def descend(self, tuple states, cnp.ndarray which, double tolerance, cnp.ndarray outcomes):
-        """One step for the rows `which` (of intp) of states; to outcomes, of int8: 0 where a row goes on, 1 and 2."""
+        """One step for the rows `which` (of intp) of states; to outcomes, of int8: what has become of each."""
         cdef States all_ = as_states(states)
         cdef Py_ssize_t n = which.shape[0], first = 0, block = self.block(n)
         cdef Scratch scratch = Scratch()

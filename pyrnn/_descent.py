@@ -15,6 +15,8 @@ from pyrnn import _fixed_points
 FIRST_BLOCK = 32  # starts; each block after it has twice as many
 LEAST_COSINE = 0.3  # between a state's last step and the way to a point, for that point to be tried
 DRAWN = 0.5  # of its distance from a point is the most that a step of Newton's may leave, for a state to be drawn there
+LARGEST_CONDITION = 1e10  # of a second derivative; beyond, points form a line, or nearly so
+LONGEST_POLISH = 1e6  # times |F(h) - h|; what is longer comes of rounding errors and goes along a line of points
 INVERSE_BYTES = 128 << 20  # of inverse second derivatives, which so many points can have
 
 
@@ -124,26 +126,27 @@ class Descent:
         return drawn
 
     def _inverse(self, known):
-        """(∇²q)⁻¹ at a point, NaN if there is none; csrc/_fixed_points.pyx has the formulas."""
+        """(∇²q)⁻¹ at a point, NaN where rounding errors would hide in it what a step does."""
         if self._inverses[known] is None:
-            row = self.points[known]
-            J = jacobians(self._W, self.slopes[[row]], self._alpha, self._current)[0] - np.eye(len(self._W))
-            bends = self._bends[row]
-            second = np.diag(bends) if self._current else self._W.T @ (bends[:, np.newaxis] * self._W)
-            try:
-                self._inverses[known] = np.linalg.inv(J.T @ J + second)
-            except np.linalg.LinAlgError:
-                self._inverses[known] = np.full_like(J, np.nan)
+            second = self._landscape.second_derivative(self._states(), self.points[known])
+            inverse = np.full_like(second, np.nan)
+            with contextlib.suppress(np.linalg.LinAlgError):
+                inverse = np.linalg.inv(second)
+                if not abs(second).sum(axis=0).max() * abs(inverse).sum(axis=0).max() < LARGEST_CONDITION:
+                    inverse[:] = np.nan
+            self._inverses[known] = inverse
         return self._inverses[known]
 
     def polish(self):
         """A last step of Newton's on F(h) = h itself for each fixed point: it gets the digits that q cannot show."""
         fixed = np.array([row for row, slow in zip(self.points, self.slow, strict=True) if not slow], int)
         polished = tuple(a[fixed] for a in self._states())
-        for h, gradient, slopes in zip(*polished[:3], strict=True):
+        for h, gradient, slopes, q in zip(*polished[:3], polished[4], strict=True):
             A = jacobians(self._W, slopes[np.newaxis], self._alpha, self._current)[0] - np.eye(len(self._W))
-            with contextlib.suppress(np.linalg.LinAlgError):  # a singular A: the point stays as it is
-                h -= np.linalg.solve(A, np.linalg.solve(A.T, gradient))  # ∇q = Aᵀ (F(h) - h)
+            with contextlib.suppress(np.linalg.LinAlgError):
+                step = np.linalg.solve(A, np.linalg.solve(A.T, gradient))  # ∇q = Aᵀ (F(h) - h)
+                if np.linalg.norm(step) <= LONGEST_POLISH * np.sqrt(2 * q):
+                    h -= step
         self._landscape.evaluate(polished)
         better = polished[4] <= self.q[fixed]
         for a, new in zip(self._states(), polished, strict=True):

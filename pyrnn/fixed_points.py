@@ -74,6 +74,9 @@ class FixedPoints:
         values = np.empty((k, H), complex)
         right, left = (np.empty((k, H, H), complex) for _ in range(2))
         for i, J in enumerate(self._exact[2] if H else ()):
+            if not np.isfinite(J).all():  # an infinite weight behind a saturated unit
+                values[i] = right[i] = left[i] = np.nan
+                continue
             w, l, r = scipy.linalg.eig(J, left=True, right=True)
             order = np.lexsort((-w.imag, -abs(w)))
             values[i], left[i], right[i] = w[order], l[:, order], r[:, order]
@@ -245,7 +248,9 @@ def find_fixed_points(
     finally:
         progress.close()
     h, at, q, slow, outlier, slopes = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    points = FixedPoints(h, at, q, slow, outlier, origin, _descent.jacobians(W, slopes, leak, current), dtype)
+    with np.errstate(invalid="ignore"):
+        J = _descent.jacobians(W, slopes, leak, current)
+    points = FixedPoints(h, at, q, slow, outlier, origin, J, dtype)
     return points[np.lexsort((-points.counts, slow))]
 
 
