@@ -11,6 +11,9 @@ as rows of memory:
 So the exact second derivative costs two products with W, no more than that of Gauss and Newton, which leaves out what
 has phi''. A step minimises q's quadratic model within a radius by conjugate gradients (Steihaug 1983). All states go
 through a product together; a state whose step is found leaves the others to go on.
+
+q and its gradient are in double precision. A step towards a minimum need not be exact, and float is twice as fast: so
+the steps have a type of their own, `real`. They are found for a gradient of length 1, which float can hold.
 """
 
 cimport cython
@@ -18,7 +21,7 @@ cimport numpy as cnp
 from libc.math cimport INFINITY, sqrt
 from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport data, empty, interrupted, line, lines, padded, pass_on
+from pyrnn._arrays cimport data, empty, interrupted, line, lines, padded, pass_on, real
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport pack, pack_transposed, panels_size, product, step_forward
 from pyrnn._wait cimport pyrnn_seconds
@@ -49,6 +52,8 @@ cdef struct Cell:
     Py_ssize_t H, ld               # units; the distance of rows in memory of our own
     const double *panels_T         # of Wᵀ: rows times it are W h
     const double *panels           # of W: Wᵀ h
+    const float *panels_T_float    # the same for steps in float
+    const float *panels_float
     const double *c                # [H]
     const double *alpha            # [H], of ones without a leak
     int phi
@@ -66,10 +71,10 @@ cdef struct States:
 
 
 # ---- q and its derivatives ------------------------------------------------------------------------------------------
-cdef inline double dot(Py_ssize_t n, const double *a, const double *b) noexcept nogil:
+cdef inline double dot(Py_ssize_t n, const real *a, const real *b) noexcept nogil:
     """Eight sums, so that the additions do not wait for each other."""
-    cdef double sums[8]
-    cdef double rest = 0
+    cdef real sums[8]
+    cdef real rest = 0
     cdef Py_ssize_t i, j
     for j in range(8):
         sums[j] = 0
@@ -133,37 +138,46 @@ cdef void evaluate(const Cell *cell, Py_ssize_t rows, const double *h, double *s
             gradient[j] = slopes[j] * gradient[j] - work[j]
 
 
-cdef void curvature(const Cell *cell, Py_ssize_t rows, const Py_ssize_t *which, const double *v, const double *slopes,
-                    const double *bends, double *work, double *out) noexcept nogil:
+cdef void curvature(const Cell *cell, Py_ssize_t rows, const Py_ssize_t *which, const real *v, const real *slopes,
+                    const real *bends, real *work, real *out) noexcept nogil:
     """out = (∇²q) v, at row which[i] of slopes and bends for row i of v."""
     cdef Py_ssize_t H = cell.H, ld = cell.ld, i, j
-    cdef const double *alpha = cell.alpha
-    cdef const double *D
-    cdef const double *e
-    cdef const double *v_i
-    cdef double *w
-    cdef double *o
+    cdef const real *panels
+    cdef const real *panels_T
+    cdef const real *none = NULL
+    cdef const real *D
+    cdef const real *e
+    cdef const real *v_i
+    cdef real *w
+    cdef real *o
+    cdef real alpha
+    if real is float:
+        panels, panels_T = cell.panels_float, cell.panels_T_float
+    else:
+        panels, panels_T = cell.panels, cell.panels_T
     if cell.current:
         for i in range(rows):
             D, v_i, w = slopes + which[i] * ld, v + i * ld, work + i * ld
             for j in range(H):
                 w[j] = D[j] * v_i[j]
-        product(rows, H, H, <const double *>work, ld, cell.panels_T, <const double *>NULL, 0, out, ld)
+        product(rows, H, H, <const real *>work, ld, panels_T, none, 0, out, ld)
     else:
-        product(rows, H, H, v, ld, cell.panels_T, <const double *>NULL, 0, work, ld)
+        product(rows, H, H, v, ld, panels_T, none, 0, work, ld)
     for i in range(rows):  # -y, in `out`, or in the current form in `work`
         D, e, v_i, w, o = slopes + which[i] * ld, bends + which[i] * ld, v + i * ld, work + i * ld, out + i * ld
         if cell.current:
             for j in range(H):
-                w[j] = alpha[j] * alpha[j] * (v_i[j] - o[j])
+                alpha = <real>cell.alpha[j]
+                w[j] = alpha * alpha * (v_i[j] - o[j])
         else:
             for j in range(H):
-                o[j] = alpha[j] * alpha[j] * (v_i[j] - D[j] * w[j])
+                alpha = <real>cell.alpha[j]
+                o[j] = alpha * alpha * (v_i[j] - D[j] * w[j])
                 w[j] = e[j] * w[j] - D[j] * o[j]
     if not cell.current:
-        product(rows, H, H, <const double *>work, ld, cell.panels, <const double *>out, ld, out, ld)
+        product(rows, H, H, <const real *>work, ld, panels, <const real *>out, ld, out, ld)
         return
-    product(rows, H, H, <const double *>work, ld, cell.panels, <const double *>NULL, 0, out, ld)
+    product(rows, H, H, <const real *>work, ld, panels, none, 0, out, ld)
     for i in range(rows):
         D, e, v_i, w, o = slopes + which[i] * ld, bends + which[i] * ld, v + i * ld, work + i * ld, out + i * ld
         for j in range(H):
@@ -186,27 +200,30 @@ cdef inline double to_edge(const Step *step, double radius) noexcept nogil:
     return (sqrt(step.xp * step.xp + step.pp * max(room, 0)) - step.xp) / step.pp
 
 
-cdef bint advance(Py_ssize_t H, Step *step, double radius, double *p, const double *Bp, double *x,
-                  double *r) noexcept nogil:
+cdef bint advance(Py_ssize_t H, Step *step, double radius, real *p, const real *Bp, real *x,
+                  real *r) noexcept nogil:
     """One iteration of conjugate gradients for a state; False where its step x is found."""
-    cdef double pBp = dot(H, p, Bp), length = step.residual / pBp, fraction, new
+    cdef double pBp = dot(H, <const real *>p, Bp), length = step.residual / pBp, new
+    cdef real some, fraction
     cdef Py_ssize_t j
     if not pBp > 0 or step.xx + length * (2 * step.xp + length * step.pp) >= radius * radius:
         length = to_edge(step, radius)
         step.descent += length * (step.residual - 0.5 * length * pBp)
         step.at_edge = True
+        some = <real>length
         for j in range(H):
-            x[j] += length * p[j]
+            x[j] += some * p[j]
         return False
+    some = <real>length
     for j in range(H):
-        x[j] += length * p[j]
-        r[j] -= length * Bp[j]
-    new = dot(H, r, r)
+        x[j] += some * p[j]
+        r[j] -= some * Bp[j]
+    new = dot(H, <const real *>r, <const real *>r)
     step.descent += 0.5 * length * step.residual
     step.xx += length * (2 * step.xp + length * step.pp)
     if not new > step.enough:
         return False
-    fraction = new / step.residual
+    fraction = <real>(new / step.residual)
     for j in range(H):
         p[j] = r[j] + fraction * p[j]
     step.xp = fraction * (step.xp + length * step.pp)
@@ -215,39 +232,39 @@ cdef bint advance(Py_ssize_t H, Step *step, double radius, double *p, const doub
     return True
 
 
-cdef int find_steps(const Cell *cell, Py_ssize_t rows, Step *steps, const double *radius, const double *slopes,
-                    const double *bends, Py_ssize_t *which, double *p, double *x, double *r, double *work, double *Bp,
+cdef int find_steps(const Cell *cell, Py_ssize_t rows, Step *steps, const double *radius, const real *slopes,
+                    const real *bends, Py_ssize_t *which, real *p, real *x, real *r, real *work, real *Bp,
                     double *since) noexcept nogil:
-    """The steps x of a block, whose r and p are -∇q; -1 after Ctrl-C."""
+    """The steps x of a block, for r = -∇q; -1 after Ctrl-C."""
     cdef Py_ssize_t H = cell.H, ld = cell.ld, live = 0, i, k, _
     for i in range(rows):
         if steps[i].residual > 0:
             which[live] = i
-            memcpy(p + live * ld, r + i * ld, H * sizeof(double))
+            memcpy(p + live * ld, r + i * ld, H * sizeof(real))
             live += 1
     for _ in range(2 * H + 10):  # H in exact arithmetic
         if live == 0:
             break
         if interrupted(since):
             return -1
-        curvature(cell, live, which, p, slopes, bends, work, Bp)
+        curvature(cell, live, which, <const real *>p, slopes, bends, work, Bp)
         for i in range(live - 1, -1, -1):
             k = which[i]
-            if not advance(H, &steps[k], radius[k], p + i * ld, Bp + i * ld, x + k * ld, r + k * ld):
+            if not advance(H, &steps[k], radius[k], p + i * ld, <const real *>(Bp + i * ld), x + k * ld, r + k * ld):
                 live -= 1
                 if i < live:
                     which[i] = which[live]
-                    memcpy(p + i * ld, p + live * ld, H * sizeof(double))
+                    memcpy(p + i * ld, p + live * ld, H * sizeof(real))
     return 0
 
 
-cdef char judge(Step *step, double tolerance, double q, double new_q, double size, double *radius,
+cdef char judge(const Step *step, double length, double tolerance, double q, double new_q, double size, double *radius,
                 bint *accept) noexcept nogil:
     """What has become of a state, whether its step is taken, and its next radius."""
-    cdef double length = radius[0] if step.at_edge else sqrt(step.xx), ratio = (q - new_q) / step.descent
+    cdef double ratio = (q - new_q) / step.descent
     cdef bint last = not step.at_edge and step.descent <= LEAST_DESCENT * q
     accept[0] = False
-    if not step.residual < INFINITY:
+    if not (step.descent < INFINITY and length < INFINITY):
         return LOST
     accept[0] = ratio > 1e-4 or (last and new_q <= q * (1 + 1e-9))
     if new_q <= tolerance and accept[0]:
@@ -258,23 +275,88 @@ cdef char judge(Step *step, double tolerance, double q, double new_q, double siz
         radius[0] = 0.25 * length
     elif ratio > 0.75 and step.at_edge:
         radius[0] = 2 * length
-    return LOST if radius[0] != radius[0] else GOES_ON if radius[0] > 1e-15 * size else SLOW
+    return GOES_ON if radius[0] > 1e-15 * size else SLOW
+
+
+cdef int descend_block(real tag, const Cell *cell, States *states, Py_ssize_t rows, const Py_ssize_t *which,
+                       double tolerance, char *outcomes, Py_ssize_t block, void *memory, double *since) noexcept nogil:
+    """One step for a block of states; -1 after Ctrl-C."""
+    cdef Py_ssize_t H = cell.H, ld = cell.ld, size = block * ld, i, j, k
+    cdef double *h = <double *>memory  # where the steps lead, and what is there
+    cdef double *new_slopes = h + size
+    cdef double *new_bends = new_slopes + size
+    cdef double *gradient = new_bends + size
+    cdef double *space = gradient + size
+    cdef double *radius = space + size
+    cdef double *q = radius + block
+    cdef double *lengths = q + block
+    cdef Step *steps = <Step *>(lengths + block)
+    cdef Py_ssize_t *live = <Py_ssize_t *>(steps + block)
+    cdef real *slopes = <real *>(live + block)
+    cdef real *bends = slopes + size
+    cdef real *x = bends + size
+    cdef real *r = x + size
+    cdef real *p = r + size
+    cdef real *work = p + size
+    cdef real *Bp = work + size
+    cdef double length, accuracy
+    cdef bint accept
+    for i in range(rows):
+        k = which[i] * H
+        lengths[i] = length = sqrt(dot(H, <const double *>(states.gradient + k), <const double *>(states.gradient + k)))
+        for j in range(H):
+            slopes[i * ld + j], bends[i * ld + j] = <real>states.slopes[k + j], <real>states.bends[k + j]
+            x[i * ld + j], r[i * ld + j] = 0, <real>(-states.gradient[k + j] / length)
+        steps[i].residual = steps[i].pp = 1 if 0 < length < INFINITY else 0
+        radius[i] = states.radius[which[i]] / length
+        accuracy = min(0.5, sqrt(length))  # ever better near the end: faster than linear (Dembo, Steihaug 1983)
+        steps[i].enough = accuracy * accuracy
+        steps[i].xp = steps[i].xx = steps[i].descent = 0
+        steps[i].at_edge = False
+    if find_steps(cell, rows, steps, radius, <const real *>slopes, <const real *>bends, live, p, x, r, work, Bp, since):
+        return -1
+    for i in range(rows):
+        k = which[i] * H
+        for j in range(H):
+            h[i * ld + j] = states.h[k + j] + lengths[i] * x[i * ld + j]
+    evaluate(cell, rows, h, new_slopes, new_bends, gradient, q, space)
+    for i in range(rows):
+        k = which[i]
+        length = states.radius[k] if steps[i].at_edge else lengths[i] * sqrt(steps[i].xx)
+        steps[i].descent *= lengths[i] * lengths[i]
+        outcomes[i] = judge(&steps[i], length, tolerance, states.q[k], q[i],
+                            1 + sqrt(dot(H, <const double *>(h + i * ld), <const double *>(h + i * ld))),
+                            &states.radius[k], &accept)
+        if accept:
+            states.q[k] = q[i]
+            memcpy(states.h + k * H, h + i * ld, H * sizeof(double))
+            memcpy(states.gradient + k * H, gradient + i * ld, H * sizeof(double))
+            memcpy(states.slopes + k * H, new_slopes + i * ld, H * sizeof(double))
+            memcpy(states.bends + k * H, new_bends + i * ld, H * sizeof(double))
+    return 0
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Landscape:
-    """q of one cell at one input: W [H, H], c [H] and alpha [H], or None for none, contiguous float64."""
+    """q of one cell at one input: W [H, H], c [H] and alpha [H], contiguous float64."""
     cdef Cell cell
-    cdef cnp.ndarray c, alpha, memory, memory_T
+    cdef cnp.ndarray c, alpha, memory
 
     def __cinit__(self, cnp.ndarray W, cnp.ndarray c, cnp.ndarray alpha, int phi, bint current):
         cdef Py_ssize_t H = c.shape[0], size = panels_size(H, H, sizeof(double))
-        self.c, self.alpha, self.memory, self.memory_T = c, alpha, lines(c, size), lines(c, size)
-        pack(H, 0, H, 1, H, <const double *>data(W), H, 0, <double *>line(self.memory))
-        pack_transposed(H, H, <const double *>data(W), H, <double *>line(self.memory_T))
+        cdef Py_ssize_t size_float = panels_size(H, H, sizeof(float))
+        cdef cnp.ndarray W_float = W.astype("f4")
+        self.c, self.alpha, self.memory = c, alpha, lines(c, 2 * size + size_float + 3 * 8)
+        cdef double *panels = <double *>line(self.memory)
+        cdef float *panels_float = <float *>(panels + 2 * size)
+        pack(H, 0, H, 1, H, <const double *>data(W), H, 0, panels)
+        pack_transposed(H, H, <const double *>data(W), H, panels + size)
+        pack(H, 0, H, 1, H, <const float *>data(W_float), H, 0, panels_float)
+        pack_transposed(H, H, <const float *>data(W_float), H, panels_float + size_float)
         self.cell.H, self.cell.ld = H, padded(H, sizeof(double))
-        self.cell.panels, self.cell.panels_T = <double *>line(self.memory), <double *>line(self.memory_T)
+        self.cell.panels, self.cell.panels_T = panels, panels + size
+        self.cell.panels_float, self.cell.panels_T_float = panels_float, panels_float + size_float
         self.cell.c, self.cell.alpha = <double *>data(c), <double *>data(alpha)
         self.cell.phi, self.cell.current = phi, current
 
@@ -322,8 +404,8 @@ cdef class Landscape:
                 memset(v, 0, rows * ld * sizeof(double))
                 for i in range(rows):
                     v[i * ld + first + i] = 1
-                curvature(&self.cell, rows, which, v, all_.slopes + row * H, all_.bends + row * H, v + block * ld,
-                          v + 2 * block * ld)
+                curvature(&self.cell, rows, which, <const double *>v, <const double *>(all_.slopes + row * H),
+                          <const double *>(all_.bends + row * H), v + block * ld, v + 2 * block * ld)
                 for i in range(rows):
                     memcpy(to + (first + i) * H, v + (2 * block + i) * ld, H * sizeof(double))
                 first += rows
@@ -331,21 +413,25 @@ cdef class Landscape:
         pass_on(status)
         return result
 
-    def descend(self, tuple states, cnp.ndarray which, double tolerance, cnp.ndarray outcomes):
+    def descend(self, tuple states, cnp.ndarray which, double tolerance, bint in_float, cnp.ndarray outcomes):
         """One step for the rows `which` (of intp) of states; to outcomes, of int8: what has become of each."""
         cdef States all_ = as_states(states)
-        cdef Py_ssize_t n = which.shape[0], first = 0, block = self.block(n)
+        cdef Py_ssize_t n = which.shape[0], first = 0, block = self.block(n), ld = self.cell.ld
         cdef Scratch scratch = Scratch()
         cdef void *memory = scratch.take(
-            block * ((9 * self.cell.ld + 2) * sizeof(double) + sizeof(Step) + sizeof(Py_ssize_t)))
+            block * ((12 * ld + 3) * sizeof(double) + sizeof(Step) + sizeof(Py_ssize_t)))
         cdef const Py_ssize_t *rows = <const Py_ssize_t *>data(which)
         cdef char *to = <char *>data(outcomes)
         cdef double since = pyrnn_seconds()
         cdef int status = 0
         with nogil:
             while first < n and status == 0:
-                status = descend_block(&self.cell, &all_, min(block, n - first), rows + first, tolerance, to + first,
-                                       block, memory, &since)
+                if in_float:
+                    status = descend_block(<float>0, &self.cell, &all_, min(block, n - first), rows + first, tolerance,
+                                           to + first, block, memory, &since)
+                else:
+                    status = descend_block(<double>0, &self.cell, &all_, min(block, n - first), rows + first, tolerance,
+                                           to + first, block, memory, &since)
                 first += block
         pass_on(status)
 
@@ -357,54 +443,3 @@ cdef States as_states(tuple arrays):
     states.h, states.gradient, states.slopes = <double *>data(h), <double *>data(gradient), <double *>data(slopes)
     states.bends, states.q, states.radius = <double *>data(bends), <double *>data(q), <double *>data(radius)
     return states
-
-
-cdef int descend_block(const Cell *cell, States *states, Py_ssize_t rows, const Py_ssize_t *which, double tolerance,
-                       char *outcomes, Py_ssize_t block, void *memory, double *since) noexcept nogil:
-    """One step for a block of states; -1 after Ctrl-C."""
-    cdef Py_ssize_t H = cell.H, ld = cell.ld, size = block * ld, i, j, k
-    cdef double *slopes = <double *>memory
-    cdef double *bends = slopes + size
-    cdef double *x = bends + size
-    cdef double *r = x + size
-    cdef double *p = r + size
-    cdef double *work = p + size
-    cdef double *Bp = work + size
-    cdef double *new_slopes = Bp + size
-    cdef double *new_bends = new_slopes + size
-    cdef double *radius = new_bends + size
-    cdef double *q = radius + block
-    cdef Step *steps = <Step *>(q + block)
-    cdef Py_ssize_t *live = <Py_ssize_t *>(steps + block)
-    cdef double length, scale
-    cdef bint accept
-    for i in range(rows):
-        k = which[i]
-        memcpy(slopes + i * ld, states.slopes + k * H, H * sizeof(double))
-        memcpy(bends + i * ld, states.bends + k * H, H * sizeof(double))
-        for j in range(H):
-            x[i * ld + j], r[i * ld + j] = 0, -states.gradient[k * H + j]
-        radius[i] = states.radius[k]
-        steps[i].residual = steps[i].pp = dot(H, r + i * ld, r + i * ld)
-        length = sqrt(steps[i].residual)
-        scale = min(0.5, sqrt(length))  # ever better steps near the end: quadratic convergence (Dembo, Steihaug 1983)
-        steps[i].enough = (scale * length) * (scale * length)
-        steps[i].xp = steps[i].xx = steps[i].descent = 0
-        steps[i].at_edge = False
-    if find_steps(cell, rows, steps, radius, slopes, bends, live, p, x, r, work, Bp, since):
-        return -1
-    for i in range(rows):  # x becomes the state that the step leads to
-        for j in range(H):
-            x[i * ld + j] += states.h[which[i] * H + j]
-    evaluate(cell, rows, x, new_slopes, new_bends, p, q, work)
-    for i in range(rows):
-        k = which[i]
-        scale = 1 + sqrt(dot(H, x + i * ld, x + i * ld))
-        outcomes[i] = judge(&steps[i], tolerance, states.q[k], q[i], scale, &states.radius[k], &accept)
-        if accept:
-            states.q[k] = q[i]
-            memcpy(states.h + k * H, x + i * ld, H * sizeof(double))
-            memcpy(states.gradient + k * H, p + i * ld, H * sizeof(double))
-            memcpy(states.slopes + k * H, new_slopes + i * ld, H * sizeof(double))
-            memcpy(states.bends + k * H, new_bends + i * ld, H * sizeof(double))
-    return 0

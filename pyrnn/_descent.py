@@ -13,6 +13,7 @@ import numpy as np
 from pyrnn import _fixed_points
 
 FIRST_BLOCK = 32  # starts; each block after it has twice as many
+FLOAT_STEPS = 30  # are found in float, twice as fast; a start that takes more may need the digits of double
 LEAST_COSINE = 0.3  # between a state's last step and the way to a point, for that point to be tried
 DRAWN = 0.5  # of its distance from a point is the most that a step of Newton's may leave, for a state to be drawn there
 LARGEST_CONDITION = 1e10  # of a second derivative; beyond, points form a line, or nearly so
@@ -77,17 +78,22 @@ class Descent:
             arrived = self.q[rows] <= self._tolerance
             self._arrive(rows[arrived], False)
             rows = rows[~arrived]
-            for _ in range(self._max_iterations):
+            for number in range(self._max_iterations):
                 if rows.size == 0:
                     break
-                rows = self._step(rows)
+                rows = self._step(rows, number < FLOAT_STEPS)
                 progress.show(first + size - rows.size, len(self.points))
             first, size = first + size, 2 * size
 
-    def _step(self, rows):
+    def _step(self, rows, in_float):
         """One step for these states; returns those that go on."""
         before, outcomes = self.h[rows], np.empty(len(rows), np.int8)
-        self._landscape.descend(self._states(), rows, self._tolerance, outcomes)
+        self._landscape.descend(self._states(), rows, self._tolerance, in_float, outcomes)
+        lost = outcomes == _fixed_points.LOST
+        if in_float and lost.any():  # numbers that float cannot hold
+            again = np.empty(np.count_nonzero(lost), np.int8)
+            self._landscape.descend(self._states(), rows[lost], self._tolerance, False, again)
+            outcomes[lost] = again
         for outcome, slow in ((_fixed_points.FIXED, False), (_fixed_points.SLOW, True)):
             self._arrive(rows[outcomes == outcome], slow)
         on = outcomes == _fixed_points.GOES_ON

@@ -88,9 +88,8 @@ def test_one_unit(w, dtype):
     np.testing.assert_allclose(np.sort(points.h.ravel()), expected, rtol=0, atol=1e-13 if dtype == np.float64 else 1e-7)
     slopes = float(w) * (1 - np.array(expected) ** 2)
     np.testing.assert_allclose(np.sort(points.eigenvalues.ravel()), np.sort(slopes), rtol=0, atol=1e-6)
-    assert (
-        points.stability == np.where(abs(points.h.ravel()) < 1e-9, "unstable" if w > 1 else "stable", "stable")
-    ).all()
+    kinds = np.where((abs(points.h.ravel()) < 1e-9) & (w > 1), "unstable", "stable")
+    assert (points.stability == kinds).all()
     assert (points.origin >= 0).all()
     assert points.counts.sum() == 400
 
@@ -158,7 +157,7 @@ def test_a_line_of_points_is_not_merged():
     params = (np.zeros((3, 1)), np.outer(v, v), None)
     points = pyrnn.find_fixed_points(params, starts=starts, nonlinearity="identity", unique_tolerance=1e-9)
     assert len(points) == 100
-    np.testing.assert_allclose(points.h[points.origin], starts @ np.outer(v, v), atol=1e-10)
+    np.testing.assert_allclose(points.h[points.origin], starts @ np.outer(v, v), atol=1e-6)
 
 
 # ---- Slow points ----------------------------------------------------------------------------------------------------
@@ -288,16 +287,17 @@ def test_derivatives_of_q(form, complex_step, central_differences):
         np.testing.assert_allclose(actual, second, atol=1e-8)
 
 
+@pytest.mark.parametrize("in_float", [False, True])
 @pytest.mark.parametrize("H", [1, 7, 8, 33, 130])
-def test_one_step_solves_a_linear_network(H):
+def test_a_linear_network_takes_few_steps(H, in_float):
     """q is quadratic then: conjugate gradients end in its minimum, within a radius that is large enough."""
     _, W, b, *_ = network(H, gain=0.3)
     options = {"tolerance": 0.0, "max_iterations": 1, "unique_tolerance": 0.0}
     descent = _descent.Descent(W, b, np.ones(H), 2, False, starts_for(H, 70), **options)
     descent._radius[:] = 1e6
     expected, first = np.linalg.solve(np.eye(H) - W, b), descent.q.copy()
-    for _ in range(12):
-        descent._step(np.arange(70))
+    for _ in range(14):
+        descent._step(np.arange(70), in_float)
     np.testing.assert_allclose(descent.h, np.tile(expected, (70, 1)), atol=1e-12)
     assert (descent.q < first).all()
 
