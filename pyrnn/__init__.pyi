@@ -1,4 +1,5 @@
 from collections.abc import Generator, Iterator, Mapping
+from functools import cached_property
 from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self, TypeVar, overload
@@ -566,7 +567,6 @@ class RNN:
 class FixedPoints:
     h: NDArray
     x: NDArray
-    jacobian: NDArray
     q: NDArray
     slow: NDArray
     outlier: NDArray
@@ -579,9 +579,12 @@ class FixedPoints:
         slow: NDArray,
         outlier: NDArray,
         origin: NDArray,
-        jacobian: NDArray,
+        slopes: NDArray,
+        cell: tuple[NDArray, NDArray, bool],
         dtype: DTypeLike,
     ) -> None: ...
+    @cached_property
+    def jacobian(self) -> NDArray: ...
     @property
     def speed(self) -> NDArray: ...
     @property

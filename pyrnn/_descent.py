@@ -16,6 +16,7 @@ FIRST_BLOCK = 32  # starts; each block after it has twice as many
 FLOAT_STEPS = 30  # are found in float, twice as fast; a start that takes more may need the digits of double
 LEAST_COSINE = 0.3  # between a state's last step and the way to a point, for that point to be tried
 DRAWN = 0.5  # of its distance from a point is the most that a step of Newton's may leave, for a state to be drawn there
+CREDIT = 32  # inverses that may be made before one has drawn a state; from then on, as many as states were drawn
 LARGEST_CONDITION = 1e10  # of a second derivative; beyond, points form a line, or nearly so
 LONGEST_POLISH = 1e6  # times |F(h) - h|; what is longer comes of rounding errors and goes along a line of points
 INVERSE_BYTES = 128 << 20  # of inverse second derivatives, which so many points can have
@@ -24,7 +25,10 @@ INVERSE_BYTES = 128 << 20  # of inverse second derivatives, which so many points
 def jacobians(W, slopes, alpha, current):
     """∂F(h)/∂h [k, H, H] for phi' [k, H]: diag(phi') W, with the leak around it."""
     J = W * slopes[:, np.newaxis] if current else slopes[:, :, np.newaxis] * W
-    return alpha[:, np.newaxis] * J + np.diag(1 - alpha)
+    J *= alpha[:, np.newaxis]
+    units = np.arange(len(W))
+    J[:, units, units] += 1 - alpha
+    return J
 
 
 class Descent:
@@ -63,6 +67,8 @@ class Descent:
         self.q, self._radius = np.empty(n), np.full(n, 0.1 * max(H, 1) ** 0.5)
         self.points, self.slow, self._inverses = [], [], []
         self.origin = np.full(n, -1)
+        self._credit = CREDIT
+        self._axis, self._shadows = np.full(H, 1 / max(H, 1) ** 0.5), np.empty(n)
         self._most_inverses = max(1, INVERSE_BYTES // (8 * max(H, 1) ** 2))
         self._landscape.evaluate(self._states())
 
@@ -103,16 +109,24 @@ class Descent:
     def _arrive(self, rows, slow):
         """Note the points that states have reached; of two in one place the one with the lower q stands for both."""
         for row in rows:
-            distances = np.linalg.norm(self.h[self.points] - self.h[row], axis=1)
-            if self.points and distances.min() <= self._unique_tolerance:
-                known = self.origin[row] = int(distances.argmin())
-                if self.q[row] < self.q[self.points[known]]:
-                    self.points[known], self.slow[known], self._inverses[known] = row, slow, None
-            else:
-                self.origin[row] = len(self.points)
+            known = self._place_of(self.h[row])
+            if known is None:
+                known = len(self.points)
                 self.points.append(row)
                 self.slow.append(slow)
                 self._inverses.append(None)
+            elif self.q[row] < self.q[self.points[known]]:
+                self.points[known], self.slow[known], self._inverses[known] = row, slow, None
+            self.origin[row], self._shadows[known] = known, self.h[self.points[known]] @ self._axis
+
+    def _place_of(self, h):
+        """Which point lies within the tolerance of h, the nearest one, or None."""
+        shadows = self._shadows[: len(self.points)]  # on a line: what is far apart there is far apart
+        close = np.flatnonzero(abs(shadows - h @ self._axis) <= 1.001 * self._unique_tolerance)
+        distances = np.linalg.norm(self.h[[self.points[i] for i in close]] - h, axis=1)
+        if close.size == 0 or distances.min() > self._unique_tolerance:
+            return None
+        return int(close[distances.argmin()])
 
     def _drawn(self, rows, steps):
         """Which states are on the way to a point that is known; they get it as their end."""
@@ -125,15 +139,20 @@ class Descent:
         drawn = np.zeros(len(rows), bool)
         for known in np.unique(nearest[towards]):
             tried = np.flatnonzero(towards & (nearest == known))
-            behind = way[tried] + self._gradient[rows[tried]] @ self._inverse(known)  # of Newton's step, h - ∇q (∇²q)⁻¹
+            inverse = self._inverse(known)
+            if inverse is None:
+                continue
+            behind = way[tried] + self._gradient[rows[tried]] @ inverse  # of Newton's step, h - ∇q (∇²q)⁻¹
             near = tried[np.linalg.norm(behind, axis=1) <= DRAWN * left[tried]]
             drawn[near] = True
+            self._credit += len(near)
             self.origin[rows[near]] = known
         return drawn
 
     def _inverse(self, known):
-        """(∇²q)⁻¹ at a point, NaN where rounding errors would hide in it what a step does."""
-        if self._inverses[known] is None:
+        """(∇²q)⁻¹ at a point, NaN where rounding errors would hide in it what a step does; None without credit."""
+        if self._inverses[known] is None and self._credit > 0:
+            self._credit -= 1
             second = self._landscape.second_derivative(self._states(), self.points[known])
             inverse = np.full_like(second, np.nan)
             with contextlib.suppress(np.linalg.LinAlgError):

@@ -12,14 +12,17 @@ from pyrnn._network import as_parameters
 class FixedPoints:
     """What `find_fixed_points` has found: k points, the fixed ones first, those that most starts led to before others.
 
-    ``points[i]`` with a slice, a mask or an array of integers selects some: ``points[~points.slow]``. Linear algebra
-    is done when it is first asked for, in float64.
+    ``points[i]`` with a slice, a mask or an array of integers selects some: ``points[~points.slow]``. Jacobians and
+    modes are computed when they are first asked for, in float64.
 
     Parameters
     ----------
     h, x, q, slow, outlier, origin : ndarray
-        As the attributes.
-    jacobian : ndarray, shape (k, H, H)
+        As the attributes, h and x of float64.
+    slopes : ndarray of float64, shape (k, H)
+        phi' in the step F(h).
+    cell : tuple
+        W, alpha [H] and whether the form is ``current``.
     dtype : {float32, float64}
         Of h, x and jacobian.
 
@@ -54,10 +57,10 @@ class FixedPoints:
         ``stable`` if none grows, ``unstable`` if all do, else ``saddle``.
     """
 
-    def __init__(self, h, x, q, slow, outlier, origin, jacobian, dtype):
-        self.h, self.x, self.jacobian = (a.astype(dtype, copy=False) for a in (h, x, jacobian))
+    def __init__(self, h, x, q, slow, outlier, origin, slopes, cell, dtype):
+        self.h, self.x = (a.astype(dtype, copy=False) for a in (h, x))
         self.q, self.slow, self.outlier, self.origin = q, slow, outlier, origin
-        self._exact = h, x, jacobian, dtype
+        self._exact, self._cell, self._dtype = (h, x, slopes), cell, dtype
 
     @property
     def speed(self):
@@ -68,12 +71,23 @@ class FixedPoints:
         return np.bincount(self.origin[self.origin >= 0], minlength=len(self))
 
     @functools.cached_property
+    def _jacobians(self):
+        """In float64."""
+        W, alpha, current = self._cell
+        with np.errstate(invalid="ignore", over="ignore"):
+            return _descent.jacobians(W, self._exact[2], alpha, current)
+
+    @functools.cached_property
+    def jacobian(self):
+        return self._jacobians.astype(self._dtype, copy=False)
+
+    @functools.cached_property
     def _modes(self):
         """Eigenvalues, right and left eigenvectors, sorted."""
         k, H = self.h.shape
         values = np.empty((k, H), complex)
         right, left = (np.empty((k, H, H), complex) for _ in range(2))
-        for i, J in enumerate(self._exact[2] if H else ()):
+        for i, J in enumerate(self._jacobians if H else ()):
             if not np.isfinite(J).all():  # an infinite weight behind a saturated unit
                 values[i] = right[i] = left[i] = np.nan
                 continue
@@ -114,9 +128,9 @@ class FixedPoints:
             raise TypeError(f"points are selected by a slice, a mask or an array of integers, got {index!r}")
         place = np.full(len(self) + 1, -1)
         place[kept] = np.arange(len(kept))
-        h, x, jacobian, dtype = self._exact
+        h, x, slopes = (a[kept] for a in self._exact)
         marks = (a[kept] for a in (self.q, self.slow, self.outlier))
-        selected = FixedPoints(h[kept], x[kept], *marks, place[self.origin], jacobian[kept], dtype)
+        selected = FixedPoints(h, x, *marks, place[self.origin], slopes, self._cell, self._dtype)
         if "_modes" in self.__dict__:
             selected.__dict__["_modes"] = tuple(a[kept] for a in self._modes)
         return selected
@@ -248,9 +262,7 @@ def find_fixed_points(
     finally:
         progress.close()
     h, at, q, slow, outlier, slopes = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    with np.errstate(invalid="ignore"):
-        J = _descent.jacobians(W, slopes, leak, current)
-    points = FixedPoints(h, at, q, slow, outlier, origin, J, dtype)
+    points = FixedPoints(h, at, q, slow, outlier, origin, slopes, (W, leak, current), dtype)
     return points[np.lexsort((-points.counts, slow))]
 
 
