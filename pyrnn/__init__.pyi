@@ -614,6 +614,7 @@ def find_fixed_points(
     max_iterations: int = 200,
     unique_tolerance: float = 1e-4,
     outlier_distance: float = 10.0,
+    between: bool = True,
 ) -> FixedPoints: ...
 def plot_fixed_points(
     points: FixedPoints,

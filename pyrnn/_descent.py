@@ -13,6 +13,7 @@ import numpy as np
 from pyrnn import _fixed_points
 
 FIRST_BLOCK = 32  # starts; each block after it has twice as many
+LEAST_BETWEEN = 32  # pairs of points, half-way between which the search goes on; a quarter of the starts, if more
 FLOAT_STEPS = 30  # are found in float, twice as fast; a start that takes more may need the digits of double
 LEAST_COSINE = 0.3  # between a state's last step and the way to a point, for that point to be tried
 DRAWN = 0.5  # of its distance from a point is the most that a step of Newton's may leave, for a state to be drawn there
@@ -47,13 +48,13 @@ class Descent:
     ----------
     starts : ndarray, shape (n, H)
         As given.
-    h, slopes, q : ndarray, shapes (n, H), (n, H), (n,)
+    h, slopes, q : ndarray, shapes (n, H), (n, H), (n,), and more rows behind those of the starts
         Of each state, where it is now: itself, phi' and ½|F(h) - h|².
     points : list of int
         Which states have ended in a point that none before had found.
     slow : list of bool
         Whether q had a minimum there, above the tolerance.
-    origin : ndarray of int, shape (n,)
+    origin : ndarray of int, shape (n,), and more
         For each state the place in `points` of where it has ended or is drawn to, or -1.
     """
 
@@ -62,22 +63,50 @@ class Descent:
         self._W, self._alpha, self._current = W, alpha, current
         self._tolerance, self._max_iterations, self._unique_tolerance = tolerance, max_iterations, unique_tolerance
         self._landscape = _fixed_points.Landscape(W, c, alpha, phi, current)
-        self.starts, self.h = starts, np.array(starts)
-        self._gradient, self.slopes, self._bends = (np.empty_like(self.h) for _ in range(3))
-        self.q, self._radius = np.empty(n), np.full(n, 0.1 * max(H, 1) ** 0.5)
+        self.starts, self._n = starts, n
+        self._take(self._new_states(np.array(starts)))
         self.points, self.slow, self._inverses = [], [], []
         self.origin = np.full(n, -1)
         self._credit = CREDIT
         self._axis, self._shadows = np.full(H, 1 / max(H, 1) ** 0.5), np.empty(n)
         self._most_inverses = max(1, INVERSE_BYTES // (8 * max(H, 1) ** 2))
-        self._landscape.evaluate(self._states())
 
     def _states(self):
         return self.h, self._gradient, self.slopes, self._bends, self.q, self._radius
 
+    def _take(self, states):
+        self.h, self._gradient, self.slopes, self._bends, self.q, self._radius = states
+
+    def _new_states(self, h):
+        """Arrays for these states, which become the first of them."""
+        n, H = h.shape
+        states = (h, *(np.empty_like(h) for _ in range(3)), np.empty(n), np.full(n, 0.1 * max(H, 1) ** 0.5))
+        self._landscape.evaluate(states)
+        return states
+
     def run(self, progress):
-        """Bring all states to their ends; those that take more than `max_iterations` steps, or are NaN, have none."""
-        first, size = 0, FIRST_BLOCK
+        """Bring all starts to their ends; those that take more than `max_iterations` steps, or are NaN, have none."""
+        self._follow(0, progress)
+
+    def look_between(self, progress):
+        """Start once more from half-way between points, and from the middle of all starts."""
+        points = self.h[self.points]
+        first, second = np.triu_indices(len(points), 1)
+        most = max(LEAST_BETWEEN, self._n // 4)
+        if len(first) > most:
+            chosen = np.linspace(0, len(first) - 1, most).astype(int)
+            first, second = first[chosen], second[chosen]
+        middle = self.starts[np.isfinite(self.starts).all(axis=1)].mean(axis=0, keepdims=True)
+        more = self._new_states(np.concatenate([(points[first] + points[second]) / 2, middle]))
+        begin, k = len(self.h), len(more[0])
+        self._take(tuple(np.concatenate(pair) for pair in zip(self._states(), more, strict=True)))
+        self.origin = np.concatenate([self.origin, np.full(k, -1)])
+        self._shadows = np.concatenate([self._shadows, np.empty(k)])
+        self._follow(begin, progress)
+
+    def _follow(self, first, progress):
+        """Bring all states from the first one on to their ends."""
+        size = FIRST_BLOCK
         while first < len(self.h):
             rows = np.arange(first, min(first + size, len(self.h)))
             rows = rows[np.isfinite(self.q[rows])]

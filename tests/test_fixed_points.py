@@ -155,9 +155,23 @@ def test_a_line_of_points_is_not_merged():
     v = np.array([0.6, 0.0, 0.8])
     starts = starts_for(3, 100)
     params = (np.zeros((3, 1)), np.outer(v, v), None)
-    points = pyrnn.find_fixed_points(params, starts=starts, nonlinearity="identity", unique_tolerance=1e-9)
+    points = pyrnn.find_fixed_points(
+        params, starts=starts, nonlinearity="identity", unique_tolerance=1e-9, between=False
+    )
     assert len(points) == 100
     np.testing.assert_allclose(points.h[points.origin], starts @ np.outer(v, v), atol=1e-6)
+
+
+def test_between_points_are_saddles():
+    """From the four corners alone: the edges' middles and the centre are half-way between two of them."""
+    m = float(mpmath.findroot(lambda m: mpmath.tanh(2 * m) - m, (0.1, 1), solver="anderson"))
+    params, starts = (np.zeros((2, 1)), 2 * np.eye(2), None), list(itertools.product((-0.9, 0.9), repeat=2))
+    corners = pyrnn.find_fixed_points(params, starts=starts, between=False)
+    same_set(corners.h, list(itertools.product((-m, m), repeat=2)), 1e-12)
+    points = pyrnn.find_fixed_points(params, starts=starts)
+    same_set(points.h, list(itertools.product((-m, 0, m), repeat=2)), 1e-12)
+    assert points.counts.tolist() == [1] * 4 + [0] * 5
+    assert points.origin.shape == (4,)
 
 
 # ---- Slow points ----------------------------------------------------------------------------------------------------
@@ -464,6 +478,7 @@ def test_shapes_that_do_not_fit():
         ({"outlier_distance": None}, ValueError, "outlier_distance must be a finite number from 0"),
         ({"max_iterations": 0}, ValueError, "max_iterations must be a positive integer, got 0"),
         ({"max_iterations": 2.5}, TypeError, "max_iterations must be a positive integer, got 2.5"),
+        ({"between": 1}, TypeError, "between must be True or False, got 1"),
         ({"starts": None}, TypeError, "starts must be an array of numbers, got None"),
         ({"starts": np.zeros((2, 6), complex)}, TypeError, "starts must be real numbers"),
         ({"params": 3}, TypeError, "params must be a Parameters"),
