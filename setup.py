@@ -29,6 +29,7 @@ MACROS = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
 PROFILE = os.environ.get("PYRNN_PROFILE", "0") != "0"
 BUILD = Path("build", "profile") if PROFILE else Path("build")
 GENERATED = BUILD / "generated"
+MODULES = ["_blas", "_bptt", "_fixed_points", "_fused", "_online", "_profile", "_scratch", "_sequences", "_stepper", "_team"]
 
 if PROFILE:
     if sys.version_info[:2] == (3, 12):
@@ -89,8 +90,7 @@ write_blas_int()
 setup(
     ext_modules=cythonize(
         [
-            *map(extension, ("_blas", "_bptt", "_fused", "_online", "_profile")),
-            *map(extension, ("_scratch", "_sequences", "_stepper", "_team")),
+            *map(extension, MODULES),
             extension("_kernels", "csrc/kernels.c"),
         ],
         build_dir=str(GENERATED),

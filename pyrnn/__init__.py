@@ -32,6 +32,8 @@ from pyrnn.feedback import (
     scheduled_sampling,
     teacher_forcing,
 )
+from pyrnn.fixed_points import FixedPoints, find_fixed_points
+from pyrnn.fixed_points_plot import plot_fixed_points
 from pyrnn.functional import backward, forward, jacobian, state_gradients
 from pyrnn.gradient_check import check_gradients
 from pyrnn.losses import softmax_cross_entropy, squared_error
@@ -54,6 +56,7 @@ __all__ = [
     "Constraint",
     "FeedbackGradients",
     "FeedbackParameters",
+    "FixedPoints",
     "GradientErrors",
     "Gradients",
     "LossGradients",
@@ -71,6 +74,7 @@ __all__ = [
     "balanced",
     "check_gradients",
     "clip_gradients",
+    "find_fixed_points",
     "forward",
     "free_running",
     "free_running_output",
@@ -81,6 +85,7 @@ __all__ = [
     "loss_and_gradients",
     "output",
     "output_gradients",
+    "plot_fixed_points",
     "profile",
     "sample",
     "scale_spectral_radius",

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import cached_property
 from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self, TypeVar, overload
@@ -19,6 +20,7 @@ __all__ = [
     "Constraint",
     "FeedbackGradients",
     "FeedbackParameters",
+    "FixedPoints",
     "GradientErrors",
     "Gradients",
     "LossGradients",
@@ -36,6 +38,7 @@ __all__ = [
     "balanced",
     "check_gradients",
     "clip_gradients",
+    "find_fixed_points",
     "forward",
     "free_running",
     "free_running_output",
@@ -46,6 +49,7 @@ __all__ = [
     "loss_and_gradients",
     "output",
     "output_gradients",
+    "plot_fixed_points",
     "profile",
     "sample",
     "scale_spectral_radius",
@@ -665,3 +669,64 @@ class RNN:
     def __dir__(self) -> list[str]: ...
     def __getstate__(self) -> dict[str, Any]: ...
     def __setstate__(self, state: dict[str, Any]) -> None: ...
+
+class FixedPoints:
+    h: NDArray
+    x: NDArray
+    q: NDArray
+    slow: NDArray
+    outlier: NDArray
+    origin: NDArray
+    def __init__(
+        self,
+        h: NDArray,
+        x: NDArray,
+        q: NDArray,
+        slow: NDArray,
+        outlier: NDArray,
+        origin: NDArray,
+        slopes: NDArray,
+        cell: tuple[NDArray, NDArray, bool],
+        dtype: DTypeLike,
+    ) -> None: ...
+    @cached_property
+    def jacobian(self) -> NDArray: ...
+    @property
+    def speed(self) -> NDArray: ...
+    @property
+    def counts(self) -> NDArray: ...
+    @property
+    def eigenvalues(self) -> NDArray: ...
+    @property
+    def right(self) -> NDArray: ...
+    @property
+    def left(self) -> NDArray: ...
+    @property
+    def unstable(self) -> NDArray: ...
+    @property
+    def stability(self) -> NDArray: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: slice | NDArray) -> FixedPoints: ...
+
+def find_fixed_points(
+    params: Parameters | tuple[Any, ...],
+    x: ArrayLike | None = None,
+    *,
+    starts: ArrayLike,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    tolerance: float = 1e-24,
+    max_iterations: int = 200,
+    unique_tolerance: float = 1e-4,
+    outlier_distance: float = 10.0,
+    between: bool = True,
+) -> FixedPoints: ...
+def plot_fixed_points(
+    points: FixedPoints,
+    trajectories: ArrayLike | None = None,
+    *,
+    components: tuple[int, int] = (0, 1),
+    directions: bool = True,
+    axes: Any = None,
+) -> Any: ...

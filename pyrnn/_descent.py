@@ -1,0 +1,226 @@
+"""The search of `find_fixed_points` at one input: many states go down q, until points that are known draw them.
+
+States go in blocks, a small one first. What the first ones find on the whole way, a hundred products with W and more,
+later ones need only come near: close to a point one product tells whether Newton's method leads there.
+"""
+
+import contextlib
+import sys
+import time
+
+import numpy as np
+
+from pyrnn import _fixed_points
+
+FIRST_BLOCK = 32  # starts; each block after it has twice as many
+LEAST_BETWEEN = 32  # pairs of points, half-way between which the search goes on; a quarter of the starts, if more
+FLOAT_STEPS = 30  # are found in float, twice as fast; a start that takes more may need the digits of double
+LEAST_COSINE = 0.3  # between a state's last step and the way to a point, for that point to be tried
+DRAWN = 0.5  # of its distance from a point is the most that a step of Newton's may leave, for a state to be drawn there
+CREDIT = 32  # inverses that may be made before one has drawn a state; from then on, as many as states were drawn
+LARGEST_CONDITION = 1e10  # of a second derivative; beyond, points form a line, or nearly so
+LONGEST_POLISH = 1e6  # times |F(h) - h|; what is longer comes of rounding errors and goes along a line of points
+INVERSE_BYTES = 128 << 20  # of inverse second derivatives, which so many points can have
+
+
+def jacobians(W, slopes, alpha, current):
+    """∂F(h)/∂h [k, H, H] for phi' [k, H]: diag(phi') W, with the leak around it."""
+    J = W * slopes[:, np.newaxis] if current else slopes[:, :, np.newaxis] * W
+    J *= alpha[:, np.newaxis]
+    units = np.arange(len(W))
+    J[:, units, units] += 1 - alpha
+    return J
+
+
+class Descent:
+    """States on their way, and the points where some have ended.
+
+    Parameters
+    ----------
+    W, c, alpha : ndarray of float64, contiguous, shapes (H, H), (H,), (H,)
+        The cell at one input, c = b + U x; alpha of ones for a cell without leak.
+    phi, current : int, bool
+        From `_cell.numbers`.
+    starts : ndarray of float64, shape (n, H)
+    options : the arguments tolerance, max_iterations and unique_tolerance of `find_fixed_points`
+
+    Attributes
+    ----------
+    starts : ndarray, shape (n, H)
+        As given.
+    h, slopes, q : ndarray, shapes (n, H), (n, H), (n,), and more rows behind those of the starts
+        Of each state, where it is now: itself, phi' and ½|F(h) - h|².
+    points : list of int
+        Which states have ended in a point that none before had found.
+    slow : list of bool
+        Whether q had a minimum there, above the tolerance.
+    origin : ndarray of int, shape (n,), and more
+        For each state the place in `points` of where it has ended or is drawn to, or -1.
+    """
+
+    def __init__(self, W, c, alpha, phi, current, starts, *, tolerance, max_iterations, unique_tolerance):
+        n, H = starts.shape
+        self._W, self._alpha, self._current = W, alpha, current
+        self._tolerance, self._max_iterations, self._unique_tolerance = tolerance, max_iterations, unique_tolerance
+        self._landscape = _fixed_points.Landscape(W, c, alpha, phi, current)
+        self.starts, self._n = starts, n
+        self._take(self._new_states(np.array(starts)))
+        self.points, self.slow, self._inverses = [], [], []
+        self.origin = np.full(n, -1)
+        self._credit = CREDIT
+        self._axis, self._shadows = np.full(H, 1 / max(H, 1) ** 0.5), np.empty(n)
+        self._most_inverses = max(1, INVERSE_BYTES // (8 * max(H, 1) ** 2))
+
+    def _states(self):
+        return self.h, self._gradient, self.slopes, self._bends, self.q, self._radius
+
+    def _take(self, states):
+        self.h, self._gradient, self.slopes, self._bends, self.q, self._radius = states
+
+    def _new_states(self, h):
+        """Arrays for these states, which become the first of them."""
+        n, H = h.shape
+        states = (h, *(np.empty_like(h) for _ in range(3)), np.empty(n), np.full(n, 0.1 * max(H, 1) ** 0.5))
+        self._landscape.evaluate(states)
+        return states
+
+    def run(self, progress):
+        """Bring all starts to their ends; those that take more than `max_iterations` steps, or are NaN, have none."""
+        self._follow(0, progress)
+
+    def look_between(self, progress):
+        """Start once more from half-way between points, and from the middle of all starts."""
+        points = self.h[self.points]
+        first, second = np.triu_indices(len(points), 1)
+        most = max(LEAST_BETWEEN, self._n // 4)
+        if len(first) > most:
+            chosen = np.linspace(0, len(first) - 1, most).astype(int)
+            first, second = first[chosen], second[chosen]
+        middle = self.starts[np.isfinite(self.starts).all(axis=1)].mean(axis=0, keepdims=True)
+        more = self._new_states(np.concatenate([(points[first] + points[second]) / 2, middle]))
+        begin, k = len(self.h), len(more[0])
+        self._take(tuple(np.concatenate(pair) for pair in zip(self._states(), more, strict=True)))
+        self.origin = np.concatenate([self.origin, np.full(k, -1)])
+        self._shadows = np.concatenate([self._shadows, np.empty(k)])
+        self._follow(begin, progress)
+
+    def _follow(self, first, progress):
+        """Bring all states from the first one on to their ends."""
+        size = FIRST_BLOCK
+        while first < len(self.h):
+            rows = np.arange(first, min(first + size, len(self.h)))
+            rows = rows[np.isfinite(self.q[rows])]
+            arrived = self.q[rows] <= self._tolerance
+            self._arrive(rows[arrived], False)
+            rows = rows[~arrived]
+            for number in range(self._max_iterations):
+                if rows.size == 0:
+                    break
+                rows = self._step(rows, number < FLOAT_STEPS)
+                progress.show(first + size - rows.size, len(self.points))
+            first, size = first + size, 2 * size
+
+    def _step(self, rows, in_float):
+        """One step for these states; returns those that go on."""
+        before, outcomes = self.h[rows], np.empty(len(rows), np.int8)
+        self._landscape.descend(self._states(), rows, self._tolerance, in_float, outcomes)
+        lost = outcomes == _fixed_points.LOST
+        if in_float and lost.any():  # numbers that float cannot hold
+            again = np.empty(np.count_nonzero(lost), np.int8)
+            self._landscape.descend(self._states(), rows[lost], self._tolerance, False, again)
+            outcomes[lost] = again
+        for outcome, slow in ((_fixed_points.FIXED, False), (_fixed_points.SLOW, True)):
+            self._arrive(rows[outcomes == outcome], slow)
+        on = outcomes == _fixed_points.GOES_ON
+        rows, steps = rows[on], self.h[rows[on]] - before[on]
+        return rows[~self._drawn(rows, steps)] if self.points else rows
+
+    def _arrive(self, rows, slow):
+        """Note the points that states have reached; of two in one place the one with the lower q stands for both."""
+        for row in rows:
+            known = self._place_of(self.h[row])
+            if known is None:
+                known = len(self.points)
+                self.points.append(row)
+                self.slow.append(slow)
+                self._inverses.append(None)
+            elif self.q[row] < self.q[self.points[known]]:
+                self.points[known], self.slow[known], self._inverses[known] = row, slow, None
+            self.origin[row], self._shadows[known] = known, self.h[self.points[known]] @ self._axis
+
+    def _place_of(self, h):
+        """Which point lies within the tolerance of h, the nearest one, or None."""
+        shadows = self._shadows[: len(self.points)]  # on a line: what is far apart there is far apart
+        close = np.flatnonzero(abs(shadows - h @ self._axis) <= 1.001 * self._unique_tolerance)
+        distances = np.linalg.norm(self.h[[self.points[i] for i in close]] - h, axis=1)
+        if close.size == 0 or distances.min() > self._unique_tolerance:
+            return None
+        return int(close[distances.argmin()])
+
+    def _drawn(self, rows, steps):
+        """Which states are on the way to a point that is known; they get it as their end."""
+        points = self.h[self.points[: self._most_inverses]]
+        h = self.h[rows]
+        nearest = (np.einsum("ij,ij->i", points, points) - 2 * h @ points.T).argmin(axis=1)
+        way = points[nearest] - h
+        left = np.linalg.norm(way, axis=1)
+        towards = np.einsum("ij,ij->i", steps, way) >= LEAST_COSINE * np.linalg.norm(steps, axis=1) * left
+        drawn = np.zeros(len(rows), bool)
+        for known in np.unique(nearest[towards]):
+            tried = np.flatnonzero(towards & (nearest == known))
+            inverse = self._inverse(known)
+            if inverse is None:
+                continue
+            behind = way[tried] + self._gradient[rows[tried]] @ inverse  # of Newton's step, h - ∇q (∇²q)⁻¹
+            near = tried[np.linalg.norm(behind, axis=1) <= DRAWN * left[tried]]
+            drawn[near] = True
+            self._credit += len(near)
+            self.origin[rows[near]] = known
+        return drawn
+
+    def _inverse(self, known):
+        """(∇²q)⁻¹ at a point, NaN where rounding errors would hide in it what a step does; None without credit."""
+        if self._inverses[known] is None and self._credit > 0:
+            self._credit -= 1
+            second = self._landscape.second_derivative(self._states(), self.points[known])
+            inverse = np.full_like(second, np.nan)
+            with contextlib.suppress(np.linalg.LinAlgError):
+                inverse = np.linalg.inv(second)
+                if not abs(second).sum(axis=0).max() * abs(inverse).sum(axis=0).max() < LARGEST_CONDITION:
+                    inverse[:] = np.nan
+            self._inverses[known] = inverse
+        return self._inverses[known]
+
+    def polish(self):
+        """A last step of Newton's on F(h) = h itself for each fixed point: it gets the digits that q cannot show."""
+        fixed = np.array([row for row, slow in zip(self.points, self.slow, strict=True) if not slow], int)
+        polished = tuple(a[fixed] for a in self._states())
+        for h, gradient, slopes, q in zip(*polished[:3], polished[4], strict=True):
+            A = jacobians(self._W, slopes[np.newaxis], self._alpha, self._current)[0] - np.eye(len(self._W))
+            with contextlib.suppress(np.linalg.LinAlgError):
+                step = np.linalg.solve(A, np.linalg.solve(A.T, gradient))  # ∇q = Aᵀ (F(h) - h)
+                if np.linalg.norm(step) <= LONGEST_POLISH * np.sqrt(2 * q):
+                    h -= step
+        self._landscape.evaluate(polished)
+        better = polished[4] <= self.q[fixed]
+        for a, new in zip(self._states(), polished, strict=True):
+            a[fixed[better]] = new[better]
+
+
+class Progress:
+    """A line on stderr while a search takes its time, if somebody sits there."""
+
+    def __init__(self, n):
+        self._n, self._live, self._last, self._shown = n, sys.stderr.isatty(), time.monotonic(), False
+
+    def show(self, done, points):
+        """Say how many starts have an end, not more often than twice a second."""
+        now = time.monotonic()
+        if self._live and now - self._last > 0.5:
+            print(f"\r{min(done, self._n)} of {self._n} starts, {points} points", end="", file=sys.stderr, flush=True)
+            self._last, self._shown = now, True
+
+    def close(self):
+        """Leave the line clean."""
+        if self._shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
