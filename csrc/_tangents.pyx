@@ -123,7 +123,7 @@ cdef void leak(real tag, Tangent *job, Py_ssize_t t, Py_ssize_t n) noexcept nogi
     with a_t - h_{t-1} = (h_t - h_{t-1}) / alpha, and phi'(h_t) h_dot_t goes into the next step.
     """
     cdef Job *j = &job.job
-    cdef Py_ssize_t i, k, H = j.H
+    cdef Py_ssize_t _, k, H = j.H
     cdef const real *alpha = <const real *>j.alpha
     cdef const real *alpha_dot = <const real *>job.alpha_dot
     cdef const real *h = <const real *>j.h.first + at(j, &j.h, t, 0)
@@ -139,7 +139,7 @@ cdef void leak(real tag, Tangent *job, Py_ssize_t t, Py_ssize_t n) noexcept nogi
     if t > 0:
         h_past, ld_h_past = <const real *>j.h.first + at(j, &j.h, t - 1, 0), j.h.sb
         past, ld_past = <const real *>job.h_dot.first + at(j, &job.h_dot, t - 1, 0), job.h_dot.sb
-    for i in range(n):
+    for _ in range(n):
         for k in range(H):
             a_dot = h_dot[k]
             moved = alpha[k] * (a_dot if j.current else slope(rates[k], j.phi) * a_dot)
@@ -148,8 +148,11 @@ cdef void leak(real tag, Tangent *job, Py_ssize_t t, Py_ssize_t n) noexcept nogi
                 h_dot[k] += alpha_dot[k] * ((h[k] - h_past[k]) / alpha[k] if j.current else rates[k] - h_past[k])
             if second != NULL:
                 second[k] = slope(rates[k], j.phi) * h_dot[k] if j.current else a_dot
-        h, rates, h_past, past, h_dot = h + j.h.sb, rates + j.rates.sb, h_past + ld_h_past, past + ld_past, \
-            h_dot + job.h_dot.sb
+        h += j.h.sb
+        rates += j.rates.sb
+        h_past += ld_h_past
+        past += ld_past
+        h_dot += job.h_dot.sb
         if second != NULL:
             second += job.second.sb
 
@@ -195,7 +198,7 @@ cdef int tangent_loop(real tag, Tangent *job) noexcept nogil:
 
 # ---- The tangent of backward ----------------------------------------------------------------------------------------
 cdef struct Second:
-    # Of a tangent whose arrays are complete. delta and delta_dot [T, B, H] have rows `ld` apart, all steps without a gap.
+    # Of a tangent whose arrays are complete. Rows of delta and delta_dot [T, B, H] lie `ld` apart, without other gaps.
     Tangent *tangent
     const void *g                  # grad_h, contiguous
     const void *delta
@@ -263,7 +266,7 @@ cdef void leak_back(real tag, Second *job, Py_ssize_t start, Py_ssize_t t) noexc
     """
     cdef Job *j = &job.tangent.job
     cdef Py_ssize_t H = j.H, B = j.B, ld = j.ld, i, k, row
-    cdef bint last = t == j.T - 1
+    cdef bint last = t == j.T - 1  # nothing comes back to it
     cdef Rows *moved = &job.tangent.h_dot if j.current else &job.tangent.second
     cdef real bend = -2 if j.phi == PYRNN_TANH else 0, s, v, change
     cdef const real *alpha = <const real *>j.alpha
@@ -272,6 +275,7 @@ cdef void leak_back(real tag, Second *job, Py_ssize_t start, Py_ssize_t t) noexc
     cdef const real *r
     cdef const real *dot
     cdef const real *dh_dot = NULL
+    cdef const real *later = NULL
     cdef real *g_dot
     cdef real *delta_dot
     for i in range(B):
@@ -282,11 +286,13 @@ cdef void leak_back(real tag, Second *job, Py_ssize_t start, Py_ssize_t t) noexc
         dot = <const real *>moved.first + at(j, moved, t, i)
         if job.dh_dot.first != NULL:
             dh_dot = <const real *>job.dh_dot.first + at(j, &job.dh_dot, t, i)
+        if j.current:
+            later = <const real *>job.later + (row - start * B) * ld
         for k in range(H):
             s, change = slope(r[k], j.phi), 0 if alpha_dot == NULL else alpha_dot[k]
             v = delta_dot[k]
             if j.current:
-                v = 0 if last else s * (v + bend * r[k] * dot[k] * (<const real *>job.later)[(row - start * B) * ld + k])
+                v = 0 if last else s * (v + bend * r[k] * dot[k] * later[k])
             if dh_dot != NULL:
                 v += dh_dot[k]
             if not last:
@@ -535,7 +541,8 @@ cdef tuple set_up_tangent(Tangent *job, Scratch scratch, cnp.ndarray h, cnp.ndar
     kept = set_up(j, x, H, h0, phi, alpha, current, offsets, from_end)
     j.h, j.rates, j.ld = rows_in(h), rows_in(h if alpha is None else rates), padded(H, size)
     j.fed = j.rates if current else j.h
-    job.x_dot, job.drive_dot, job.h_dot, job.second = rows_in(x_dot), rows_in(drive_dot), rows_in(h_dot), rows_in(second)
+    job.x_dot, job.drive_dot = rows_in(x_dot), rows_in(drive_dot)
+    job.h_dot, job.second = rows_in(h_dot), rows_in(second)
     job.b_dot, job.alpha_dot = data(b_dot), data(alpha_dot)
     if h0_dot is None:
         job.h0_dot = scratch.take(H * size)

@@ -86,6 +86,33 @@ def test_jvp_against_complex_steps(network, form, alpha_dot, steps):
     close(actual, complex_forward(n, v, form, alpha_dot)[0].imag / TINY)
 
 
+@pytest.mark.parametrize("steps", STEPS)
+def test_reference_jvp_against_complex_steps(network, form, alpha_dot, steps):
+    n, v = case(network, 5, 4, 3, 6)
+    del v["dh_dot"]
+    form = form | STEPS[steps]
+    h, rates = states_of(reference, n, form)
+    actual = reference.jvp(h, n["x"], n["U"], n["W"], n["h0"], **v, alpha_dot=alpha_dot, rates=rates, **form)
+    close(actual, complex_forward(n, v, form, alpha_dot)[0].imag / TINY)
+
+
+def test_reference_of_the_others(network, form, alpha_dot):
+    """The compiled functions against their namesakes, which differ from them in how they are computed."""
+    n, v = case(network, 5, 4, 3, 6)
+    h, rates = states_of(pyrnn, n, form)
+    arguments, options = [n[name] for name in ("x", "U", "W", "h0")], {"rates": rates} | form
+    both = [
+        module.backward_jvp(n["dh"], h, *arguments, **v, alpha_dot=alpha_dot, drive=n["drive"], **options)
+        for module in (pyrnn, reference)
+    ]
+    for name in ("x", "U", "W", "b", "h0", "drive", *(["alpha"] if "alpha" in form else [])):
+        close(*(getattr(g, name) for g in both), 1e-12)
+    for norms in (False, True):
+        both = [m.per_sample_gradients(n["dh"], h, *arguments, norms_only=norms, **options) for m in (pyrnn, reference)]
+        for a, e in zip(*both, strict=True):
+            close(a, e, 1e-12)
+
+
 @pytest.mark.parametrize("leak", LEAKS)
 @pytest.mark.parametrize("only", DOTS)
 def test_each_direction_alone(network, leak, only):
@@ -184,7 +211,7 @@ def test_vjp_is_backward_and_the_transpose_of_jvp(network, form, alpha_dot, step
 
 def test_pullback_takes_the_options_of_backward(network):
     n = network(T=4, B=2)
-    h, pullback = pyrnn.vjp(n["x"], n["U"], n["W"], n["b"], alpha=0.5)
+    _, pullback = pyrnn.vjp(n["x"], n["U"], n["W"], n["b"], alpha=0.5)
     g = pullback(n["dh"], x_gradient=False)
     assert g.x is None
     assert np.ndim(g.alpha) == 0
@@ -546,9 +573,9 @@ def test_errors_name_the_argument(network):
     params = pyrnn.Parameters(*(n[name] for name in ("U", "W", "b", "V", "c")))
     with pytest.raises(ValueError, match=r"vector must have shape \(74,\), got \(73,\)"):
         pyrnn.hvp(params, n["x"], n["targets"], np.ones(73))
-    with pytest.raises(ValueError, match=r"vector.W must have shape \(6, 6\), got \(5, 6\)"):
+    with pytest.raises(ValueError, match=r"vector\.W must have shape \(6, 6\), got \(5, 6\)"):
         pyrnn.hvp(params, n["x"], n["targets"], params._replace(W=n["W"][1:]))
-    with pytest.raises(ValueError, match="vector.b must be an array, as params.b is"):
+    with pytest.raises(ValueError, match=r"vector\.b must be an array, as params.b is"):
         pyrnn.ggn_vp(params, n["x"], n["targets"], params._replace(b=None))
     with pytest.raises(ValueError, match="loss must be one of"):
         pyrnn.Objective(params, n["x"], n["targets"], loss="hinge")
@@ -563,18 +590,22 @@ def test_errors_name_the_argument(network):
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that raises a signal")
 @pytest.mark.parametrize("function", [pyrnn.jvp, pyrnn.backward_jvp, pyrnn.per_sample_gradients])
 def test_ctrl_c_stops_a_call_in_its_middle(function):
-    """The handler runs while the call does: one that has returned would have set `returned`."""
+    """The handler runs while the call does: one that has come back would be in `returned`."""
     T, H = 30_000, 64
     h, x, U, W = np.zeros((T, 8, H)), np.zeros((T, 8, 1)), np.zeros((H, 1)), np.zeros((H, H))
     arguments = (h, x, U, W) if function is pyrnn.jvp else (h, h, x, U, W)
     options = {} if function is pyrnn.per_sample_gradients else {"W_dot": W}
-    returned, old = False, signal.signal(signal.SIGALRM, signal.default_int_handler)
+    returned = []
+
+    def call():
+        returned.append(function(*arguments, **options))
+        time.sleep(5)
+
+    old = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.06)
         with pytest.raises(KeyboardInterrupt):
-            function(*arguments, **options)
-            returned = True
-            time.sleep(5)
+            call()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
