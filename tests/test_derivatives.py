@@ -418,6 +418,32 @@ def test_weight_zero_hides_a_step_whatever_is_there(network):
         np.testing.assert_array_equal(product(params, x, targets, p, **options), e)
 
 
+@pytest.mark.parametrize("product", [pyrnn.hvp, pyrnn.ggn_vp])
+def test_weight_zero_hides_an_output_that_overflows(product):
+    params = pyrnn.Parameters(np.array([[1.0]]), np.array([[0.0]]), V=np.array([[1e300]]))
+    x, y, weights = np.array([[1e-300], [2e-300], [1e10]]), np.ones((3, 1)), np.array([1.0, 1.0, 0.0])
+    options = {"loss": "squared_error", "nonlinearity": "identity", "weights": weights}
+    actual = product(params, x, y, [1.0, 0.0, 0.0], **options)
+    x[2] = 0
+    np.testing.assert_array_equal(actual, product(params, x, y, [1.0, 0.0, 0.0], **options))
+    assert np.isfinite(actual).all()
+
+
+@pytest.mark.parametrize(
+    "sizes", [(0, 2, 1, 3, 2), (3, 0, 2, 3, 2), (1, 1, 0, 1, 1), (2, 3, 2, 0, 2), (2, None, 1, 4, 3)]
+)
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
+def test_sizes_of_objectives(network, sizes, loss):
+    T, B, I, H, O = sizes
+    params, x, targets, options = problem(network, loss, T, B, I, H, O)
+    objective = pyrnn.Objective(params, x, targets, **options)
+    v = np.random.default_rng(0).standard_normal(objective.first.size)
+    step = 1e-6 * v
+    change = objective.jac(objective.first + step) - objective.jac(objective.first - step)
+    close(objective.hessp(objective.first, v), change / 2e-6, 1e-7)
+    assert objective.ggnp(objective.first, v) @ v >= 0
+
+
 def test_dtypes_of_objectives(network, dtype):
     params, x, targets, options = problem(network, "softmax_cross_entropy", dtype=dtype)
     objective = pyrnn.Objective(params, x, targets, **options)
@@ -451,6 +477,17 @@ def test_per_sample_gradients(network, form, dtype, sizes):
             close(getattr(each, name)[i], getattr(one, name), tolerance)
             close(getattr(norms, name)[i], np.linalg.norm(getattr(one, name)), 10 * tolerance)
             assert getattr(norms, name).dtype == dtype
+
+
+def test_norms_of_steps_that_cancel_are_not_nan():
+    """The squares are sums of products of steps, and some come out below 0."""
+    rng = np.random.default_rng(0)
+    dh = rng.standard_normal((3, 500, 8)).astype(np.float32)
+    dh[2] = -(dh[0] + dh[1])
+    x, U, W = np.ones((3, 500, 1), np.float32), np.zeros((8, 1), np.float32), np.zeros((8, 8), np.float32)
+    norms = pyrnn.per_sample_gradients(dh, dh, x, U, W, nonlinearity="identity", norms_only=True)
+    assert norms.b.min() == 0
+    assert norms.b.max() < 1e-2
 
 
 def test_long_sequences_are_summed_in_chunks(network, set_chunk_bytes):
