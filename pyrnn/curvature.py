@@ -1,5 +1,7 @@
 """Products of curvature matrices of a whole network with vectors: Hessian, Gauss-Newton, and an objective for SciPy."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from pyrnn import _calls, _cell, _checks, _directions, _engines, _network, losses
@@ -77,10 +79,8 @@ class Objective:
         targets, weights = _network.check_network(x, *first, h0, targets, loss, weights)
         alpha = alpha if leak is None else leak
         _cell.checked_leak(alpha, form == "current", len(first[0]), x.dtype)
-        self._first, self._x, self._targets = Parameters(*first), x, targets
-        self._loss, self._h0, self._weights = loss, h0, weights
-        self._cell = {"nonlinearity": nonlinearity, "alpha": alpha, "form": form}
-        self._last = None
+        cell = {"nonlinearity": nonlinearity, "alpha": alpha, "form": form}
+        self._first, self._data, self._last = Parameters(*first), _Data(x, targets, loss, h0, weights, cell), None
 
     @property
     def first(self):
@@ -160,29 +160,41 @@ class Objective:
         (vector,) = _checks.as_real_arrays(**{name: vector})
         count = sum(a.size for a in self._first if a is not None)
         _checks.check_shape(name, vector, (count,))
-        return self._first.unravel(vector.astype(self._x.dtype, copy=False))
+        return self._first.unravel(vector.astype(self._data.x.dtype, copy=False))
 
     def _at(self, p):
         """The last point if it is this one, else a new one."""
         if self._last is None or not np.array_equal(self._last.p, p, equal_nan=False):
-            self._last = _At(np.array(p), self._unravel("p", p), self)
+            self._last = _At(np.array(p), self._unravel("p", p), self._data)
         return self._last
+
+
+class _Data(NamedTuple):
+    """What an objective has beside its point. A point refers to it, not to the objective: that would be a cycle, and
+    keep the states of old points until the garbage is collected."""
+
+    x: np.ndarray
+    targets: np.ndarray
+    loss: str
+    h0: np.ndarray | None
+    weights: np.ndarray | None
+    cell: dict
 
 
 class _At:
     """The network of an objective at one point; each part is computed when it is first asked for."""
 
-    def __init__(self, p, params, objective):
-        self.p, self._objective = p, objective
+    def __init__(self, p, params, data):
+        self.p, self._data = p, data
         self.params = Parameters(*(None if a is None else a.copy() for a in params))
-        o, (U, W, b, V, c) = objective, self.params
-        rates = None if o._cell["alpha"] is None else np.empty((*o._x.shape[:-1], len(U)), o._x.dtype)
-        h = forward(o._x, U, W, b, o._h0, rates=rates, **o._cell)
+        (x, targets, loss, h0, weights, cell), (U, W, b, V, c) = data, self.params
+        rates = None if cell["alpha"] is None else np.empty((*x.shape[:-1], len(U)), x.dtype)
+        h = forward(x, U, W, b, h0, rates=rates, **cell)
         self.o = h if V is None else output(h, V, c)
-        self.loss, do = losses.LOSSES[o._loss](self.o, o._targets, o._weights)
-        self.do = do.astype(h.dtype, copy=False)
-        point, _, _ = _directions.check(h, o._x, U, W, o._h0, rates=rates, **o._cell)
-        self.point, _, (self._do,) = _directions.with_batch(point, (None,) * 7, self.do)
+        self.loss, do = losses.LOSSES[loss](self.o, targets, weights)
+        do = do.astype(h.dtype, copy=False)
+        point, _, _ = _directions.check(h, x, U, W, h0, rates=rates, **cell)
+        self.point, _, (self._do,) = _directions.with_batch(point, (None,) * 7, do)
         self._gradient = self._states = self._top_gradients = self._chances = None
 
     def _top(self):
@@ -221,8 +233,8 @@ class _At:
     @losses.QUIET
     def _loss_curvature(self, o_dot):
         """The Hessian of the loss with respect to o, times o_dot: w (diag(p) - p pᵀ) o_dot, or 2 w o_dot."""
-        weights = self._objective._weights
-        if self._objective._loss == "squared_error":
+        weights = self._data.weights
+        if self._data.loss == "squared_error":
             result = 2 * o_dot
         else:
             p = self._probabilities(o_dot.shape)

@@ -1,9 +1,12 @@
 """Products with derivatives: against complex steps of the reference, PyTorch's double backward, and each other."""
 
+import gc
 import itertools
+import math
 import signal
 import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -408,6 +411,20 @@ def test_the_objective_keeps_its_last_point(network, monkeypatch):
     assert len(calls) == 2
 
 
+def test_an_old_point_is_freed_at_once(network):
+    """Not when the garbage is collected: its states may be large."""
+    params, x, targets, options = problem(network, "squared_error")
+    objective = pyrnn.Objective(params, x, targets, **options)
+    objective.hessp(objective.first, objective.first)
+    gc.disable()
+    try:
+        point = weakref.ref(objective._last)
+        del objective
+        assert point() is None
+    finally:
+        gc.enable()
+
+
 def test_weight_zero_hides_a_step_whatever_is_there(network):
     params, x, targets, options = problem(network, "softmax_cross_entropy")
     options["weights"][2:, 1] = 0
@@ -477,6 +494,19 @@ def test_per_sample_gradients(network, form, dtype, sizes):
             close(getattr(each, name)[i], getattr(one, name), tolerance)
             close(getattr(norms, name)[i], np.linalg.norm(getattr(one, name)), 10 * tolerance)
             assert getattr(norms, name).dtype == dtype
+
+
+def test_sums_over_a_long_time_keep_their_digits():
+    """db of each sequence and the tangent of db, to one unit in the last place."""
+    rng = np.random.default_rng(0)
+    dh = rng.uniform(0, 1, (100_000, 1)).astype(np.float32)
+    x, U, W = np.zeros((100_000, 1), np.float32), np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32)
+    arguments, expected = (dh, x, U, W), np.float32(math.fsum(dh[:, 0].tolist()))
+    for b in (
+        pyrnn.per_sample_gradients(dh, *arguments, nonlinearity="identity").b,
+        pyrnn.backward_jvp(dh, *arguments, dh_dot=dh, nonlinearity="identity").b,
+    ):
+        assert abs(b[0] - expected) <= np.spacing(expected)
 
 
 def test_norms_of_steps_that_cancel_are_not_nan():
