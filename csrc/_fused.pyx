@@ -42,11 +42,9 @@ cnp.import_array()
 
 cdef Py_ssize_t FEW = 4  # below so many sequences, several steps of one make better tiles than one step of all
 
-# Bytes between rows of delta from which on it is packed for the outer products: so far apart, the rows that a tile runs
-# down fall into few sets of the first-level cache. Measured (AVX2, H = 256 to 512): 1 to 5 % of backward in float32, 5
-# to 10 % in float64; below, the packing costs what it brings.
-cdef enum:
-    APART = 1024
+# APART: bytes between rows of delta from which on it is packed for the outer products: so far apart, the rows that a
+# tile runs down fall into few sets of the first-level cache. Measured (AVX2, H = 256 to 512): 1 to 5 % of backward in
+# float32, 5 to 10 % in float64; below, the packing costs what it brings.
 
 # Bytes of the states of a block of sequences at one step: a small second-level cache holds those of two steps, and the
 # panels of W that go past them. Measured: 2 % at H = 512, B = 128 in float32; from 64 to 128 KB all the same.

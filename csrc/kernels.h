@@ -141,7 +141,7 @@ enum { PYRNN_TANH, PYRNN_RELU, PYRNN_IDENTITY };
      *   later    [rows, H]  read: delta_{t+1}; not delta       panels of W  read                                      \
      *   h, dh    [rows, H]  read                                                                                      \
      *   grad     [rows, H]  written with grad_h; NULL if nobody asks                                                  \
-     *   delta    [rows, H]  written                                                                                   \
+     *   delta    [rows, H]  written; may be dh                                                                        \
      * odd: as in fused_forward. */                                                                                    \
     void (*fused_backward_##T)(ptrdiff_t rows, ptrdiff_t H, const R *later, ptrdiff_t ld_later, const R *panels,       \
                                const R *h, ptrdiff_t ld_h, const R *dh, ptrdiff_t ld_dh, R *grad, ptrdiff_t ld_grad,   \

@@ -14,11 +14,20 @@ if importlib.util.find_spec("pyrnn._bptt") is None:
 
 __version__ = "0.1.0"
 
-from pyrnn._results import GradientErrors, Gradients, LossGradients, OutputGradients, RegularizerGradients
+from pyrnn._results import (
+    GradientErrors,
+    Gradients,
+    LossGradients,
+    OutputGradients,
+    RegularizerGradients,
+    SampleGradients,
+)
 from pyrnn.clipping import clip_gradients, gradient_norm
 from pyrnn.config import show_config
 from pyrnn.connectivity import balanced, scale_spectral_radius, spectral_radius
 from pyrnn.constraints import Constraint
+from pyrnn.curvature import Objective, ggn_vp, hvp
+from pyrnn.derivatives import backward_jvp, jvp, vjp
 from pyrnn.elementwise import sech2, tanh
 from pyrnn.feedback import (
     FeedbackGradients,
@@ -39,7 +48,9 @@ from pyrnn.gradient_check import check_gradients
 from pyrnn.losses import softmax_cross_entropy, squared_error
 from pyrnn.online import RFLO, RTRL, UORO, BlockedRTRL, OnlineGradients, SnAp1
 from pyrnn.output import output, output_gradients
+from pyrnn.output_jacobian import output_jacobian
 from pyrnn.parameters import Parameters, initialize
+from pyrnn.per_sample import per_sample_gradients
 from pyrnn.profiling import profile
 from pyrnn.regularizer import vanishing_regularizer
 from pyrnn.rnn import RNN, RNNGradients
@@ -60,17 +71,20 @@ __all__ = [
     "GradientErrors",
     "Gradients",
     "LossGradients",
+    "Objective",
     "OnlineGradients",
     "OutputGradients",
     "Parameters",
     "RNNGradients",
     "RegularizerGradients",
+    "SampleGradients",
     "Samples",
     "ScheduledGradients",
     "SnAp1",
     "Stepper",
     "TruncatedGradients",
     "backward",
+    "backward_jvp",
     "balanced",
     "check_gradients",
     "clip_gradients",
@@ -78,13 +92,18 @@ __all__ = [
     "forward",
     "free_running",
     "free_running_output",
+    "ggn_vp",
     "gradient_norm",
+    "hvp",
     "initialize",
     "initialize_feedback",
     "jacobian",
+    "jvp",
     "loss_and_gradients",
     "output",
     "output_gradients",
+    "output_jacobian",
+    "per_sample_gradients",
     "plot_fixed_points",
     "profile",
     "sample",
@@ -101,4 +120,5 @@ __all__ = [
     "truncated_gradients",
     "truncated_updates",
     "vanishing_regularizer",
+    "vjp",
 ]

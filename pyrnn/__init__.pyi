@@ -2,7 +2,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import cached_property
 from os import PathLike
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple, Self, TypeVar, overload
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -24,17 +24,20 @@ __all__ = [
     "GradientErrors",
     "Gradients",
     "LossGradients",
+    "Objective",
     "OnlineGradients",
     "OutputGradients",
     "Parameters",
     "RNNGradients",
     "RegularizerGradients",
+    "SampleGradients",
     "Samples",
     "ScheduledGradients",
     "SnAp1",
     "Stepper",
     "TruncatedGradients",
     "backward",
+    "backward_jvp",
     "balanced",
     "check_gradients",
     "clip_gradients",
@@ -42,13 +45,18 @@ __all__ = [
     "forward",
     "free_running",
     "free_running_output",
+    "ggn_vp",
     "gradient_norm",
+    "hvp",
     "initialize",
     "initialize_feedback",
     "jacobian",
+    "jvp",
     "loss_and_gradients",
     "output",
     "output_gradients",
+    "output_jacobian",
+    "per_sample_gradients",
     "plot_fixed_points",
     "profile",
     "sample",
@@ -65,6 +73,7 @@ __all__ = [
     "truncated_gradients",
     "truncated_updates",
     "vanishing_regularizer",
+    "vjp",
 ]
 
 _Engine = Literal["auto", "blas", "fused"]
@@ -250,6 +259,187 @@ def jacobian(
     mask: ArrayLike | None = None,
     reverse: bool = False,
     rates: ArrayLike | None = None,
+) -> NDArray: ...
+
+class _Pullback(Protocol):
+    def __call__(self, dh: ArrayLike, *, x_gradient: bool = True, out: Gradients | None = None) -> Gradients: ...
+
+def jvp(
+    h: ArrayLike,
+    x: ArrayLike,
+    U: ArrayLike,
+    W: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    x_dot: ArrayLike | None = None,
+    U_dot: ArrayLike | None = None,
+    W_dot: ArrayLike | None = None,
+    b_dot: ArrayLike | None = None,
+    h0_dot: ArrayLike | None = None,
+    drive_dot: ArrayLike | None = None,
+    alpha_dot: ArrayLike | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reverse: bool = False,
+    rates: ArrayLike | None = None,
+) -> NDArray: ...
+def vjp(
+    x: ArrayLike,
+    U: ArrayLike,
+    W: ArrayLike,
+    b: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    *,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    drive: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reverse: bool = False,
+    n_threads: int | None = None,
+    engine: _Engine = "auto",
+) -> tuple[NDArray, _Pullback]: ...
+def backward_jvp(
+    dh: ArrayLike,
+    h: ArrayLike,
+    x: ArrayLike,
+    U: ArrayLike,
+    W: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    dh_dot: ArrayLike | None = None,
+    x_dot: ArrayLike | None = None,
+    U_dot: ArrayLike | None = None,
+    W_dot: ArrayLike | None = None,
+    b_dot: ArrayLike | None = None,
+    h0_dot: ArrayLike | None = None,
+    drive_dot: ArrayLike | None = None,
+    alpha_dot: ArrayLike | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    drive: ArrayLike | None = None,
+    reverse: bool = False,
+    rates: ArrayLike | None = None,
+    x_gradient: bool = True,
+) -> Gradients: ...
+@overload
+def hvp(
+    params: Parameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    vector: Parameters,
+    *,
+    loss: _Loss = "softmax_cross_entropy",
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+) -> Parameters: ...
+@overload
+def hvp(
+    params: Parameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    vector: ArrayLike,
+    *,
+    loss: _Loss = "softmax_cross_entropy",
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+) -> NDArray: ...
+@overload
+def ggn_vp(
+    params: Parameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    vector: Parameters,
+    *,
+    loss: _Loss = "softmax_cross_entropy",
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+) -> Parameters: ...
+@overload
+def ggn_vp(
+    params: Parameters,
+    x: ArrayLike,
+    targets: ArrayLike,
+    vector: ArrayLike,
+    *,
+    loss: _Loss = "softmax_cross_entropy",
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+) -> NDArray: ...
+
+class Objective:
+    def __init__(
+        self,
+        params: Parameters,
+        x: ArrayLike,
+        targets: ArrayLike,
+        *,
+        loss: _Loss = "softmax_cross_entropy",
+        h0: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        nonlinearity: _Nonlinearity = "tanh",
+        alpha: ArrayLike | None = None,
+        form: _Form = "rate",
+    ) -> None: ...
+    @property
+    def first(self) -> NDArray: ...
+    def fun(self, p: ArrayLike) -> np.float64: ...
+    def jac(self, p: ArrayLike) -> NDArray: ...
+    @overload
+    def hessp(self, p: ArrayLike, v: Parameters) -> Parameters: ...
+    @overload
+    def hessp(self, p: ArrayLike, v: ArrayLike) -> NDArray: ...
+    @overload
+    def ggnp(self, p: ArrayLike, v: Parameters) -> Parameters: ...
+    @overload
+    def ggnp(self, p: ArrayLike, v: ArrayLike) -> NDArray: ...
+
+class SampleGradients(NamedTuple):
+    U: NDArray
+    W: NDArray
+    b: NDArray
+
+def per_sample_gradients(
+    dh: ArrayLike,
+    h: ArrayLike,
+    x: ArrayLike,
+    U: ArrayLike,
+    W: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    reverse: bool = False,
+    rates: ArrayLike | None = None,
+    norms_only: bool = False,
+) -> SampleGradients: ...
+def output_jacobian(
+    params: Parameters,
+    x: ArrayLike,
+    *,
+    steps: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
 ) -> NDArray: ...
 def tanh(a: ArrayLike) -> Any: ...
 def sech2(a: ArrayLike) -> Any: ...

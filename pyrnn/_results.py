@@ -55,6 +55,14 @@ class LossGradients(NamedTuple):
         return Parameters(*self[:5])
 
 
+class SampleGradients(NamedTuple):
+    """Gradients of each sequence of a batch, the first axis, or their norms, as `pyrnn.per_sample_gradients` finds."""
+
+    U: np.ndarray
+    W: np.ndarray
+    b: np.ndarray
+
+
 class RegularizerGradients(NamedTuple):
     """Gradients of Omega of `pyrnn.vanishing_regularizer` with respect to the states and W, with grad_h constant."""
 

@@ -12,7 +12,7 @@ that a call reads the same: the public functions check and document them.
 
 import numpy as np
 
-from pyrnn._results import Gradients, LossGradients, OutputGradients
+from pyrnn._results import Gradients, LossGradients, OutputGradients, SampleGradients
 
 
 def forward(x, U, W, b=None, h0=None, *, nonlinearity="tanh", alpha=None, form="rate", drive=None, lengths=None,
@@ -229,3 +229,71 @@ class RTRL:
         self.P[units, :, units] += np.outer(scale * slope * np.ones(len(h[0])), z)
         self.P_alpha[units, units] += moved                     # dh_t / dalpha
         return self.P @ dh, self.P_alpha @ dh, self.P_h0 @ dh
+
+
+# ---- Derivatives in a direction -------------------------------------------------------------------------------------
+def jvp(h, x, U, W, h0=None, *, x_dot=None, U_dot=None, W_dot=None, b_dot=None, h0_dot=None, drive_dot=None,
+        alpha_dot=None, nonlinearity="tanh", alpha=None, form="rate", lengths=None, mask=None, reverse=False,
+        rates=None):
+    dots = (x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, alpha_dot)
+    return _tangents(h, x, U, W, h0, dots, nonlinearity, alpha, form, lengths, mask, reverse, rates)[0]
+
+
+def backward_jvp(dh, h, x, U, W, h0=None, *, dh_dot=None, x_dot=None, U_dot=None, W_dot=None, b_dot=None, h0_dot=None,
+                 drive_dot=None, alpha_dot=None, nonlinearity="tanh", alpha=None, form="rate", drive=None,
+                 reverse=False, rates=None, x_gradient=True):
+    _, h0 = _zeros_if_none(x, W, None, h0)
+    dots = (x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, alpha_dot)
+    h_dot, r_dot = _tangents(h, x, U, W, h0, dots, nonlinearity, alpha, form, None, None, reverse, rates)
+    step = 1e-30                                                # f(a + i ε a_dot) = f(a) + i ε f_dot, to the last digit
+    move = lambda a, a_dot: a if a_dot is None else a + 1j * step * a_dot
+    moved = (move(a, d) for a, d in ((dh, dh_dot), (h, h_dot), (x, x_dot), (U, U_dot), (W, W_dot), (h0, h0_dot)))
+    g = backward(*moved, nonlinearity=nonlinearity, alpha=None if alpha is None else move(alpha, alpha_dot), form=form,
+                 drive=drive, reverse=reverse, rates=None if rates is None else move(rates, r_dot))
+    result = Gradients(*(np.imag(a) / step for a in g))
+    result.drive, result.alpha = (None if a is None else np.imag(a) / step for a in (g.drive, g.alpha))
+    return result if x_gradient else result._replace(x=None)
+
+
+def _tangents(h, x, U, W, h0, dots, nonlinearity, alpha, form, lengths, mask, reverse, rates):
+    """h_dot, and the tangent of the rates."""
+    _, h0 = _zeros_if_none(x, W, None, h0)
+    phi, slope, exists = NONLINEARITIES[nonlinearity], SLOPES[nonlinearity], _existing(x, lengths, mask)
+    like = (x, U, W, W[0] if len(W) else np.zeros(0), h0, h, 0)
+    x_dot, U_dot, W_dot, b_dot, state, drive_dot, alpha_dot = (
+        np.zeros_like(a) if d is None else d for a, d in zip(like, dots, strict=True)
+    )
+    x, x_dot = (np.where(exists, a, 0) for a in (x, x_dot))
+    r = h if alpha is None else phi(h) if form == "current" else rates
+    h_previous = _previous(h, h0, reverse, lengths)
+    fed = h_previous if form == "rate" else phi(h_previous)
+    add = b_dot + drive_dot + x_dot @ U.T + x @ U_dot.T + fed @ W_dot.T
+    h_dot, r_dot = (np.empty(h.shape, np.result_type(h, add, state)) for _ in range(2))
+    for t in _order(x, reverse):
+        if form == "rate":
+            a_dot = add[t] + state @ W.T                        # the derivative of 10.8
+            r_dot[t] = slope(r[t]) * a_dot                      # and of 10.9
+            h_next = _leak(alpha, state, r_dot[t]) + alpha_dot * (r[t] - h_previous[t])
+        else:
+            a_dot = add[t] + (slope(fed[t]) * state) @ W.T
+            h_next = _leak(alpha, state, a_dot) + alpha_dot * (h[t] - h_previous[t]) / alpha
+            r_dot[t] = slope(r[t]) * h_next
+        state = np.where(exists[t], h_next, state)
+        h_dot[t] = state
+    return h_dot if lengths is None else np.where(exists, h_dot, 0), r_dot
+
+
+def per_sample_gradients(dh, h, x, U, W, h0=None, *, nonlinearity="tanh", alpha=None, form="rate", reverse=False,
+                         rates=None, norms_only=False):
+    if x.ndim == 2:
+        cell = {"nonlinearity": nonlinearity, "alpha": alpha, "form": form, "reverse": reverse, "rates": rates}
+        g = backward(dh, h, x, U, W, h0, **cell)
+        parts = SampleGradients(g.U, g.W, g.b)
+        return SampleGradients(*map(np.linalg.norm, parts)) if norms_only else parts
+    each = [
+        per_sample_gradients(dh[:, i], h[:, i], x[:, i], U, W, None if h0 is None else h0[i], nonlinearity=nonlinearity,
+                             alpha=alpha, form=form, reverse=reverse, rates=None if rates is None else rates[:, i],
+                             norms_only=norms_only)
+        for i in range(x.shape[1])
+    ]
+    return SampleGradients(*map(np.stack, zip(*each, strict=True)))

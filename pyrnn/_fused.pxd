@@ -1,0 +1,14 @@
+# Products over time with packed panels, for the loops of other modules; what each does stands in csrc/_fused.pyx.
+cimport numpy as cnp
+
+from pyrnn._arrays cimport real
+from pyrnn._scratch cimport Scratch
+
+cdef enum:
+    APART = 1024  # bytes between rows of delta from which on it is packed for outer products: see csrc/_fused.pyx
+
+cdef void *packed_in(Scratch scratch, cnp.ndarray M, bint transposed) except NULL
+
+cdef void rows_product(Py_ssize_t T, Py_ssize_t B, Py_ssize_t K, Py_ssize_t N, const real *x, Py_ssize_t xt,
+                       Py_ssize_t xb, const real *panels, const real *init, Py_ssize_t it, Py_ssize_t ib, real *out,
+                       Py_ssize_t ot, Py_ssize_t ob) noexcept nogil
