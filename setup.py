@@ -89,7 +89,8 @@ write_blas_int()
 setup(
     ext_modules=cythonize(
         [
-            *map(extension, ("_blas", "_bptt", "_fused", "_profile", "_scratch", "_sequences", "_stepper", "_team")),
+            *map(extension, ("_blas", "_bptt", "_fused", "_jacobian_products", "_profile", "_scratch", "_sequences")),
+            *map(extension, ("_stepper", "_team")),
             extension("_kernels", "csrc/kernels.c"),
         ],
         build_dir=str(GENERATED),

@@ -32,14 +32,24 @@ from pyrnn.feedback import (
     scheduled_sampling,
     teacher_forcing,
 )
+from pyrnn.flow_plotting import plot_gradient_flow
 from pyrnn.functional import backward, forward, jacobian, state_gradients
 from pyrnn.gradient_check import check_gradients
+from pyrnn.gradient_flow import GradientFlow, gradient_flow
+from pyrnn.jacobian_products import (
+    ScaledProduct,
+    jacobian_product,
+    jacobian_vector_product,
+    preactivations,
+    vector_jacobian_product,
+)
 from pyrnn.losses import softmax_cross_entropy, squared_error
 from pyrnn.output import output, output_gradients
 from pyrnn.parameters import Parameters, initialize
 from pyrnn.profiling import profile
 from pyrnn.regularizer import vanishing_regularizer
 from pyrnn.rnn import RNN, RNNGradients
+from pyrnn.singular_values import log_singular_values
 from pyrnn.stepper import Stepper
 from pyrnn.training import loss_and_gradients
 from pyrnn.truncated import TruncatedGradients, truncated_gradients, truncated_updates
@@ -50,6 +60,7 @@ __all__ = [
     "FeedbackGradients",
     "FeedbackParameters",
     "GradientErrors",
+    "GradientFlow",
     "Gradients",
     "LossGradients",
     "OutputGradients",
@@ -57,6 +68,7 @@ __all__ = [
     "RNNGradients",
     "RegularizerGradients",
     "Samples",
+    "ScaledProduct",
     "ScheduledGradients",
     "Stepper",
     "TruncatedGradients",
@@ -67,13 +79,19 @@ __all__ = [
     "forward",
     "free_running",
     "free_running_output",
+    "gradient_flow",
     "gradient_norm",
     "initialize",
     "initialize_feedback",
     "jacobian",
+    "jacobian_product",
+    "jacobian_vector_product",
+    "log_singular_values",
     "loss_and_gradients",
     "output",
     "output_gradients",
+    "plot_gradient_flow",
+    "preactivations",
     "profile",
     "sample",
     "scale_spectral_radius",
@@ -89,4 +107,5 @@ __all__ = [
     "truncated_gradients",
     "truncated_updates",
     "vanishing_regularizer",
+    "vector_jacobian_product",
 ]

@@ -16,6 +16,7 @@ __all__ = [
     "FeedbackGradients",
     "FeedbackParameters",
     "GradientErrors",
+    "GradientFlow",
     "Gradients",
     "LossGradients",
     "OutputGradients",
@@ -23,6 +24,7 @@ __all__ = [
     "RNNGradients",
     "RegularizerGradients",
     "Samples",
+    "ScaledProduct",
     "ScheduledGradients",
     "Stepper",
     "TruncatedGradients",
@@ -33,13 +35,19 @@ __all__ = [
     "forward",
     "free_running",
     "free_running_output",
+    "gradient_flow",
     "gradient_norm",
     "initialize",
     "initialize_feedback",
     "jacobian",
+    "jacobian_product",
+    "jacobian_vector_product",
+    "log_singular_values",
     "loss_and_gradients",
     "output",
     "output_gradients",
+    "plot_gradient_flow",
+    "preactivations",
     "profile",
     "sample",
     "scale_spectral_radius",
@@ -55,6 +63,7 @@ __all__ = [
     "truncated_gradients",
     "truncated_updates",
     "vanishing_regularizer",
+    "vector_jacobian_product",
 ]
 
 _Engine = Literal["auto", "blas", "fused"]
@@ -64,6 +73,7 @@ _Loss = Literal["softmax_cross_entropy", "squared_error"]
 _Scheme = Literal["orthogonal", "gaussian", "uniform", "glorot", "identity"]
 
 _Dale = Literal["rectified", "absolute"]
+_Norm = Literal["spectral", "frobenius"]
 _Omega = Literal["book", "published"]
 _Nest = TypeVar("_Nest", bound=NDArray | tuple[Any, ...] | list[Any] | dict[Any, Any] | None)
 
@@ -241,6 +251,96 @@ def jacobian(
     reverse: bool = False,
     rates: ArrayLike | None = None,
 ) -> NDArray: ...
+
+class ScaledProduct(NamedTuple):
+    mantissa: NDArray
+    log_scale: NDArray | np.float64
+
+class GradientFlow(NamedTuple):
+    log_gradient_norms: NDArray | None
+    log_jacobian_norms: NDArray
+    norm: _Norm
+
+def jacobian_product(
+    h: ArrayLike,
+    W: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    rates: ArrayLike | None = None,
+    preactivations: ArrayLike | None = None,
+) -> ScaledProduct: ...
+def jacobian_vector_product(
+    h: ArrayLike,
+    W: ArrayLike,
+    v: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    rates: ArrayLike | None = None,
+    preactivations: ArrayLike | None = None,
+) -> ScaledProduct: ...
+def vector_jacobian_product(
+    h: ArrayLike,
+    W: ArrayLike,
+    u: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    rates: ArrayLike | None = None,
+    preactivations: ArrayLike | None = None,
+) -> ScaledProduct: ...
+def preactivations(
+    h: ArrayLike,
+    x: ArrayLike,
+    U: ArrayLike,
+    W: ArrayLike,
+    b: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    *,
+    nonlinearity: _Nonlinearity = "tanh",
+    form: _Form = "rate",
+    drive: ArrayLike | None = None,
+) -> NDArray: ...
+def log_singular_values(
+    h: ArrayLike,
+    W: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    rates: ArrayLike | None = None,
+    preactivations: ArrayLike | None = None,
+) -> NDArray: ...
+def gradient_flow(
+    network: Parameters | RNN,
+    x: ArrayLike,
+    targets: ArrayLike | None = None,
+    *,
+    loss: _Loss = "softmax_cross_entropy",
+    dh: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    norm: _Norm = "frobenius",
+    vectors: int | None = None,
+    rng: int | np.random.Generator | None = 0,
+) -> GradientFlow: ...
+def plot_gradient_flow(flow: GradientFlow, path: str | PathLike[str]) -> None: ...
 def tanh(a: ArrayLike) -> Any: ...
 def sech2(a: ArrayLike) -> Any: ...
 @overload
