@@ -43,8 +43,17 @@ from pyrnn.feedback import (
 )
 from pyrnn.fixed_points import FixedPoints, find_fixed_points
 from pyrnn.fixed_points_plot import plot_fixed_points
+from pyrnn.flow_plotting import plot_gradient_flow
 from pyrnn.functional import backward, forward, jacobian, state_gradients
 from pyrnn.gradient_check import check_gradients
+from pyrnn.gradient_flow import GradientFlow, gradient_flow
+from pyrnn.jacobian_products import (
+    ScaledProduct,
+    jacobian_product,
+    jacobian_vector_product,
+    preactivations,
+    vector_jacobian_product,
+)
 from pyrnn.losses import softmax_cross_entropy, squared_error
 from pyrnn.online import RFLO, RTRL, UORO, BlockedRTRL, OnlineGradients, SnAp1
 from pyrnn.output import output, output_gradients
@@ -54,6 +63,7 @@ from pyrnn.per_sample import per_sample_gradients
 from pyrnn.profiling import profile
 from pyrnn.regularizer import vanishing_regularizer
 from pyrnn.rnn import RNN, RNNGradients
+from pyrnn.singular_values import log_singular_values
 from pyrnn.stepper import Stepper
 from pyrnn.training import loss_and_gradients
 from pyrnn.truncated import TruncatedGradients, truncated_gradients, truncated_updates
@@ -69,6 +79,7 @@ __all__ = [
     "FeedbackParameters",
     "FixedPoints",
     "GradientErrors",
+    "GradientFlow",
     "Gradients",
     "LossGradients",
     "Objective",
@@ -79,6 +90,7 @@ __all__ = [
     "RegularizerGradients",
     "SampleGradients",
     "Samples",
+    "ScaledProduct",
     "ScheduledGradients",
     "SnAp1",
     "Stepper",
@@ -93,18 +105,24 @@ __all__ = [
     "free_running",
     "free_running_output",
     "ggn_vp",
+    "gradient_flow",
     "gradient_norm",
     "hvp",
     "initialize",
     "initialize_feedback",
     "jacobian",
+    "jacobian_product",
+    "jacobian_vector_product",
     "jvp",
+    "log_singular_values",
     "loss_and_gradients",
     "output",
     "output_gradients",
     "output_jacobian",
     "per_sample_gradients",
     "plot_fixed_points",
+    "plot_gradient_flow",
+    "preactivations",
     "profile",
     "sample",
     "scale_spectral_radius",
@@ -120,5 +138,6 @@ __all__ = [
     "truncated_gradients",
     "truncated_updates",
     "vanishing_regularizer",
+    "vector_jacobian_product",
     "vjp",
 ]

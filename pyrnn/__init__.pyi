@@ -22,6 +22,7 @@ __all__ = [
     "FeedbackParameters",
     "FixedPoints",
     "GradientErrors",
+    "GradientFlow",
     "Gradients",
     "LossGradients",
     "Objective",
@@ -32,6 +33,7 @@ __all__ = [
     "RegularizerGradients",
     "SampleGradients",
     "Samples",
+    "ScaledProduct",
     "ScheduledGradients",
     "SnAp1",
     "Stepper",
@@ -46,6 +48,7 @@ __all__ = [
     "free_running",
     "free_running_output",
     "ggn_vp",
+    "gradient_flow",
     "gradient_norm",
     "hvp",
     "initialize",
@@ -58,6 +61,14 @@ __all__ = [
     "output_jacobian",
     "per_sample_gradients",
     "plot_fixed_points",
+    "jacobian_product",
+    "jacobian_vector_product",
+    "log_singular_values",
+    "loss_and_gradients",
+    "output",
+    "output_gradients",
+    "plot_gradient_flow",
+    "preactivations",
     "profile",
     "sample",
     "scale_spectral_radius",
@@ -74,6 +85,7 @@ __all__ = [
     "truncated_updates",
     "vanishing_regularizer",
     "vjp",
+    "vector_jacobian_product",
 ]
 
 _Engine = Literal["auto", "blas", "fused"]
@@ -83,6 +95,7 @@ _Loss = Literal["softmax_cross_entropy", "squared_error"]
 _Scheme = Literal["orthogonal", "gaussian", "uniform", "glorot", "identity"]
 
 _Dale = Literal["rectified", "absolute"]
+_Norm = Literal["spectral", "frobenius"]
 _Omega = Literal["book", "published"]
 _Nest = TypeVar("_Nest", bound=NDArray | tuple[Any, ...] | list[Any] | dict[Any, Any] | None)
 
@@ -287,6 +300,58 @@ def jvp(
     rates: ArrayLike | None = None,
 ) -> NDArray: ...
 def vjp(
+class ScaledProduct(NamedTuple):
+    mantissa: NDArray
+    log_scale: NDArray | np.float64
+
+class GradientFlow(NamedTuple):
+    log_gradient_norms: NDArray | None
+    log_jacobian_norms: NDArray
+    norm: _Norm
+
+def jacobian_product(
+    h: ArrayLike,
+    W: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    rates: ArrayLike | None = None,
+    preactivations: ArrayLike | None = None,
+) -> ScaledProduct: ...
+def jacobian_vector_product(
+    h: ArrayLike,
+    W: ArrayLike,
+    v: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    rates: ArrayLike | None = None,
+    preactivations: ArrayLike | None = None,
+) -> ScaledProduct: ...
+def vector_jacobian_product(
+    h: ArrayLike,
+    W: ArrayLike,
+    u: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    rates: ArrayLike | None = None,
+    preactivations: ArrayLike | None = None,
+) -> ScaledProduct: ...
+def preactivations(
+    h: ArrayLike,
     x: ArrayLike,
     U: ArrayLike,
     W: ArrayLike,
@@ -441,6 +506,36 @@ def output_jacobian(
     alpha: ArrayLike | None = None,
     form: _Form = "rate",
 ) -> NDArray: ...
+    form: _Form = "rate",
+    drive: ArrayLike | None = None,
+) -> NDArray: ...
+def log_singular_values(
+    h: ArrayLike,
+    W: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    rates: ArrayLike | None = None,
+    preactivations: ArrayLike | None = None,
+) -> NDArray: ...
+def gradient_flow(
+    network: Parameters | RNN,
+    x: ArrayLike,
+    targets: ArrayLike | None = None,
+    *,
+    loss: _Loss = "softmax_cross_entropy",
+    dh: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    norm: _Norm = "frobenius",
+    vectors: int | None = None,
+    rng: int | np.random.Generator | None = 0,
+) -> GradientFlow: ...
+def plot_gradient_flow(flow: GradientFlow, path: str | PathLike[str]) -> None: ...
 def tanh(a: ArrayLike) -> Any: ...
 def sech2(a: ArrayLike) -> Any: ...
 @overload
