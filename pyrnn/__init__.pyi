@@ -54,19 +54,16 @@ __all__ = [
     "initialize",
     "initialize_feedback",
     "jacobian",
+    "jacobian_product",
+    "jacobian_vector_product",
     "jvp",
+    "log_singular_values",
     "loss_and_gradients",
     "output",
     "output_gradients",
     "output_jacobian",
     "per_sample_gradients",
     "plot_fixed_points",
-    "jacobian_product",
-    "jacobian_vector_product",
-    "log_singular_values",
-    "loss_and_gradients",
-    "output",
-    "output_gradients",
     "plot_gradient_flow",
     "preactivations",
     "profile",
@@ -84,8 +81,8 @@ __all__ = [
     "truncated_gradients",
     "truncated_updates",
     "vanishing_regularizer",
-    "vjp",
     "vector_jacobian_product",
+    "vjp",
 ]
 
 _Engine = Literal["auto", "blas", "fused"]
@@ -95,7 +92,6 @@ _Loss = Literal["softmax_cross_entropy", "squared_error"]
 _Scheme = Literal["orthogonal", "gaussian", "uniform", "glorot", "identity"]
 
 _Dale = Literal["rectified", "absolute"]
-_Norm = Literal["spectral", "frobenius"]
 _Omega = Literal["book", "published"]
 _Nest = TypeVar("_Nest", bound=NDArray | tuple[Any, ...] | list[Any] | dict[Any, Any] | None)
 
@@ -274,32 +270,8 @@ def jacobian(
     rates: ArrayLike | None = None,
 ) -> NDArray: ...
 
-class _Pullback(Protocol):
-    def __call__(self, dh: ArrayLike, *, x_gradient: bool = True, out: Gradients | None = None) -> Gradients: ...
+_Norm = Literal["spectral", "frobenius"]
 
-def jvp(
-    h: ArrayLike,
-    x: ArrayLike,
-    U: ArrayLike,
-    W: ArrayLike,
-    h0: ArrayLike | None = None,
-    *,
-    x_dot: ArrayLike | None = None,
-    U_dot: ArrayLike | None = None,
-    W_dot: ArrayLike | None = None,
-    b_dot: ArrayLike | None = None,
-    h0_dot: ArrayLike | None = None,
-    drive_dot: ArrayLike | None = None,
-    alpha_dot: ArrayLike | None = None,
-    nonlinearity: _Nonlinearity = "tanh",
-    alpha: ArrayLike | None = None,
-    form: _Form = "rate",
-    lengths: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-    reverse: bool = False,
-    rates: ArrayLike | None = None,
-) -> NDArray: ...
-def vjp(
 class ScaledProduct(NamedTuple):
     mantissa: NDArray
     log_scale: NDArray | np.float64
@@ -352,6 +324,70 @@ def vector_jacobian_product(
 ) -> ScaledProduct: ...
 def preactivations(
     h: ArrayLike,
+    x: ArrayLike,
+    U: ArrayLike,
+    W: ArrayLike,
+    b: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    *,
+    nonlinearity: _Nonlinearity = "tanh",
+    form: _Form = "rate",
+    drive: ArrayLike | None = None,
+) -> NDArray: ...
+def log_singular_values(
+    h: ArrayLike,
+    W: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    rates: ArrayLike | None = None,
+    preactivations: ArrayLike | None = None,
+) -> NDArray: ...
+def gradient_flow(
+    network: Parameters | RNN,
+    x: ArrayLike,
+    targets: ArrayLike | None = None,
+    *,
+    loss: _Loss = "softmax_cross_entropy",
+    dh: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    norm: _Norm = "frobenius",
+    vectors: int | None = None,
+    rng: int | np.random.Generator | None = 0,
+) -> GradientFlow: ...
+def plot_gradient_flow(flow: GradientFlow, path: str | PathLike[str]) -> None: ...
+
+class _Pullback(Protocol):
+    def __call__(self, dh: ArrayLike, *, x_gradient: bool = True, out: Gradients | None = None) -> Gradients: ...
+
+def jvp(
+    h: ArrayLike,
+    x: ArrayLike,
+    U: ArrayLike,
+    W: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    x_dot: ArrayLike | None = None,
+    U_dot: ArrayLike | None = None,
+    W_dot: ArrayLike | None = None,
+    b_dot: ArrayLike | None = None,
+    h0_dot: ArrayLike | None = None,
+    drive_dot: ArrayLike | None = None,
+    alpha_dot: ArrayLike | None = None,
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reverse: bool = False,
+    rates: ArrayLike | None = None,
+) -> NDArray: ...
+def vjp(
     x: ArrayLike,
     U: ArrayLike,
     W: ArrayLike,
@@ -506,36 +542,6 @@ def output_jacobian(
     alpha: ArrayLike | None = None,
     form: _Form = "rate",
 ) -> NDArray: ...
-    form: _Form = "rate",
-    drive: ArrayLike | None = None,
-) -> NDArray: ...
-def log_singular_values(
-    h: ArrayLike,
-    W: ArrayLike,
-    h0: ArrayLike | None = None,
-    *,
-    start: int = 0,
-    stop: int | None = None,
-    nonlinearity: _Nonlinearity = "tanh",
-    alpha: ArrayLike | None = None,
-    form: _Form = "rate",
-    rates: ArrayLike | None = None,
-    preactivations: ArrayLike | None = None,
-) -> NDArray: ...
-def gradient_flow(
-    network: Parameters | RNN,
-    x: ArrayLike,
-    targets: ArrayLike | None = None,
-    *,
-    loss: _Loss = "softmax_cross_entropy",
-    dh: ArrayLike | None = None,
-    h0: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    norm: _Norm = "frobenius",
-    vectors: int | None = None,
-    rng: int | np.random.Generator | None = 0,
-) -> GradientFlow: ...
-def plot_gradient_flow(flow: GradientFlow, path: str | PathLike[str]) -> None: ...
 def tanh(a: ArrayLike) -> Any: ...
 def sech2(a: ArrayLike) -> Any: ...
 @overload
