@@ -3,8 +3,8 @@
 import numpy as np
 
 from pyrnn import _checks
-from pyrnn.plotting import BLUE, GREY, ORANGE, require_matplotlib
 
+ORANGE, BLUE, GREY = "#D55E00", "#0072B2", "0.25"  # as in pyrnn.plotting, which loads when it is needed
 KINDS = {  # of points: label, marker, colour of the face and of the edge
     "stable": ("stable", "o", BLUE, BLUE),
     "saddle": ("saddle", "o", "white", ORANGE),
@@ -60,6 +60,8 @@ def plot_fixed_points(points, trajectories=None, *, components=(0, 1), direction
     >>> points = pyrnn.find_fixed_points((np.zeros((2, 1)), 2 * np.eye(2), None), starts=starts)
     >>> axes = pyrnn.plot_fixed_points(points)  # doctest: +SKIP
     """
+    from pyrnn.plotting import require_matplotlib
+
     H = points.h.shape[1]
     states = points.h
     if trajectories is not None:

@@ -251,3 +251,23 @@ def test_torch_module():
     assert len(ratios) == 4
     assert last.endswith(f"least {min(ratios):.2f}")
     assert float(last.split()[2].strip(",")) == pytest.approx(np.prod(ratios) ** 0.25, abs=0.02)
+
+
+def test_fixed_points():
+    pytest.importorskip("torch")
+    script = RUN.with_name("fixed_points.py")
+    options = ["--hidden", "4,5", "--starts", "20", "--iterations", "2", "--rounds", "1", "--training", "3"]
+    done = subprocess.run(
+        [sys.executable, "-P", script, *options], capture_output=True, text=True, encoding="utf-8", timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    _, *lines, last = done.stdout.splitlines()
+    ratios = [float(line.split()[4]) for line in lines]
+    assert len(ratios) == 6
+    assert min(ratios) > 0
+    assert last.split()[-1] == f"{min(ratios):.0f}"
+    done = subprocess.run(
+        [sys.executable, "-P", script, "--networks", "LSTM"], capture_output=True, text=True, encoding="utf-8"
+    )
+    assert done.returncode == 2
+    assert "--networks: there are flip-flop, Hopfield, random, got LSTM" in done.stderr
