@@ -30,7 +30,7 @@ PROFILE = os.environ.get("PYRNN_PROFILE", "0") != "0"
 BUILD = Path("build", "profile") if PROFILE else Path("build")
 GENERATED = BUILD / "generated"
 MODULES = ("_blas", "_bptt", "_fixed_points", "_fused", "_jacobian_products", "_online", "_profile", "_scratch")
-MODULES += ("_sequences", "_stepper", "_tangents", "_team")  # and _kernels
+MODULES += ("_sequences", "_stepper", "_tangents", "_team")
 
 if PROFILE:
     if sys.version_info[:2] == (3, 12):
@@ -91,14 +91,14 @@ write_blas_int()
 setup(
     ext_modules=cythonize(
         [
+            extension("_kernels", "csrc/kernels.c"),  # first, for it takes longest
             *map(extension, MODULES),
-            extension("_kernels", "csrc/kernels.c"),
         ],
         build_dir=str(GENERATED),
         include_path=[".", str(GENERATED)],
         compiler_directives=DIRECTIVES,
         emit_linenums=PROFILE,
     ),
-    options={"build": {"build_base": str(BUILD)}},
+    options={"build": {"build_base": str(BUILD)}, "build_ext": {"parallel": os.cpu_count()}},
     cmdclass={"build_ext": Build},
 )
