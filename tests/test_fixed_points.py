@@ -426,6 +426,23 @@ def test_extreme_numbers(nonlinearity, scale):
             assert np.isfinite(points.q).all()
 
 
+def test_weights_that_float_cannot_hold():
+    """Steps in float meet infinity times zero; the search goes on in double."""
+    params = np.zeros((2, 1)), np.array([[0.5, 1e39], [0.0, 0.5]]), np.array([0.0, 1.0])
+    points = pyrnn.find_fixed_points(params, starts=np.random.default_rng(0).uniform(0.1, 1, (10, 2)))
+    second = float(mpmath.findroot(lambda h: mpmath.tanh(0.5 * h + 1) - h, 0.9))
+    np.testing.assert_allclose(points.h, [[1.0, second]], rtol=1e-13)
+    assert (points.origin == 0).all()
+
+
+def test_infinite_weight_behind_a_saturated_unit():
+    """tanh(inf) is 1, a fixed point; its Jacobian, zero times infinity, is no number, and so are its modes."""
+    points = pyrnn.find_fixed_points((np.zeros((1, 1)), [[np.inf]], None), starts=[[1.0]])
+    assert points.h.tolist() == [[1.0]]
+    for a in (points.jacobian, points.eigenvalues, points.right, points.left):
+        assert np.isnan(a).all()
+
+
 def test_options():
     params, starts = network(gain=2.0, seed=3), starts_for(6, 100)
     points = pyrnn.find_fixed_points(params, starts=starts)
