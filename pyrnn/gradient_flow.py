@@ -306,7 +306,7 @@ def _gradient_norms(layers, dh):
 
 
 def _norms_of_rows(cell, rows, add=None):
-    """Logs of the norms of rows [B, k, H] on their way back from the last step, [T, B, k], in the order of the steps."""
+    """Logs of the norms of rows [B, k, H] on their way back from the last step: [T, B, k], in the order of steps."""
     arguments, _, _ = _slopes.check(cell.h, cell.W, cell.h0, 0, None, **cell.chain)
     steps = _slopes.prepare(*arguments)
     rows, logs = rows.astype(cell.h.dtype), np.empty((len(cell.h), *rows.shape[:2]))
