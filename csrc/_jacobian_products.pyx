@@ -23,7 +23,7 @@ cnp.import_array()
 
 cdef enum:
     LANES = 8            # of sums and maxima side by side, which the compiler puts into vector registers
-    FREE_BITS = 16       # the largest number of a row stays within 2^±16: rescaling is rare, and a step has room
+    FREE_BITS = 16       # the sizes of a row sum to 2^-16 to 2^17: rescaling is rare, and a step has room
     FARTHEST = 1000      # an exponent that ldexp(1.0, ...) takes as it is
     BLOCK_BYTES = 96 << 10  # of rows that go through time together, as in _fused.pyx
     MOST_SWEEPS = 40     # of Jacobi's method; 10 are many
@@ -50,6 +50,22 @@ cdef inline real largest(Py_ssize_t n, const real *a) noexcept nogil:
     for j in range(1, LANES):
         m[0] = m[j] if m[j] > m[0] else m[0]
     return m[0]
+
+
+cdef inline double size(Py_ssize_t n, const real *a) noexcept nogil:
+    """Σ |a_i|: within a factor of n of the largest, and unlike a maximum, of which C compilers make branches, fast."""
+    cdef double s[LANES]
+    cdef Py_ssize_t i, j
+    for j in range(LANES):
+        s[j] = 0
+    for i in range(n // LANES):
+        for j in range(LANES):
+            s[j] += fabs(a[i * LANES + j])
+    for i in range(n - n % LANES, n):
+        s[0] += fabs(a[i])
+    for j in range(1, LANES):
+        s[0] += s[j]
+    return s[0]
 
 
 cdef inline double dot(Py_ssize_t n, const real *a, const real *b) noexcept nogil:
@@ -84,8 +100,12 @@ cdef inline void scale_row(Py_ssize_t n, Py_ssize_t e, real *a) noexcept nogil:
 
 
 cdef inline void normalize_row(Py_ssize_t n, Py_ssize_t free, real *a, cnp.int64_t *scale) noexcept nogil:
-    """Bring the largest number to [1, 2) if it is not within 2^±free."""
-    cdef Py_ssize_t e = exponent(largest(n, a))
+    """Bring the sum of sizes to [1, 2) if it is not within 2^±free."""
+    cdef double m = size(n, a)
+    cdef Py_ssize_t e
+    if not m <= 1.7976931348623157e308:  # NaN or inf among them: the others are scaled all the same
+        m = largest(n, a)
+    e = exponent(m)
     if e > free or e < -free:
         scale_row(n, -e, a)
         scale[0] += e
@@ -155,7 +175,6 @@ cdef int vectors_loop(real tag, const Steps *c, bint backwards, Py_ssize_t k, re
     """vectors [B k, H] and scales [B k] through all steps, in place; add [T, B, H] and log_norms [T, B k], or NULL."""
     cdef Py_ssize_t H = c.H, ld = c.ld, all_rows = c.B * k, first = 0, rows, n, t, r, at
     cdef double since = pyrnn_seconds()
-    cdef real *other
     while first < all_rows:
         rows = min(block, all_rows - first)
         for r in range(rows):
@@ -172,7 +191,7 @@ cdef int vectors_loop(real tag, const Steps *c, bint backwards, Py_ssize_t k, re
             for r in range(rows):
                 scales[first + r] += c.exponents[t * c.B + (first + r) // k]
                 normalize_row(H, FREE_BITS, out + r * ld, scales + first + r)
-            other, v, out = v, out, v
+            v, out = out, v
             if interrupted(&since):
                 return -1
         for r in range(rows):
@@ -190,12 +209,12 @@ cdef void orthonormalize(Py_ssize_t H, double *q, Py_ssize_t ld, double *R) noex
     What is left of a row that depends on those before it is rounding, and made 0.
     """
     cdef Py_ssize_t i, j, l
-    cdef int again
+    cdef int _
     cdef double c, whole, before, after
     memset(R, 0, H * H * sizeof(double))
     for i in range(H):
         whole = after = sqrt(dot(H, q + i * ld, q + i * ld))
-        for again in range(2):
+        for _ in range(2):
             before = after
             for j in range(i):
                 c = dot(H, q + i * ld, q + j * ld)
@@ -237,9 +256,8 @@ cdef void times_triangle(Py_ssize_t H, const double *R, double *s, cnp.int64_t *
 
 cdef void swap_rows(Py_ssize_t n, double *a, double *b) noexcept nogil:
     cdef Py_ssize_t i
-    cdef double x
     for i in range(n):
-        x, a[i], b[i] = a[i], b[i], a[i]
+        a[i], b[i] = b[i], a[i]
 
 
 cdef inline void rotate(Py_ssize_t n, double c, double up, double down, double *a, double *b) noexcept nogil:
@@ -288,11 +306,11 @@ cdef bint orthogonalize_pair(Py_ssize_t H, double *q, Py_ssize_t ld, double *s, 
 cdef void orthogonalize(Py_ssize_t H, double *q, Py_ssize_t ld, double *s, double *squares,
                         cnp.int64_t *scales) noexcept nogil:
     """One-sided Jacobi: sweeps over all pairs of rows of s until all are orthogonal, the longest first."""
-    cdef Py_ssize_t i, j, sweep
+    cdef Py_ssize_t i, j, _
     cdef bint busy
     for i in range(H):
         squares[i] = dot(H, s + i * H, s + i * H)
-    for sweep in range(MOST_SWEEPS):
+    for _ in range(MOST_SWEEPS):
         busy = False
         for i in range(H - 1):
             for j in range(i + 1, H):
@@ -306,7 +324,6 @@ cdef int singular_values_loop(Steps *c, double *logs, double *q, double *out, do
     """logs [T + 1, B, H]; q, out [H, ld], s, R [H, H], squares [2 H], scales [H]: scratch."""
     cdef Py_ssize_t H = c.H, ld = c.ld, b, n, i
     cdef double since = pyrnn_seconds()
-    cdef double *other
     for b in range(c.B):
         memset(q, 0, H * ld * sizeof(double))
         memset(s, 0, H * H * sizeof(double))
@@ -316,7 +333,7 @@ cdef int singular_values_loop(Steps *c, double *logs, double *q, double *out, do
             scales[i] = 0
         for n in range(c.T):
             step(<double>0, c, c.T - 1 - n, b * H, H, H, q, out)
-            other, q, out = q, out, q
+            q, out = out, q
             orthonormalize(H, q, ld, R)
             times_triangle(H, R, s, scales, squares)
             orthogonalize(H, q, ld, s, squares, scales)
@@ -345,8 +362,8 @@ cdef int set_up(real tag, Steps *c, Scratch scratch, cnp.ndarray slopes, cnp.nda
     return 0
 
 
-cdef int run_vectors(real tag, cnp.ndarray slopes, cnp.ndarray exponents, cnp.ndarray W, cnp.ndarray keep, bint of_columns,
-                     bint backwards, cnp.ndarray vectors, cnp.ndarray scales, cnp.ndarray add,
+cdef int run_vectors(real tag, cnp.ndarray slopes, cnp.ndarray exponents, cnp.ndarray W, cnp.ndarray keep,
+                     bint of_columns, bint backwards, cnp.ndarray vectors, cnp.ndarray scales, cnp.ndarray add,
                      cnp.ndarray log_norms) except -1:
     cdef Steps c
     cdef Scratch scratch = Scratch()

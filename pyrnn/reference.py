@@ -13,6 +13,7 @@ that a call reads the same: the public functions check and document them.
 import numpy as np
 
 from pyrnn._results import Gradients, LossGradients, OutputGradients, SampleGradients
+from pyrnn.jacobian_products import ScaledProduct
 
 
 def forward(x, U, W, b=None, h0=None, *, nonlinearity="tanh", alpha=None, form="rate", drive=None, lengths=None,
@@ -297,3 +298,44 @@ def per_sample_gradients(dh, h, x, U, W, h0=None, *, nonlinearity="tanh", alpha=
         for i in range(x.shape[1])
     ]
     return SampleGradients(*map(np.stack, zip(*each, strict=True)))
+
+
+# ---- Products of Jacobians ------------------------------------------------------------------------------------------
+def jacobian_product(h, W, h0=None, *, start=0, stop=None, nonlinearity="tanh", alpha=None, form="rate", rates=None,
+                     preactivations=None):
+    M = np.broadcast_to(np.eye(len(W)), (*h.shape[1:], len(W)))
+    for J_t in _jacobians(h, W, h0, nonlinearity, alpha, form, rates, preactivations)[start:stop]:
+        M = J_t @ M                                             # 10.36: the chain of steps
+    return ScaledProduct(M, np.zeros(M.shape[:-2]))             # no scale: it may under- and overflow
+
+
+def jacobian_vector_product(h, W, v, h0=None, *, start=0, stop=None, nonlinearity="tanh", alpha=None, form="rate",
+                            rates=None, preactivations=None):
+    M, _ = jacobian_product(h, W, h0, start=start, stop=stop, nonlinearity=nonlinearity, alpha=alpha, form=form,
+                            rates=rates, preactivations=preactivations)
+    v = v @ M.swapaxes(-1, -2)                                  # M v, by rows
+    return ScaledProduct(v, np.zeros(v.shape[:-1]))
+
+
+def vector_jacobian_product(h, W, u, h0=None, *, start=0, stop=None, nonlinearity="tanh", alpha=None, form="rate",
+                            rates=None, preactivations=None):
+    M, _ = jacobian_product(h, W, h0, start=start, stop=stop, nonlinearity=nonlinearity, alpha=alpha, form=form,
+                            rates=rates, preactivations=preactivations)
+    u = u @ M
+    return ScaledProduct(u, np.zeros(u.shape[:-1]))
+
+
+def preactivations(h, x, U, W, b=None, h0=None, *, nonlinearity="tanh", form="rate", drive=None):
+    b, h0 = _zeros_if_none(x, W, b, h0)
+    previous = _previous(h, h0, False, None)
+    fed = previous if form == "rate" else NONLINEARITIES[nonlinearity](previous)
+    return b + (0 if drive is None else drive) + fed @ W.T + x @ U.T  # 10.8
+
+
+def _jacobians(h, W, h0, nonlinearity, alpha, form, rates, a):
+    """As `jacobian`, with phi' from the pre-activations where there are some."""
+    if a is None:
+        return jacobian(h, W, h0, nonlinearity=nonlinearity, alpha=alpha, form=form, rates=rates)
+    slope = sech2(a) if nonlinearity == "tanh" else SLOPES[nonlinearity](a)
+    scale = np.broadcast_to(1 if alpha is None else alpha, h.shape[-1:])[:, np.newaxis]
+    return (1 - scale) * np.eye(len(W)) + scale * (slope[..., np.newaxis] * W)
