@@ -29,8 +29,8 @@ MACROS = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
 PROFILE = os.environ.get("PYRNN_PROFILE", "0") != "0"
 BUILD = Path("build", "profile") if PROFILE else Path("build")
 GENERATED = BUILD / "generated"
-MODULES = ("_blas", "_bptt", "_fixed_points", "_fused", "_jacobian_products", "_online", "_profile", "_scratch")
-MODULES += ("_sequences", "_stepper", "_tangents", "_team")
+MODULES = ("_blas", "_bptt", "_fixed_points", "_fused", "_jacobian_products", "_lyapunov", "_online", "_profile")
+MODULES += ("_scratch", "_sequences", "_stepper", "_tangents", "_team")
 
 if PROFILE:
     if sys.version_info[:2] == (3, 12):

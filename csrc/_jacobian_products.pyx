@@ -321,7 +321,7 @@ cdef void orthogonalize(Py_ssize_t H, double *q, Py_ssize_t ld, double *s, doubl
 
 cdef int singular_values_loop(Steps *c, double *logs, double *q, double *out, double *s, double *R, double *squares,
                               cnp.int64_t *scales) noexcept nogil:
-    """logs [T + 1, B, H]; q, out [H, ld], s, R [H, H], squares [2 H], scales [H]: scratch."""
+    """logs [T + 1, B, H]; q, out [H, ld], s, R [H, H], squares [H], scales [H]: scratch."""
     cdef Py_ssize_t H = c.H, ld = c.ld, b, n, i
     cdef double since = pyrnn_seconds()
     for b in range(c.B):

@@ -55,6 +55,7 @@ from pyrnn.jacobian_products import (
     vector_jacobian_product,
 )
 from pyrnn.losses import softmax_cross_entropy, squared_error
+from pyrnn.lyapunov import LyapunovSpectrum, lyapunov_spectrum
 from pyrnn.online import RFLO, RTRL, UORO, BlockedRTRL, OnlineGradients, SnAp1
 from pyrnn.output import output, output_gradients
 from pyrnn.output_jacobian import output_jacobian
@@ -82,6 +83,7 @@ __all__ = [
     "GradientFlow",
     "Gradients",
     "LossGradients",
+    "LyapunovSpectrum",
     "Objective",
     "OnlineGradients",
     "OutputGradients",
@@ -116,6 +118,7 @@ __all__ = [
     "jvp",
     "log_singular_values",
     "loss_and_gradients",
+    "lyapunov_spectrum",
     "output",
     "output_gradients",
     "output_jacobian",

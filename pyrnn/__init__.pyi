@@ -25,6 +25,7 @@ __all__ = [
     "GradientFlow",
     "Gradients",
     "LossGradients",
+    "LyapunovSpectrum",
     "Objective",
     "OnlineGradients",
     "OutputGradients",
@@ -59,6 +60,7 @@ __all__ = [
     "jvp",
     "log_singular_values",
     "loss_and_gradients",
+    "lyapunov_spectrum",
     "output",
     "output_gradients",
     "output_jacobian",
@@ -361,6 +363,30 @@ def gradient_flow(
     rng: int | np.random.Generator | None = 0,
 ) -> GradientFlow: ...
 def plot_gradient_flow(flow: GradientFlow, path: str | PathLike[str]) -> None: ...
+
+class LyapunovSpectrum(NamedTuple):
+    exponents: NDArray[np.float64]
+    standard_errors: NDArray[np.float64]
+    finite_time: NDArray[np.float64]
+    dimension: NDArray[np.float64] | float
+    entropy_rate: NDArray[np.float64] | float
+    log_volume: NDArray[np.float64] | float
+    qr_every: NDArray[np.float64] | float
+
+def lyapunov_spectrum(
+    params: Parameters | tuple[ArrayLike | None, ...],
+    x: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    *,
+    steps: int | None = None,
+    k: int | None = None,
+    warmup: int | None = None,
+    qr_every: int | Literal["auto"] = "auto",
+    nonlinearity: _Nonlinearity = "tanh",
+    alpha: ArrayLike | None = None,
+    form: _Form = "rate",
+    rng: int | np.random.Generator | None = 0,
+) -> LyapunovSpectrum: ...
 
 class _Pullback(Protocol):
     def __call__(self, dh: ArrayLike, *, x_gradient: bool = True, out: Gradients | None = None) -> Gradients: ...

@@ -5,8 +5,6 @@ later ones need only come near: close to a point one product tells whether Newto
 """
 
 import contextlib
-import sys
-import time
 
 import numpy as np
 
@@ -117,7 +115,7 @@ class Descent:
                 if rows.size == 0:
                     break
                 rows = self._step(rows, number < FLOAT_STEPS)
-                progress.show(first + size - rows.size, len(self.points))
+                progress.show(f"{first + size - rows.size} of {len(self.starts)} starts, {len(self.points)} points")
             first, size = first + size, 2 * size
 
     def _step(self, rows, in_float):
@@ -205,22 +203,3 @@ class Descent:
         better = polished[4] <= self.q[fixed]
         for a, new in zip(self._states(), polished, strict=True):
             a[fixed[better]] = new[better]
-
-
-class Progress:
-    """A line on stderr while a search takes its time, if somebody sits there."""
-
-    def __init__(self, n):
-        self._n, self._live, self._last, self._shown = n, sys.stderr.isatty(), time.monotonic(), False
-
-    def show(self, done, points):
-        """Say how many starts have an end, not more often than twice a second."""
-        now = time.monotonic()
-        if self._live and now - self._last > 0.5:
-            print(f"\r{min(done, self._n)} of {self._n} starts, {points} points", end="", file=sys.stderr, flush=True)
-            self._last, self._shown = now, True
-
-    def close(self):
-        """Leave the line clean."""
-        if self._shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ import scipy.linalg
 
 from pyrnn import _cell, _checks, _descent
 from pyrnn._network import as_parameters
+from pyrnn._progress import Progress
 
 
 class FixedPoints:
@@ -252,24 +253,21 @@ def find_fixed_points(
     leak = np.ones(len(W)) if leak is None else leak.astype(np.float64)
     U, W, starts, inputs = (np.ascontiguousarray(a, np.float64) for a in (U, W, starts, inputs))
     del options["outlier_distance"]
-    origin, found, progress = np.full(len(starts), -1), [], _descent.Progress(len(starts))
-    try:
-        with np.errstate(all="ignore"):
-            c = inputs @ U.T + (0 if b is None else b)
-            for i in range(len(inputs)):
-                descent = _descent.Descent(
-                    W, c[i], leak, phi, current, starts[group == i], max_iterations=max_iterations, **options
-                )
-                descent.run(progress)
-                if between and descent.points:
-                    descent.look_between(progress)
-                descent.polish()
-                number = sum(len(q) for _, _, q, *_ in found)  # of points at other inputs
-                ends = descent.origin[: len(descent.starts)]
-                origin[group == i] = np.where(ends < 0, -1, ends + number)
-                found.append(_points_of(descent, inputs[i], outlier_distance))
-    finally:
-        progress.close()
+    origin, found = np.full(len(starts), -1), []
+    with np.errstate(all="ignore"), Progress() as progress:
+        c = inputs @ U.T + (0 if b is None else b)
+        for i in range(len(inputs)):
+            descent = _descent.Descent(
+                W, c[i], leak, phi, current, starts[group == i], max_iterations=max_iterations, **options
+            )
+            descent.run(progress)
+            if between and descent.points:
+                descent.look_between(progress)
+            descent.polish()
+            number = sum(len(q) for _, _, q, *_ in found)  # of points at other inputs
+            ends = descent.origin[: len(descent.starts)]
+            origin[group == i] = np.where(ends < 0, -1, ends + number)
+            found.append(_points_of(descent, inputs[i], outlier_distance))
     h, at, q, slow, outlier, slopes = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     points = FixedPoints(h, at, q, slow, outlier, origin, slopes, (W, leak, current), dtype)
     return points[np.lexsort((-points.counts, slow))]

@@ -3,9 +3,9 @@
 import numpy as np
 
 from pyrnn.gradient_flow import GradientFlow
-from pyrnn.plotting import BLUE, GREEN, GREY, ORANGE, check_destination, require_matplotlib
 
-COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00")  # of Okabe and Ito
+GREY = "0.25"  # as in pyrnn.plotting, which loads when it is needed
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # of Okabe and Ito
 
 
 def plot_gradient_flow(flow, path):
@@ -46,6 +46,8 @@ def plot_gradient_flow(flow, path):
     """
     if not isinstance(flow, GradientFlow):
         raise TypeError(f"flow must be a pyrnn.GradientFlow, got {type(flow).__name__}")
+    from pyrnn.plotting import check_destination, require_matplotlib
+
     require_matplotlib()
     from matplotlib.figure import Figure
 

@@ -52,7 +52,7 @@ def log_singular_values(
     itself, is about eps times the largest condition number of one *single* Jacobian and the number of steps. What a
     step shrinks to within rounding of 0 is 0, and its logarithm -inf.
 
-    Everything is computed in float64. Time grows as (stop - start) B H³, with a factor some ten times that of
+    Everything is computed in float64. Time grows as (stop - start) B H³, about a hundred times as long as for
     `jacobian_product`.
 
     References

@@ -1,0 +1,193 @@
+"""Tangent vectors along a trajectory, kept apart by orthonormalisation: what Lyapunov exponents are made of.
+
+k vectors go through the Jacobians of the steps together, as rows of memory, Q ← diag(phi') W Q: a step of backward with
+Wᵀ for W, by the same kernel. Before they have all turned into the direction that grows fastest, they are made
+orthonormal again, A = Q R, and the logs of the diagonal of R are what they have grown by. This need not be done at
+every step: R of several steps is the product of theirs. As long as the condition of the vectors is below 1e7,
+Cholesky's factor of AᵀA gives R at the speed of a matrix product [Yamamoto et al. 2015]; else Householder's reflections
+do.
+"""
+
+cimport numpy as cnp
+from libc.math cimport INFINITY, fabs, log
+from libc.string cimport memcpy
+from scipy.linalg.cython_blas cimport dsyrk, dtrsm
+from scipy.linalg.cython_lapack cimport dgeqrf, dorgqr, dpotrf
+
+from pyrnn._arrays cimport data, interrupted, padded, pass_on, stride
+from pyrnn._scratch cimport Scratch
+from pyrnn._typed cimport fused_backward, pack_transposed, panels_size, product
+from pyrnn._wait cimport pyrnn_seconds
+
+cnp.import_array()
+
+include "blas_int.pxi"
+
+# Logs of the condition number of vectors: what the interval is chosen for, and beyond what Cholesky's factor of their
+# products, whose condition is the square, has no digits left.
+cdef double GOOD = 15
+cdef double MOST = 17
+
+cdef struct Walk:
+    Py_ssize_t H, k, ld
+    const double *panels           # of Wᵀ, with alpha in it
+    const double *h                # [n, H]: what phi' is computed from, or NULL
+    const double *slopes           # [n, H]: phi' itself, else
+    const double *keep             # [H]: 1 - alpha, or NULL
+    const double *zeros            # [H]
+    int phi
+    bint before                    # phi' comes before W, as in the current form
+    # Rows of vectors [k, ld]: these, those of the next step, and those of the last orthonormalisation.
+    double *rows
+    double *next
+    double *first
+    double *scaled                 # [k, ld], where phi' comes before W
+    double *R                      # [k, k], columns one after the other
+    double *tau                    # [k]
+    double *work                   # [64 k]
+
+
+cdef void step(Walk *w, Py_ssize_t t) noexcept nogil:
+    """Rows through the Jacobian of step t."""
+    cdef Py_ssize_t H = w.H, ld = w.ld, r, i
+    cdef double *row
+    cdef const double *past
+    cdef const double *s = NULL if w.slopes == NULL else w.slopes + t * H
+    if w.h != NULL:
+        fused_backward(w.k, H, w.rows, ld, w.panels, w.h + t * H, 0, w.zeros, 0, <double *>NULL, 0, w.next, ld, w.phi,
+                       t % 2)
+    elif w.before:
+        for r in range(w.k):
+            row, past = w.scaled + r * ld, w.rows + r * ld
+            for i in range(H):
+                row[i] = s[i] * past[i]
+        product(w.k, H, H, w.scaled, ld, w.panels, <const double *>NULL, 0, w.next, ld)
+    else:
+        product(w.k, H, H, w.rows, ld, w.panels, <const double *>NULL, 0, w.next, ld)
+        for r in range(w.k):
+            row = w.next + r * ld
+            for i in range(H):
+                row[i] *= s[i]
+    if w.keep != NULL:
+        for r in range(w.k):
+            row, past = w.next + r * ld, w.rows + r * ld
+            for i in range(H):
+                row[i] += w.keep[i] * past[i]
+    w.rows, w.next = w.next, w.rows
+
+
+cdef double spread_of(const double *R, Py_ssize_t ld, Py_ssize_t k) noexcept nogil:
+    """log of the largest over the smallest number of a diagonal."""
+    cdef Py_ssize_t i
+    cdef double least = INFINITY, most = 0
+    for i in range(k):
+        least, most = min(least, fabs(R[i * ld + i])), max(most, fabs(R[i * ld + i]))
+    return log(most / least)
+
+
+cdef inline void add_logs(const double *R, Py_ssize_t ld, Py_ssize_t k, double *total) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(k):
+        total[i] += log(fabs(R[i * ld + i]))
+
+
+cdef double factor(Walk *w) noexcept nogil:
+    """R of AᵀA = RᵀR, A the rows as columns: how far its diagonal is spread, infinity if there is none."""
+    cdef blas_int k = <blas_int>w.k, H = <blas_int>w.H, ld = <blas_int>w.ld, info = 0
+    cdef double one = 1, zero = 0
+    dsyrk(b"U", b"T", &k, &H, &one, w.rows, &ld, &zero, w.R, &k)
+    dpotrf(b"U", &k, w.R, &k, &info)
+    return INFINITY if info != 0 else spread_of(w.R, w.k, w.k)
+
+
+cdef void divide(Walk *w, double *total) noexcept nogil:
+    """A ← A R⁻¹, which is orthonormal as far as the condition of AᵀA allows."""
+    cdef blas_int k = <blas_int>w.k, H = <blas_int>w.H, ld = <blas_int>w.ld
+    cdef double one = 1
+    dtrsm(b"R", b"U", b"N", b"N", &H, &k, &one, w.R, &k, w.rows, &ld)
+    add_logs(w.R, w.k, w.k, total)
+
+
+cdef void householder(Walk *w, double *total) noexcept nogil:
+    cdef blas_int k = <blas_int>w.k, H = <blas_int>w.H, ld = <blas_int>w.ld, size = 64 * k, info = 0
+    dgeqrf(&H, &k, w.rows, &ld, w.tau, w.work, &size, &info)
+    add_logs(w.rows, w.ld, w.k, total)
+    dorgqr(&H, &k, &k, w.rows, &ld, w.tau, w.work, &size, &info)
+
+
+cdef Py_ssize_t evolve(Walk *w, Py_ssize_t n, bint automatic, Py_ssize_t *interval, double *total) noexcept nogil:
+    """Rows through n steps; total [k] += what they grow by. Returns how often they were factored, -1 for Ctrl-C."""
+    cdef Py_ssize_t t = 0, i, m, times = 0
+    cdef double since = pyrnn_seconds(), spread
+    while t < n:
+        m = min(interval[0], n - t)
+        if automatic and m > 1:
+            memcpy(w.first, w.rows, w.k * w.ld * sizeof(double))
+        for i in range(m):
+            step(w, t + i)
+        if interrupted(&since):
+            return -1
+        spread = factor(w)
+        times += 1
+        if spread < MOST:
+            # Once is enough here: Q R = A holds to rounding though Q is orthonormal to a percent alone, so that what
+            # this R has too much, the next one has too little.
+            divide(w, total)
+            if t + m == n:
+                factor(w)
+                divide(w, total)
+        elif automatic and m > 1:  # again, with less
+            memcpy(w.rows, w.first, w.k * w.ld * sizeof(double))
+            interval[0] = max(1, min(m - 1, <Py_ssize_t>(m * GOOD / spread)))
+            continue
+        else:
+            householder(w, total)
+        t += m
+        if automatic and m == interval[0]:
+            if spread > GOOD:
+                interval[0] = max(m - 1, <Py_ssize_t>1)
+            elif spread * (m + 1) < GOOD * m:
+                interval[0] = min(max(m + 1, <Py_ssize_t>(m * min(2.0, GOOD / max(spread, 1.0)))),
+                                  <Py_ssize_t>100)
+    return times
+
+
+def vectors(cnp.ndarray W, int phi, cnp.ndarray h, cnp.ndarray slopes, cnp.ndarray keep, bint before, cnp.ndarray Q,
+            Py_ssize_t interval, bint automatic, cnp.ndarray total):
+    """Take the rows of Q [k, H] through n steps, in place and orthonormal; total [k] += logs of what they grow by.
+
+    W [H, H]: with alpha in it. h [n, H]: what phi' is computed from, for cells without a leak; or slopes [n, H]: phi'
+    itself, before the product with W or after it, and keep [H], 1 - alpha, or None. interval: steps between
+    orthonormalisations, or where it begins if `automatic`. Returns how many there were, and the last interval. All
+    arrays are contiguous, of float64.
+    """
+    cdef Walk w
+    cdef Scratch scratch = Scratch()
+    cdef Py_ssize_t k = Q.shape[0], H = Q.shape[1], ld = padded(H, sizeof(double)), ld_W = stride(W, 0), r, times
+    cdef Py_ssize_t n = slopes.shape[0] if h is None else h.shape[0]
+    cdef double *panels = <double *>scratch.take(panels_size(H, H, sizeof(double)) * sizeof(double))
+    cdef double *zeros = <double *>scratch.take(H * sizeof(double))
+    cdef const double *matrix = <const double *>data(W)
+    cdef double *q = <double *>data(Q)
+    cdef double *sums = <double *>data(total)
+    w.H, w.k, w.ld, w.phi, w.before = H, k, ld, phi, before
+    w.rows = <double *>scratch.take(k * ld * sizeof(double))
+    w.next = <double *>scratch.take(k * ld * sizeof(double))
+    w.first = <double *>scratch.take(k * ld * sizeof(double))
+    w.scaled = <double *>scratch.take(k * ld * sizeof(double)) if before else NULL
+    w.R = <double *>scratch.take(k * k * sizeof(double))
+    w.tau = <double *>scratch.take(k * sizeof(double))
+    w.work = <double *>scratch.take(64 * k * sizeof(double))
+    w.h, w.slopes, w.keep = <const double *>data(h), <const double *>data(slopes), <const double *>data(keep)
+    w.panels, w.zeros = panels, zeros
+    for r in range(H):
+        zeros[r] = 0
+    with nogil:
+        pack_transposed(H, H, matrix, ld_W, panels)
+        for r in range(k):
+            memcpy(w.rows + r * ld, q + r * H, H * sizeof(double))
+        times = evolve(&w, n, automatic, &interval, sums)
+        for r in range(k):
+            memcpy(q + r * H, w.rows + r * ld, H * sizeof(double))
+    pass_on(-1 if times < 0 else 0)
+    return times, interval

@@ -1,0 +1,287 @@
+"""Lyapunov exponents of a network: how fast neighbouring states move apart, in each direction, in the long run."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from pyrnn import _cell, _checks, _lyapunov
+from pyrnn._network import as_parameters
+from pyrnn._progress import Progress
+from pyrnn._slopes import slopes_at
+from pyrnn.elementwise import sech2
+from pyrnn.functional import forward
+
+CHUNK = 512  # steps whose states are there at once
+MOST_BLOCKS = 100
+SATURATED = 1 - 1e-6  # a state from which 1 - h² lacks so many digits that the slope is taken at the pre-activation
+
+
+class LyapunovSpectrum(NamedTuple):
+    """What `lyapunov_spectrum` returns; with a batch axis B in front where x had one.
+
+    ``exponents`` and ``standard_errors`` (k,), ``finite_time`` (blocks, k), ``dimension``, ``entropy_rate``,
+    ``log_volume`` and ``qr_every``.
+    """
+
+    exponents: np.ndarray
+    standard_errors: np.ndarray
+    finite_time: np.ndarray
+    dimension: np.ndarray | float
+    entropy_rate: np.ndarray | float
+    log_volume: np.ndarray | float
+    qr_every: np.ndarray | float
+
+
+def lyapunov_spectrum(
+    params,
+    x=None,
+    h0=None,
+    *,
+    steps=None,
+    k=None,
+    warmup=None,
+    qr_every="auto",
+    nonlinearity="tanh",
+    alpha=None,
+    form="rate",
+    rng=0,
+):
+    """The Lyapunov exponents of a network, the largest first: the logs of what volumes of states grow by in a step.
+
+    Parameters
+    ----------
+    params : Parameters
+        Or any ``(U, W, b, V, c)``; the output layer plays no part.
+    x : array_like, shape (T, B, I) or (T, I), optional
+        Input, time first. Each sequence of a batch has a spectrum of its own.
+    h0 : array_like, shape (B, H) or (H,), optional
+        The state before the first step; None for a random one, near zero, from `rng`.
+    steps : int, optional
+        T of a network without input; give this or x.
+    k : int, optional
+        How many exponents, the largest ones; None for all H.
+    warmup : int, optional
+        Steps in the beginning that do not count: until states are on the attractor, and tangent vectors in their
+        directions. None for a tenth of T.
+    qr_every : int or "auto"
+        Steps between orthonormalisations. ``auto`` makes it as long as the condition number of the tangent vectors
+        stays below 1e7, from what they have grown by. The result does not depend on it but for rounding.
+    nonlinearity, alpha, form
+        As given to `forward`.
+    rng : int, numpy.random.Generator or None
+        Draws the first tangent vectors, and h0.
+
+    Returns
+    -------
+    LyapunovSpectrum
+        Named tuple ``(exponents, standard_errors, finite_time, dimension, entropy_rate, log_volume, qr_every)``.
+
+        - ``exponents`` (k,): per step, natural logarithms. -inf for directions that a step loses altogether.
+        - ``standard_errors`` (k,): of these, from the spread of finite_time; honest where blocks are longer than the
+          network remembers, NaN for less than two blocks.
+        - ``finite_time`` (blocks, k): exponents of blocks of about √T steps, at most 100 blocks.
+        - ``dimension``: Kaplan and Yorke's; k if the sum of all k exponents is positive.
+        - ``entropy_rate``: the sum of the positive exponents, nats per step, which bounds that of the dynamics, and is
+          equal to it by Pesin's identity where their measure is smooth.
+        - ``log_volume``: the mean of log |det J_t|, to which all H exponents must sum up; NaN with a leak, or in the
+          ``current`` form, where it takes a determinant for each step, and without steps.
+        - ``qr_every``: the steps between orthonormalisations, in the mean.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes do not fit, an argument has no such value, or x and steps are both given or both missing.
+
+    See Also
+    --------
+    jacobian_product, log_singular_values : the same for given numbers of steps.
+    find_fixed_points : where the exponents are the logs of |eigenvalues|.
+
+    Notes
+    -----
+    Benettin's method [1]_ with J_t = diag(phi'(a_t)) W, which is never formed: k tangent vectors go through
+    Q ← diag(phi') W Q, and what they have grown by is read from the triangular factor that makes them orthonormal
+    again.
+    det J_t = Π phi'(a_t) det W, so that the sum of all exponents is ``mean(sum(log(phi'))) + log(abs(det(W)))``:
+    compare ``exponents.sum()`` with ``log_volume``. [2]_ is about the spectra of chaotic networks.
+
+    Everything is computed in float64, whatever the dtype of the arguments. Slopes of saturated units are taken at their
+    pre-activations. Memory does not grow with T. Time grows as T k H², for k = H as T H³.
+
+    References
+    ----------
+    .. [1] G. Benettin, L. Galgani, A. Giorgilli, J.-M. Strelcyn, "Lyapunov characteristic exponents for smooth
+       dynamical systems and for Hamiltonian systems; a method for computing all of them", Meccanica 15 (1980) 9-30.
+    .. [2] R. Engelken, F. Wolf, L. F. Abbott, "Lyapunov spectra of chaotic recurrent neural networks", Physical Review
+       Research 5 (2023) 043044.
+
+    Examples
+    --------
+    At a fixed point, here zero, exponents are the logarithms of the eigenvalues' moduli:
+
+    >>> import numpy as np, pyrnn
+    >>> W = np.array([[0.5, 1.0], [0.0, 0.25]])
+    >>> spectrum = pyrnn.lyapunov_spectrum((np.zeros((2, 1)), W), h0=np.zeros(2), steps=1000)
+    >>> np.exp(spectrum.exponents).round(6)
+    array([0.5 , 0.25])
+
+    A chaotic network, with one direction in which states move apart:
+
+    >>> params = pyrnn.initialize(1, 50, scheme="gaussian", gain=1.5, rng=0)
+    >>> spectrum = pyrnn.lyapunov_spectrum(params, steps=2000)
+    >>> bool(spectrum.exponents[0] > 3 * spectrum.standard_errors[0]), round(float(spectrum.dimension), 1)
+    (True, 3.6)
+    >>> bool(np.isclose(spectrum.exponents.sum(), spectrum.log_volume))
+    True
+    """
+    phi, current = _cell.numbers(nonlinearity, form)
+    U, W, b, *_ = as_parameters(params)
+    given = {"U": U, "W": W, "b": b, "x": x, "h0": h0, "alpha": _cell.array_or_none(alpha)}
+    U, W, b, x, h0, leak = _checks.as_real_arrays("b", "x", "h0", "alpha", **given)
+    x, batched = _checked_input(x, steps, U, W, b, h0)
+    leak = _cell.checked_leak(alpha if leak is None else leak, current, len(W), W.dtype)
+    T, B, H = *x.shape[:2], len(W)
+    k = H if k is None else _within("k", k, 1, H)
+    warmup = T // 10 if warmup is None else _within("warmup", warmup, 0, T)
+    if not (isinstance(qr_every, str) and qr_every == "auto"):
+        qr_every = _checks.positive_integer("qr_every", qr_every)
+    rng = np.random.default_rng(rng)
+    U, W, b, leak = (None if a is None else np.ascontiguousarray(a, np.float64) for a in (U, W, b, leak))
+    h0 = 0.1 * rng.standard_normal((B, H)) if h0 is None else np.broadcast_to(h0, (B, H)).astype(np.float64)
+    network = _Network(U, W, b, leak, nonlinearity, phi, current)
+    with np.errstate(all="ignore"), Progress() as progress:
+        each = [
+            _spectrum(network, x[:, i : i + 1], h0[i : i + 1], k, warmup, qr_every, rng, progress) for i in range(B)
+        ]
+    if not batched:
+        return each[0]
+    shapes = [(k,), (k,), (len(_blocks(warmup, T)) - 1, k), (), (), (), ()]
+    return LyapunovSpectrum(*(np.array([s[i] for s in each]).reshape(B, *shape) for i, shape in enumerate(shapes)))
+
+
+class _Network(NamedTuple):
+    U: np.ndarray
+    W: np.ndarray
+    b: np.ndarray | None
+    leak: np.ndarray | None  # [H]
+    nonlinearity: str
+    phi: int
+    current: bool
+
+
+def _checked_input(x, steps, U, W, b, h0):
+    """x [T, B, I] as float64, and whether it had a batch axis; checks all shapes."""
+    if (x is None) == (steps is None):
+        raise ValueError("either x or steps must be given, got " + ("neither" if x is None else "both"))
+    if U.ndim != 2:
+        _checks.shape_error("U", "(H, I)", U)
+    H, I = U.shape
+    _checks.check_shape("W", W, (H, H), "U", U)
+    _checks.check_shape("b", b, (H,), "U", U)
+    if x is None:
+        x = np.broadcast_to(np.zeros(I), (_within("steps", steps, 0, None), I))  # no memory
+    else:
+        _checks.check_sequence("x", "I", x)
+        _checks.check_columns("U", "H", U, x.shape[-1], "x", x)
+    _checks.check_shape("h0", h0, (*x.shape[1:-1], H), "x", x, "U", U)
+    return (x, True) if x.ndim == 3 else (x[:, np.newaxis], False)
+
+
+def _within(name, value, low, high):
+    """An integer from low to high, which None leaves open."""
+    end = "" if high is None else f" to {high}"
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer from {low}{end}, got {value!r}")
+    value = int(value.__index__())
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"{name} must be from {low}{end}, got {value}")
+    return value
+
+
+# ---- One sequence ---------------------------------------------------------------------------------------------------
+def _blocks(warmup, T):
+    """Where blocks of the steps that count begin, and T."""
+    n = min(math.isqrt(T - warmup), MOST_BLOCKS)
+    return np.linspace(warmup, T, n + 1).round().astype(int)
+
+
+def _spectrum(network, x, h, k, warmup, qr_every, rng, progress):
+    """The spectrum of one sequence x [T, 1, I] from h [1, H]."""
+    Q = np.ascontiguousarray(np.linalg.qr(rng.standard_normal((len(network.W), k)))[0].T)
+    interval, automatic, times = (1, True, 0) if qr_every == "auto" else (qr_every, False, 0)
+    starts = _blocks(warmup, len(x))
+    totals, volume = np.zeros((len(starts), k)), 0.0  # the first total is of the warmup
+    for block, (start, stop) in enumerate(zip([0, *starts[:-1]], starts, strict=True)):
+        for first in range(start, stop, CHUNK):
+            progress.show(f"step {first} of {len(x)}")
+            last = min(first + CHUNK, stop)
+            h, seen, slopes, log_slopes = _steps(network, x[first:last], h)
+            W = network.W if network.leak is None else network.leak[:, np.newaxis] * network.W
+            keep = None if network.leak is None else 1 - network.leak
+            n, interval = _lyapunov.vectors(
+                W, network.phi, seen, slopes, keep, network.current, Q, interval, automatic, totals[block]
+            )
+            if block:
+                times, volume = times + n, volume + log_slopes
+    return _summary(totals[1:], np.diff(starts), volume, times, network)
+
+
+def _steps(network, x, h):
+    """h after these steps, what phi' is computed from or else phi' itself, and Σ log phi', NaN with a leak."""
+    U, W, b, leak, nonlinearity, _, current = network
+    rates = None if leak is None else np.empty((len(x), *h.shape))
+    form = "current" if current else "rate"
+    states = forward(x, U, W, b, h, nonlinearity=nonlinearity, alpha=leak, form=form, rates=rates)[:, 0]
+    before = np.concatenate([h, states[:-1]])
+    h = states[-1:].copy()
+    if current:
+        return h, None, slopes_at(nonlinearity, before), np.nan
+    r = states if rates is None else rates[:, 0]
+    if nonlinearity == "tanh" and (np.abs(r) > SATURATED).any():
+        slopes = sech2(before @ W.T + x[:, 0] @ U.T + (0 if b is None else b))
+    elif leak is None:
+        slopes = None
+    else:
+        slopes = _slopes(nonlinearity, r)
+    logs = np.nan if leak is not None else np.log(_slopes(nonlinearity, r) if slopes is None else slopes).sum()
+    return (h, states, None, logs) if slopes is None else (h, None, slopes, logs)
+
+
+def _slopes(nonlinearity, r):
+    """phi' from r = phi(a)."""
+    if nonlinearity == "tanh":
+        return (1 - r) * (1 + r)
+    return (~(r <= 0)).astype(r.dtype) if nonlinearity == "relu" else np.ones_like(r)
+
+
+def _summary(totals, lengths, volume, times, network):
+    n, (blocks, k) = lengths.sum(), totals.shape
+    exponents = totals.sum(axis=0) / n if n else np.full(k, np.nan)
+    order = np.argsort(-exponents, kind="stable")
+    exponents, finite_time = exponents[order], totals[:, order] / lengths[:, np.newaxis]
+    if blocks > 1:
+        errors = finite_time.std(axis=0, ddof=1) / np.sqrt(blocks)
+    else:
+        errors = np.full(k, np.nan)
+    log_volume = volume / n + np.linalg.slogdet(network.W)[1] if n and network.leak is None else np.nan
+    return LyapunovSpectrum(
+        exponents,
+        errors,
+        finite_time,
+        kaplan_yorke(exponents),
+        float(exponents[exponents > 0].sum()) if n else np.nan,
+        float(log_volume),
+        n / times if times else np.nan,
+    )
+
+
+def kaplan_yorke(exponents):
+    """The dimension of exponents in falling order: how many add up to zero, the last one in part."""
+    sums = np.cumsum(exponents)
+    if len(sums) == 0 or np.isnan(sums).any():
+        return np.nan
+    j = int(np.count_nonzero(np.logical_and.accumulate(sums >= 0)))
+    if j == len(sums):
+        return float(j)
+    return float(j + (sums[j - 1] if j else 0.0) / abs(exponents[j]))

@@ -1,0 +1,270 @@
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import pyrnn
+from pyrnn import _lyapunov, lyapunov
+
+FORMS = [
+    {},
+    {"nonlinearity": "relu"},
+    {"nonlinearity": "identity"},
+    {"alpha": 0.4},
+    {"alpha": "by unit", "nonlinearity": "relu"},
+    {"alpha": 0.4, "form": "current"},
+    {"alpha": "by unit", "form": "current"},
+]
+
+
+def network(H, I=2, gain=1.5, seed=0):
+    rng = np.random.default_rng(seed)
+    U, W = rng.standard_normal((H, I)) / I**0.5, gain * rng.standard_normal((H, H)) / H**0.5
+    return U, W, 0.1 * rng.standard_normal(H)
+
+
+def by_qr_at_each_step(J, Q):
+    """What the columns of Q grow by in all steps, and what they become."""
+    total = np.zeros(Q.shape[1])
+    with np.errstate(divide="ignore"):
+        for step in J:
+            Q, R = np.linalg.qr(step @ Q)
+            total += np.log(np.abs(np.diag(R)))
+    return total, Q
+
+
+def jacobians(params, x, h0, form):
+    U, W, b = params
+    form = form | ({"alpha": np.linspace(0.2, 0.9, len(W))} if form.get("alpha") == "by unit" else {})
+    rates = np.empty((len(x), len(W))) if "alpha" in form else None
+    h = pyrnn.forward(x, U, W, b, h0, rates=rates, **form)
+    return pyrnn.jacobian(h, W, h0, rates=rates, **form), form
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("H", "k"), [(1, 1), (7, 7), (20, 3), (33, 33)])
+def test_against_qr_at_each_step(form, H, k):
+    """The triangular factor of many steps is the product of theirs: nothing is estimated."""
+    T, params = 130, network(H)
+    x, h0 = np.random.default_rng(1).standard_normal((T, 2)), np.linspace(-0.5, 0.5, H)
+    J, form = jacobians(params, x, h0, form)
+    spectra = [
+        pyrnn.lyapunov_spectrum(params, x, h0, k=k, warmup=0, qr_every=every, rng=3, **form)
+        for every in ("auto", 1, 4, 1000)
+    ]
+    Q = np.linalg.qr(np.random.default_rng(3).standard_normal((H, k)))[0]
+    total, _ = by_qr_at_each_step(J, Q)
+    sure = slice(None) if form.get("nonlinearity") != "relu" else slice(0, 1)  # relu loses directions, but for rounding
+    for spectrum, digits in zip(spectra, (1e-8, 1e-10, 1e-6, None), strict=True):
+        if digits is not None:
+            expected = np.sort(total / T)[::-1][sure]
+            np.testing.assert_allclose(spectrum.exponents[sure], expected, atol=digits, rtol=digits)
+        assert spectrum.finite_time.shape == (11, k)
+    np.testing.assert_allclose(spectra[3].exponents[0], spectra[1].exponents[0], rtol=1e-6)  # the first one always
+
+
+def test_the_walk_itself():
+    """Vectors are orthonormal after it, span what they should, and an interval too long is mended by itself."""
+    H, T = 30, 200
+    _, W, _ = network(H)
+    h = pyrnn.forward(np.zeros((T, 0)), np.zeros((H, 0)), W, None, np.linspace(-1, 1, H))
+    first = np.linalg.qr(np.random.default_rng(0).standard_normal((H, H)))[0]
+    expected, end = by_qr_at_each_step((1 - h**2)[:, :, np.newaxis] * W, first)
+    for interval, automatic in ((1, True), (100, True), (1, False)):
+        Q, total = np.ascontiguousarray(first.T), np.zeros(H)
+        times, last = _lyapunov.vectors(W, 0, h, None, None, False, Q, interval, automatic, total)
+        np.testing.assert_allclose(Q @ Q.T, np.eye(H), atol=1e-13)
+        np.testing.assert_allclose(np.abs((Q @ end).diagonal()), 1, atol=1e-8)
+        np.testing.assert_allclose(total, expected, rtol=1e-8, atol=1e-7)
+        assert last == interval if not automatic else 1 <= last < 30
+        assert times >= (T if interval == 1 and not automatic else T // 30)
+
+
+@pytest.mark.parametrize("moduli", [[1.3, 0.8, 0.2], [1.0, 1.0, 1e-3]])
+def test_linear_network(moduli):
+    """Exponents are the logs of the moduli of the eigenvalues of W, here of a normal matrix."""
+    rng = np.random.default_rng(0)
+    P = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    W = P @ np.diag(moduli) @ P.T
+    spectrum = pyrnn.lyapunov_spectrum((np.zeros((3, 0)), W), steps=2000, h0=np.zeros(3), nonlinearity="identity")
+    np.testing.assert_allclose(spectrum.exponents, np.log(moduli), atol=1e-8)
+    np.testing.assert_allclose(spectrum.exponents.sum(), spectrum.log_volume, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", [{}, {"alpha": 0.3}, {"alpha": 0.3, "form": "current"}])
+def test_fixed_point_at_zero(form):
+    """And those of the Jacobian there, with a complex pair whose modulus no step shows by itself."""
+    rng = np.random.default_rng(0)
+    P = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    block = np.diag([0.9, -0.3, 0.5, 0.5])
+    block[2:, 2:] = 0.6 * np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]])
+    W = P @ block @ P.T
+    J = W if not form else 0.7 * np.eye(4) + 0.3 * W
+    spectrum = pyrnn.lyapunov_spectrum((np.zeros((4, 0)), W), steps=3000, h0=np.zeros(4), **form)
+    np.testing.assert_allclose(spectrum.exponents, np.sort(np.log(np.abs(np.linalg.eigvals(J))))[::-1], atol=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sum_identity_of_chaotic_networks(seed):
+    params = network(80, gain=3.0, seed=seed)
+    x = 0.1 * np.random.default_rng(seed).standard_normal((500, 2))
+    spectrum = pyrnn.lyapunov_spectrum(params, x, rng=seed)
+    assert spectrum.exponents[0] > 0
+    assert abs(spectrum.exponents.sum() - spectrum.log_volume) < 1e-8
+
+
+def test_saturated_units():
+    """Where tanh has rounded to 1, slopes come from the pre-activation: log sech²(20) and not log 0."""
+    W, b = np.array([[1.0, 0.3], [0.2, 1.5]]), np.array([19.0, -15.0])
+    spectrum = pyrnn.lyapunov_spectrum((np.zeros((2, 0)), W, b), steps=400, qr_every=1, h0=np.array([1.0, -1.0]))
+    a = W @ [1.0, -1.0] + b
+    slopes = pyrnn.sech2(a)
+    J = slopes[:, np.newaxis] * W
+    largest = np.abs(np.linalg.eigvals(J)).max()
+    np.testing.assert_allclose(spectrum.exponents[0], np.log(largest), rtol=1e-8)
+    np.testing.assert_allclose(
+        spectrum.exponents.sum(), np.log(np.abs(np.linalg.det(W))) + np.log(slopes).sum(), rtol=1e-8
+    )
+    np.testing.assert_allclose(spectrum.log_volume, spectrum.exponents.sum(), rtol=1e-8)
+
+
+def test_one_unit_against_mpmath():
+    mpmath = pytest.importorskip("mpmath")
+    w, b, T = 2.5, 0.3, 60
+    with mpmath.workdps(40):
+        h, total = mpmath.mpf("0.25"), mpmath.mpf(0)
+        for _ in range(T):
+            a = mpmath.mpf(w) * h + mpmath.mpf(b)
+            h = mpmath.tanh(a)
+            total += mpmath.log(mpmath.mpf(w) * mpmath.sech(a) ** 2)
+    spectrum = pyrnn.lyapunov_spectrum((np.zeros((1, 0)), [[w]], [b]), steps=T, warmup=0, h0=[0.25])
+    assert float(total) / T == pytest.approx(spectrum.exponents[0], rel=1e-12)
+
+
+def test_a_lost_direction():
+    W = np.array([[1.0, 1.0], [1.0, 1.0]])
+    spectrum = pyrnn.lyapunov_spectrum((np.zeros((2, 0)), W), steps=100, nonlinearity="identity", h0=np.zeros(2))
+    assert spectrum.exponents[0] == pytest.approx(np.log(2), abs=1e-12)
+    assert spectrum.exponents[1] < -30  # zero but for rounding
+
+
+def test_standard_errors_cover_what_a_long_run_finds():
+    params = network(100, gain=3.0)
+    long = pyrnn.lyapunov_spectrum(params, np.zeros((20_000, 2)), k=3)
+    short = [pyrnn.lyapunov_spectrum(params, np.zeros((2000, 2)), k=3, rng=seed) for seed in range(8)]
+    off = np.array([(s.exponents - long.exponents) / np.hypot(s.standard_errors, long.standard_errors) for s in short])
+    assert 0.2 < np.sqrt(np.square(off).mean()) < 3
+    assert long.standard_errors[0] < np.mean([s.standard_errors[0] for s in short])
+
+
+def test_batch_is_each_sequence_alone():
+    params = network(12)
+    x, h0 = np.random.default_rng(2).standard_normal((100, 3, 2)), np.random.default_rng(3).standard_normal((3, 12))
+    batch = pyrnn.lyapunov_spectrum(params, x, h0, k=12)
+    assert batch.exponents.shape == (3, 12)
+    assert batch.finite_time.shape[0] == 3
+    assert batch.dimension.shape == batch.log_volume.shape == (3,)
+    np.testing.assert_allclose(batch.exponents.sum(axis=1), batch.log_volume, atol=1e-8)
+    alone = pyrnn.lyapunov_spectrum(params, x[:, 0], h0[0], k=12)
+    np.testing.assert_array_equal(batch.exponents[0], alone.exponents)
+
+
+@pytest.mark.parametrize("T", [0, 1, 2, 5])
+@pytest.mark.parametrize("B", [0, 2])
+def test_few_steps(T, B):
+    params = network(4)
+    spectrum = pyrnn.lyapunov_spectrum(params, np.zeros((T, B, 2)), warmup=0)
+    assert spectrum.exponents.shape == (B, 4)
+    assert np.isnan(spectrum.exponents).all() == (T == 0 or B == 0)
+    one = pyrnn.lyapunov_spectrum(params, steps=T, warmup=T)  # nothing counts
+    assert np.isnan(one.exponents).all()
+    assert np.isnan(one.dimension)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_passes_without_a_warning(value):
+    U, W, b = network(5)
+    W[2, 3] = value
+    assert np.isnan(pyrnn.lyapunov_spectrum((U, W, b), steps=20, h0=np.ones(5)).exponents).any()
+
+
+def test_float32_is_computed_in_float64():
+    params = [a.astype(np.float32) for a in network(6)]
+    x = np.random.default_rng(0).standard_normal((50, 2)).astype(np.float32)
+    wide = pyrnn.lyapunov_spectrum([a.astype(np.float64) for a in params], x.astype(np.float64))
+    np.testing.assert_array_equal(pyrnn.lyapunov_spectrum(params, x).exponents, wide.exponents)
+
+
+def test_inputs_are_left_alone():
+    params, x = network(6), np.ones((40, 2))
+    arrays = [*params, x]
+    before = [a.tobytes() for a in arrays]
+    for a in arrays:
+        a.flags.writeable = False
+    pyrnn.lyapunov_spectrum(params, x)
+    assert [a.tobytes() for a in arrays] == before
+
+
+def test_layouts():
+    params, x = network(6), np.random.default_rng(0).standard_normal((2, 40))
+    expected = pyrnn.lyapunov_spectrum(params, np.ascontiguousarray(x.T)).exponents
+    other = [np.asfortranarray(a)[::1] for a in params]
+    np.testing.assert_array_equal(pyrnn.lyapunov_spectrum(other, x.T).exponents, expected)
+
+
+@pytest.mark.parametrize(
+    ("exponents", "dimension"),
+    [([0.5, -0.25, -1.0], 2.25), ([-1.0, -2.0], 0.0), ([1.0, 0.5], 2.0), ([0.0, -1.0], 1.0), ([0.3, -np.inf], 1.0)],
+)
+def test_kaplan_yorke(exponents, dimension):
+    assert lyapunov.kaplan_yorke(np.array(exponents)) == pytest.approx(dimension)
+
+
+def test_threads_change_nothing(monkeypatch):
+    params = network(20)
+    one = pyrnn.lyapunov_spectrum(params, steps=200).exponents
+    monkeypatch.setenv("PYRNN_NUM_THREADS", "2")
+    np.testing.assert_array_equal(pyrnn.lyapunov_spectrum(params, steps=200).exponents, one)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no signals between threads")
+def test_interrupt():
+    timer = threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
+    timer.start()
+    begin = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        pyrnn.lyapunov_spectrum(network(150), steps=1_000_000)
+    timer.join()
+    assert time.perf_counter() - begin < 5
+
+
+BAD = [
+    ({"x": None}, ValueError, "either x or steps must be given, got neither"),
+    ({"steps": 5}, ValueError, "either x or steps must be given, got both"),
+    ({"x": None, "steps": -1}, ValueError, "steps must be from 0, got -1"),
+    ({"x": None, "steps": 2.5}, TypeError, "steps must be an integer from 0, got 2.5"),
+    ({"k": 0}, ValueError, "k must be from 1 to 4, got 0"),
+    ({"k": 5}, ValueError, "k must be from 1 to 4, got 5"),
+    ({"k": "all"}, TypeError, "k must be an integer from 1 to 4, got 'all'"),
+    ({"warmup": 11}, ValueError, "warmup must be from 0 to 10, got 11"),
+    ({"qr_every": 0}, ValueError, "qr_every"),
+    ({"qr_every": "often"}, (ValueError, TypeError), "qr_every"),
+    ({"nonlinearity": "sin"}, ValueError, "nonlinearity must be one of"),
+    ({"form": "current"}, ValueError, "alpha must be given with form 'current', got None"),
+    ({"alpha": [1.0, 2.0]}, ValueError, "alpha must be a number or have shape"),
+    ({"x": np.zeros((10, 3))}, ValueError, "U must have"),
+    ({"h0": np.zeros(5)}, ValueError, "h0 must have shape"),
+    ({"params": (np.zeros((4, 2)), np.zeros((3, 3)))}, ValueError, "W must have shape"),
+    ({"params": 3}, TypeError, "params must be a Parameters or a tuple"),
+    ({"params": (np.zeros((4, 2)), np.zeros((4, 4), complex))}, TypeError, "W must be real"),
+]
+
+
+@pytest.mark.parametrize(("changes", "error", "message"), BAD)
+def test_bad_arguments(changes, error, message):
+    arguments = {"params": network(4), "x": np.zeros((10, 2))} | changes
+    with pytest.raises(error, match=message):
+        pyrnn.lyapunov_spectrum(arguments.pop("params"), arguments.pop("x"), **arguments)
