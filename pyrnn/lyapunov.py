@@ -141,7 +141,7 @@ def lyapunov_spectrum(
     U, W, b, x, h0, leak = _checks.as_real_arrays("b", "x", "h0", "alpha", **given)
     x, batched = _checked_input(x, steps, U, W, b, h0)
     leak = _cell.checked_leak(alpha if leak is None else leak, current, len(W), W.dtype)
-    T, B, H = *x.shape[:2], len(W)
+    (T, B), H = x.shape[:2], len(W)
     k = H if k is None else _within("k", k, 1, H)
     warmup = T // 10 if warmup is None else _within("warmup", warmup, 0, T)
     if not (isinstance(qr_every, str) and qr_every == "auto"):
@@ -157,7 +157,8 @@ def lyapunov_spectrum(
     if not batched:
         return each[0]
     shapes = [(k,), (k,), (len(_blocks(warmup, T)) - 1, k), (), (), (), ()]
-    return LyapunovSpectrum(*(np.array([s[i] for s in each]).reshape(B, *shape) for i, shape in enumerate(shapes)))
+    columns = (np.array([spectrum[i] for spectrum in each]).reshape(B, *shape) for i, shape in enumerate(shapes))
+    return LyapunovSpectrum(*columns)
 
 
 class _Network(NamedTuple):

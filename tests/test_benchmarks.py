@@ -240,6 +240,15 @@ def test_forms():
     np.testing.assert_allclose([float(mean) for mean in means[2:]], expected, atol=0.02)
 
 
+def test_lyapunov():
+    command = [sys.executable, "-P", RUN.with_name("lyapunov.py"), "--hidden", "12", "--seconds", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 0, done.stderr
+    _, *cells, means = [line for line in done.stdout.splitlines() if not line.startswith("PyTorch")]
+    assert [cell.split()[:2] for cell in cells] == [["12", "10"], ["12", "12"]]
+    assert means.endswith(f"least {min(float(cell.split()[3]) for cell in cells):.2f}")
+
+
 def test_torch_module():
     pytest.importorskip("torch")
     script = RUN.with_name("torch_module.py")
