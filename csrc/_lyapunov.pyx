@@ -137,8 +137,8 @@ cdef Py_ssize_t evolve(Walk *w, Py_ssize_t n, bint automatic, Py_ssize_t *interv
             memcpy(w.first, w.rows, w.k * w.ld * sizeof(double))
         for i in range(m):
             step(w, t + i)
-        if interrupted(&since):
-            return -1
+            if interrupted(&since):
+                return -1
         spread = factor(w)
         times += 1
         if spread < MOST:

@@ -511,7 +511,7 @@ def test_progress_is_for_a_terminal_alone(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     clock = itertools.count()
-    monkeypatch.setattr(_descent.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: next(clock))
     pyrnn.find_fixed_points(network(gain=2.0), starts=starts_for(6, 50))
     shown = capsys.readouterr().err
     assert "of 50 starts" in shown

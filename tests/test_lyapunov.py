@@ -1,5 +1,7 @@
+import itertools
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import _lyapunov, lyapunov
+from pyrnn import _lyapunov, _progress, lyapunov
 
 FORMS = [
     {},
@@ -228,6 +230,19 @@ def test_threads_change_nothing(monkeypatch):
     one = pyrnn.lyapunov_spectrum(params, steps=200).exponents
     monkeypatch.setenv("PYRNN_NUM_THREADS", "2")
     np.testing.assert_array_equal(pyrnn.lyapunov_spectrum(params, steps=200).exponents, one)
+
+
+def test_progress_is_for_a_terminal_alone(monkeypatch, capsys):
+    params = network(6)
+    pyrnn.lyapunov_spectrum(params, steps=600)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    clock = itertools.count()
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: next(clock))
+    pyrnn.lyapunov_spectrum(params, steps=600)
+    shown = capsys.readouterr().err
+    assert "of 600" in shown
+    assert shown.endswith("\r\033[K")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no signals between threads")
