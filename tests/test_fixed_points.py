@@ -13,7 +13,7 @@ from scipy.linalg import hadamard
 from scipy.optimize import minimize, minimize_scalar
 
 import pyrnn
-from pyrnn import _cell, _descent, reference
+from pyrnn import _cell, _descent, _progress, reference
 
 FORMS = {
     "plain": {},
