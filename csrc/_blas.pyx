@@ -77,6 +77,15 @@ cdef inline bint take_lock(double products, double threaded) noexcept nogil:
     return True
 
 
+cdef bint hold(double products) noexcept nogil:
+    return take_lock(products, GEMM_THREADED)
+
+
+cdef void let_go(bint held) noexcept nogil:
+    if held:
+        PyThread_release_lock(lock)
+
+
 # ---- The products ---------------------------------------------------------------------------------------------------
 cdef bint by_rows(Py_ssize_t M, Py_ssize_t N, Py_ssize_t K) noexcept nogil:
     # OpenBLAS's gemm packs the matrix again in every call. Measured with 0.3.30, AVX-512, one thread, float32, GF/s,

@@ -8,3 +8,8 @@ cdef void gemm_f64(bint ta, bint tb, Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, c
 
 # Whether gemm takes the route by rows, one gemv each, for this many rows.
 cdef bint by_rows(Py_ssize_t M, Py_ssize_t N, Py_ssize_t K) noexcept nogil
+
+# For calls of BLAS and LAPACK that are not products, of so many multiply-adds: the lock that products take, where
+# OpenBLAS would share such calls out between threads, and its release by what that has returned.
+cdef bint hold(double products) noexcept nogil
+cdef void let_go(bint held) noexcept nogil

@@ -249,6 +249,16 @@ def test_lyapunov():
     assert means.endswith(f"least {min(float(cell.split()[3]) for cell in cells):.2f}")
 
 
+def test_growth(tmp_path):
+    picture = tmp_path / "growth.png"
+    command = [sys.executable, "-P", RUN.with_name("growth.py"), "--small", "--seconds", "0", "--out", picture]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 0, done.stderr
+    _, *lines = [line for line in done.stdout.splitlines() if not line.startswith("no picture")]
+    assert {line.split()[0].strip(",") for line in lines} == {"H", "T", "k"}
+    assert picture.exists() or "no picture" in done.stdout
+
+
 def test_torch_module():
     pytest.importorskip("torch")
     script = RUN.with_name("torch_module.py")

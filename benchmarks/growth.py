@@ -1,0 +1,192 @@
+"""How the time of derivatives and dynamics grows with H, T and k; draws docs/growth.png; float64, one thread.
+
+    python -P benchmarks/growth.py [--seconds 0.3] [--small] [--out growth.png]
+
+Each function has its sizes to itself, one of which grows. Printed are milliseconds, and the power of the size that the
+time has grown with, between the two largest; under a minute in all. The stated orders are in the last column.
+"""
+
+import argparse
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # -P keeps it out
+
+import timing
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # of Okabe and Ito
+I, B = 8, 4
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=0.3, help="of each size, about")
+    parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs")
+    parser.add_argument("--out", type=Path, default=Path("growth.png"), help="the picture, if there is matplotlib")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+class Case:
+    """A network of H units, gain 1.3, and B sequences of T steps."""
+
+    def __init__(self, H, T):
+        import numpy as np
+
+        import pyrnn
+
+        self.rng = rng = np.random.default_rng(0)
+        self.H, self.T = H, T
+        U, W = rng.standard_normal((H, I)) / I**0.5, 1.3 * rng.standard_normal((H, H)) / H**0.5
+        self.params = pyrnn.Parameters(U, W, np.zeros(H))
+        self.x = rng.standard_normal((T, B, I))
+        self.h = pyrnn.forward(self.x, *self.params[:3])
+        self.dh = rng.standard_normal(self.h.shape)
+
+
+def jvp(c):
+    import pyrnn
+
+    return lambda: pyrnn.jvp(c.h, c.x, c.params.U, c.params.W, x_dot=c.x)
+
+
+def hvp(c):
+    import pyrnn
+
+    objective = pyrnn.Objective(c.params, c.x, c.h, loss="squared_error")
+    p = objective.first
+    v = c.rng.standard_normal(p.shape)
+    return lambda: objective.hessp(p, v)
+
+
+def per_sample_norms(c):
+    import pyrnn
+
+    return lambda: pyrnn.per_sample_gradients(c.dh, c.h, c.x, c.params.U, c.params.W, norms_only=True)
+
+
+def jacobian_product(c):
+    import pyrnn
+
+    return lambda: pyrnn.jacobian_product(c.h[:, 0], c.params.W)
+
+
+def log_singular_values(c):
+    import pyrnn
+
+    return lambda: pyrnn.log_singular_values(c.h[:20, 0], c.params.W)
+
+
+def vector_product(c, k=8):
+    import pyrnn
+
+    u = c.rng.standard_normal((k, c.H))
+    return lambda: pyrnn.vector_jacobian_product(c.h[:, 0], c.params.W, u)
+
+
+def lyapunov(c, k=None):
+    import pyrnn
+
+    return lambda: pyrnn.lyapunov_spectrum(c.params, c.x[:, 0], k=k)
+
+
+def learner(name):
+    def make(c):
+        import pyrnn
+
+        made = getattr(pyrnn, name)(*c.params[:3])
+        steps = made.H if hasattr(made, "H") else c.H
+        x, dh = c.x[0, 0], c.dh[0, 0]
+
+        def run():
+            for _ in range(steps if name == "BlockedRTRL" else 1):
+                made.step(x, dh)
+
+        run.divide = steps if name == "BlockedRTRL" else 1
+        return run
+
+    return make
+
+
+def plan(small):
+    """(panel, name, stated order, sizes, function from a size to a function without arguments)."""
+    hidden = [4, 8] if small else [32, 64, 128, 256]
+    few, many = hidden[:3], [*hidden, *([] if small else [512])]
+    times = [4, 8] if small else [250, 500, 1000, 2000]
+    ks = [1, 2] if small else [16, 32, 64, 128]
+    H, T = (6, 8) if small else (64, 200)
+    wide = 8 if small else 256
+    by_H = lambda make, T=T: lambda H: make(Case(H, T))
+    by_T = lambda make, H=H: lambda T: make(Case(H, T))
+    return [
+        ("H", "jvp", "H²", many, by_H(jvp)),
+        ("H", "hessp", "H²", many, by_H(hvp)),
+        ("H", "per-sample norms", "H²", many, by_H(per_sample_norms)),
+        ("H", "k vectors", "H²", many, by_H(vector_product)),
+        ("H", "jacobian_product", "H³", hidden, by_H(jacobian_product)),
+        ("H", "log_singular_values", "H³", few, by_H(log_singular_values)),
+        ("H", "Lyapunov, all", "H³", hidden, by_H(lyapunov)),
+        ("H, online, a step", "RTRL", "H⁴", hidden[:4], by_H(learner("RTRL"), 2)),
+        ("H, online, a step", "BlockedRTRL", "H³", hidden, by_H(learner("BlockedRTRL"), 2)),
+        ("H, online, a step", "SnAp1", "H²", many, by_H(learner("SnAp1"), 2)),
+        ("H, online, a step", "RFLO", "H²", many, by_H(learner("RFLO"), 2)),
+        ("H, online, a step", "UORO", "H²", many, by_H(learner("UORO"), 2)),
+        ("T", "jvp", "T", times, by_T(jvp)),
+        ("T", "hessp", "T", times, by_T(hvp)),
+        ("T", "per-sample norms", "T", times, by_T(per_sample_norms)),
+        ("T", "jacobian_product", "T", times, by_T(jacobian_product)),
+        ("T", "Lyapunov, all", "T", times, by_T(lyapunov)),
+        ("k", "k vectors", "k", ks, lambda k: vector_product(Case(wide, T), k)),
+        ("k", "Lyapunov", "k", ks, lambda k: lyapunov(Case(wide, T), k)),
+    ]
+
+
+def measure(options):
+    """By panel: (name, order, sizes, milliseconds, power)."""
+    panels = {}
+    print(f"{'':20}{'':22}{'power':>7}  stated   milliseconds")
+    for panel, name, order, sizes, make in plan(options.small):
+        runs = {size: make(size) for size in sizes}
+        medians = timing.medians(timing.in_turn(runs, seconds=options.seconds * len(sizes), rounds=5))
+        ms = [1e3 * medians[size] / getattr(runs[size], "divide", 1) for size in sizes]
+        power = math.log(ms[-1] / ms[-2]) / math.log(sizes[-1] / sizes[-2])
+        panels.setdefault(panel, []).append((name, order, sizes, ms, power))
+        figures = ", ".join(f"{size}: {m:.3g}" for size, m in zip(sizes, ms, strict=True))
+        print(f"{panel:20}{name:22}{power:7.2f}  {order:7}  {figures}", flush=True)
+    return panels
+
+
+def draw(panels, path):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    for axes, (panel, lines) in zip(figure.subplots(2, 2).ravel(), panels.items(), strict=True):
+        for (name, order, sizes, ms, power), color in zip(lines, COLORS, strict=False):
+            axes.loglog(sizes, ms, "o-", color=color, markersize=3, label=f"{name}: {power:.1f} ({order})")
+        axes.set_title(f"milliseconds over {panel}", loc="left", fontsize=9)
+        axes.legend(frameon=False, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=90)
+
+
+def main():
+    options = parse()
+    if not options.here:  # these variables count from the start of a process on
+        variables = os.environ | timing.environment(1) | {"PYRNN_NUM_THREADS": "1"}
+        return subprocess.run([sys.executable, "-P", *sys.argv, "--here"], env=variables).returncode
+    timing.pin(1)
+    panels = measure(options)
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        print("no picture: it needs matplotlib, python -m pip install 'pyrnn-bptt[plot]'")
+    else:
+        draw(panels, options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
