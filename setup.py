@@ -31,6 +31,7 @@ BUILD = Path("build", "profile") if PROFILE else Path("build")
 GENERATED = BUILD / "generated"
 MODULES = ("_blas", "_bptt", "_fixed_points", "_fused", "_jacobian_products", "_lyapunov", "_online", "_profile")
 MODULES += ("_scratch", "_sequences", "_stepper", "_tangents", "_team")
+SMALL = ("pyrnn._blas", "pyrnn._profile", "pyrnn._scratch")  # no loops over numbers in them, but 5 % of a wheel to save
 
 if PROFILE:
     if sys.version_info[:2] == (3, 12):
@@ -69,6 +70,8 @@ class Build(build_ext):
                 extension.extra_compile_args += ["-fno-omit-frame-pointer"]
                 if platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64"):
                     extension.extra_compile_args += ["-mno-omit-leaf-frame-pointer"]
+                if extension.name in SMALL:
+                    extension.extra_compile_args += ["-Os"]
             if sanitizers := os.environ.get("PYRNN_SANITIZE"):
                 # Checks in every load and store of every tile: with -O3 they take ten minutes and 7 GB to compile.
                 flags = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=undefined", "-g1", "-O1"]
