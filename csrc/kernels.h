@@ -118,7 +118,7 @@ enum { PYRNN_TANH, PYRNN_RELU, PYRNN_IDENTITY };
      *   D  [K, M]  read       panels [K M]  written */                                                                \
     void (*pack_narrow_##T)(ptrdiff_t K, ptrdiff_t M, const R *D, ptrdiff_t ld_d, R *panels);                          \
                                                                                                                        \
-    /* C = Dᵀ X, or C += Dᵀ X where accumulate: the sum of K outer products.                                       \
+    /* C = Dᵀ X, or C += Dᵀ X where accumulate: the sum of K outer products, of 128 at a time in one chain.        \
      *   D  [K, M]  read: with ld_d 0, narrow panels of it       panels of X [K, N]  read                              \
      *   C  [M, N]  written, read where accumulate */                                                                  \
     void (*outer_##T)(ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const R *D, ptrdiff_t ld_d, const R *X, int accumulate,   \

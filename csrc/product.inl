@@ -208,7 +208,8 @@ static inline ALWAYS_INLINE void V(tile)(const int what, const int m, const int 
     V(store_tile)(m, n, out, w->ld_out, last, sum);
 }
 
-/* A tile of an outer product: C = or, with `add`, += D X once `done`; until then its sums wait in `sums`. */
+/* A tile of an outer product: C = or, with `add`, += D X once `done`; until then its sums wait in `sums`. Each call is
+ * a chain of its own, which begins with zero. */
 typedef void V(outer_function)(ptrdiff_t K, const REAL *D, ptrdiff_t ld_d, const REAL *X, VEC *sums, int more, int done,
                                int add, REAL *C, ptrdiff_t ld_c, ptrdiff_t last);
 
@@ -217,11 +218,11 @@ static inline ALWAYS_INLINE void V(outer_tile)(const int m, const int n, ptrdiff
                                                ptrdiff_t ld_c, ptrdiff_t last)
 {
     VEC sum[SUMS / 2][8];
-    if (more)
-        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] = sums[r * n + c];
-    else
-        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] = V(set)(0);
+    UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] = V(set)(0);
     V(accumulate)(m, n, 1, K, D, ld_d, X, 0, sum);
+    if (more)
+        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] =
+            V(add)(sums[r * n + c], sum[r][c]);
     if (done) {
         V(add_tile)(m, n, add ? C : NULL, ld_c, last, sum);
         V(store_tile)(m, n, C, ld_c, last, sum);
@@ -550,11 +551,12 @@ static void KERNEL(leaky_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *late
 }
 
 /* Blocks as those of any fast matrix product (Goto and van de Geijn 2008): DEPTH rows of a wide panel stay in the first
- * cache while those of some narrow ones come from the second. The sums of a block of tiles wait for the next DEPTH. */
+ * cache while those of some narrow ones come from the second. The sums of a block of tiles wait for the next DEPTH.
+ * That the chains end there costs no time and keeps digits that a chain over a thousand rows would lose. */
 static void KERNEL(outer)(ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const REAL *D, ptrdiff_t ld_d, const REAL *X,
                           int accumulate, REAL *C, ptrdiff_t ld_c)
 {
-    enum { ROWS = SUMS / 2, TILES = 72 / ROWS, DEPTH = 8192 / (LANES * sizeof(REAL)) };
+    enum { ROWS = SUMS / 2, TILES = 72 / ROWS, DEPTH = 128 };
     VEC sums[TILES][SUMS];
     for (ptrdiff_t first = 0; first < M; first += TILES * ROWS)
         for (ptrdiff_t j = 0; j < N; j += 2 * LANES) {

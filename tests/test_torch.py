@@ -109,6 +109,7 @@ def test_long_sequences_are_no_less_accurate():
             square = [np.mean(np.square(g[name] - truth[name])) for g in (ours, theirs)]
             quotient.append(np.sqrt(square[0] / square[1]))
     means = {name: np.exp(np.mean(np.log(quotient))) for name, quotient in quotients.items()}
-    # Measured: h 1.01, x 0.99, U 0.2, W 0.5, b 1.0; those near 1 are the roundings of tanh and of delta, not of sums.
-    for name, most in {"h": 1.02, "x": 1.02, "U": 0.5, "W": 0.7, "b": 1.2}.items():
+    # Theirs depend on the routine that MKL takes on a processor. Measured with four of them: h 1.01 to 1.10, x 0.99 to
+    # 1.09 (tanh and delta are rounded in both, the rest is the order of 32 terms), U 0.7 to 0.8, W 0.16, b 0.8 to 0.9.
+    for name, most in {"h": 1.15, "x": 1.15, "U": 0.95, "W": 0.3, "b": 1.1}.items():
         assert means[name] <= most, means
