@@ -16,8 +16,9 @@ from scipy.linalg.cython_lapack cimport dgeqrf, dorgqr, dpotrf
 
 from pyrnn._arrays cimport data, interrupted, padded, pass_on, stride
 from pyrnn._blas cimport hold, let_go
+from pyrnn._jacobian_products cimport Steps, step
 from pyrnn._scratch cimport Scratch
-from pyrnn._typed cimport fused_backward, pack_transposed, panels_size, product
+from pyrnn._typed cimport fused_backward, pack_transposed, panels_size
 from pyrnn._wait cimport pyrnn_seconds
 
 cnp.import_array()
@@ -33,50 +34,28 @@ cdef enum:
     TOGETHER = 64  # vectors, in a block
 
 cdef struct Walk:
-    Py_ssize_t H, k, ld
-    const double *panels           # of Wᵀ, with alpha in it
-    const double *h                # [n, H]: what phi' is computed from, or NULL
-    const double *slopes           # [n, H]: phi' itself, else
-    const double *keep             # [H]: 1 - alpha, or NULL
+    Steps steps                    # of one sequence; without slopes where phi' is computed from h
+    Py_ssize_t k
+    const double *h                # [n, H], or NULL
     const double *zeros            # [H]
     int phi
-    bint before                    # phi' comes before W, as in the current form
     # Rows of vectors [k, ld]: these, those of the next step, and those of the last orthonormalisation.
     double *rows
     double *next
     double *first
-    double *scaled                 # [k, ld], where phi' comes before W
     double *R                      # [k, k], columns one after the other
     double *tau                    # [k]
     double *work                   # [64 k]
 
 
-cdef void step(Walk *w, Py_ssize_t t) noexcept nogil:
+cdef void advance(Walk *w, Py_ssize_t t) noexcept nogil:
     """Rows through the Jacobian of step t."""
-    cdef Py_ssize_t H = w.H, ld = w.ld, r, i
-    cdef double *row
-    cdef const double *past
-    cdef const double *s = NULL if w.slopes == NULL else w.slopes + t * H
+    cdef Py_ssize_t H = w.steps.H, ld = w.steps.ld
     if w.h != NULL:
-        fused_backward(w.k, H, w.rows, ld, w.panels, w.h + t * H, 0, w.zeros, 0, <double *>NULL, 0, w.next, ld, w.phi,
-                       t % 2)
-    elif w.before:
-        for r in range(w.k):
-            row, past = w.scaled + r * ld, w.rows + r * ld
-            for i in range(H):
-                row[i] = s[i] * past[i]
-        product(w.k, H, H, w.scaled, ld, w.panels, <const double *>NULL, 0, w.next, ld)
+        fused_backward(w.k, H, w.rows, ld, <const double *>w.steps.panels, w.h + t * H, 0, w.zeros, 0, <double *>NULL,
+                       0, w.next, ld, w.phi, t % 2)
     else:
-        product(w.k, H, H, w.rows, ld, w.panels, <const double *>NULL, 0, w.next, ld)
-        for r in range(w.k):
-            row = w.next + r * ld
-            for i in range(H):
-                row[i] *= s[i]
-    if w.keep != NULL:
-        for r in range(w.k):
-            row, past = w.next + r * ld, w.rows + r * ld
-            for i in range(H):
-                row[i] += w.keep[i] * past[i]
+        step(<double>0, &w.steps, t, 0, w.k, w.k, w.rows, w.next)
     w.rows, w.next = w.next, w.rows
 
 
@@ -97,7 +76,7 @@ cdef inline void add_logs(const double *R, Py_ssize_t ld, Py_ssize_t k, double *
 
 cdef double factor(Walk *w) noexcept nogil:
     """R of AᵀA = RᵀR, A the rows as columns: how far its diagonal is spread, infinity if there is none."""
-    cdef blas_int k = <blas_int>w.k, H = <blas_int>w.H, ld = <blas_int>w.ld, info = 0, j = 0, n, right
+    cdef blas_int k = <blas_int>w.k, H = <blas_int>w.steps.H, ld = <blas_int>w.steps.ld, info = 0, j = 0, n, right
     cdef double one = 1, zero = 0, minus = -1
     cdef double *corner
     dsyrk(b"U", b"T", &k, &H, &one, w.rows, &ld, &zero, w.R, &k)
@@ -120,21 +99,21 @@ cdef void divide(Walk *w, double *total) noexcept nogil:
     By blocks, as in `factor`: most of it is in matrix products then, which OpenBLAS does more than twice as fast as its
     dtrsm and dpotrf (k = H = 500).
     """
-    cdef blas_int k = <blas_int>w.k, H = <blas_int>w.H, ld = <blas_int>w.ld, j = 0, n
+    cdef blas_int k = <blas_int>w.k, H = <blas_int>w.steps.H, ld = <blas_int>w.steps.ld, j = 0, n
     cdef double one = 1, minus = -1
     while j < k:
         n = min(k - j, <blas_int>TOGETHER)
         if j > 0:
-            dgemm(b"N", b"N", &H, &n, &j, &minus, w.rows, &ld, w.R + j * w.k, &k, &one, w.rows + j * w.ld, &ld)
-        dtrsm(b"R", b"U", b"N", b"N", &H, &n, &one, w.R + j * w.k + j, &k, w.rows + j * w.ld, &ld)
+            dgemm(b"N", b"N", &H, &n, &j, &minus, w.rows, &ld, w.R + j * w.k, &k, &one, w.rows + j * w.steps.ld, &ld)
+        dtrsm(b"R", b"U", b"N", b"N", &H, &n, &one, w.R + j * w.k + j, &k, w.rows + j * w.steps.ld, &ld)
         j += n
     add_logs(w.R, w.k, w.k, total)
 
 
 cdef void householder(Walk *w, double *total) noexcept nogil:
-    cdef blas_int k = <blas_int>w.k, H = <blas_int>w.H, ld = <blas_int>w.ld, size = 64 * k, info = 0
+    cdef blas_int k = <blas_int>w.k, H = <blas_int>w.steps.H, ld = <blas_int>w.steps.ld, size = 64 * k, info = 0
     dgeqrf(&H, &k, w.rows, &ld, w.tau, w.work, &size, &info)
-    add_logs(w.rows, w.ld, w.k, total)
+    add_logs(w.rows, w.steps.ld, w.k, total)
     dorgqr(&H, &k, &k, w.rows, &ld, w.tau, w.work, &size, &info)
 
 
@@ -146,12 +125,12 @@ cdef Py_ssize_t evolve(Walk *w, Py_ssize_t n, bint automatic, Py_ssize_t *interv
     while t < n:
         m = min(interval[0], n - t)
         if automatic and m > 1:
-            memcpy(w.first, w.rows, w.k * w.ld * sizeof(double))
+            memcpy(w.first, w.rows, w.k * w.steps.ld * sizeof(double))
         for i in range(m):
-            step(w, t + i)
+            advance(w, t + i)
             if interrupted(&since):
                 return -1
-        held = hold(<double>w.k * w.k * w.H)
+        held = hold(<double>w.k * w.k * w.steps.H)
         spread = factor(w)
         times += 1
         if spread < MOST:
@@ -162,7 +141,7 @@ cdef Py_ssize_t evolve(Walk *w, Py_ssize_t n, bint automatic, Py_ssize_t *interv
                 factor(w)
                 divide(w, total)
         elif automatic and m > 1:  # again, with less
-            memcpy(w.rows, w.first, w.k * w.ld * sizeof(double))
+            memcpy(w.rows, w.first, w.k * w.steps.ld * sizeof(double))
             interval[0] = max(1, min(m - 1, <Py_ssize_t>(m * GOOD / spread)))
             let_go(held)
             continue
@@ -197,16 +176,17 @@ def vectors(cnp.ndarray W, int phi, cnp.ndarray h, cnp.ndarray slopes, cnp.ndarr
     cdef const double *matrix = <const double *>data(W)
     cdef double *q = <double *>data(Q)
     cdef double *sums = <double *>data(total)
-    w.H, w.k, w.ld, w.phi, w.before = H, k, ld, phi, before
+    w.k, w.phi, w.h, w.zeros = k, phi, <const double *>data(h), zeros
+    w.steps.T, w.steps.B, w.steps.H, w.steps.ld = n, 1, H, ld
+    w.steps.slopes, w.steps.exponents, w.steps.keep = data(slopes), NULL, data(keep)
+    w.steps.panels, w.steps.before = panels, before
+    w.steps.scaled = scratch.take(k * ld * sizeof(double)) if before else NULL
     w.rows = <double *>scratch.take(k * ld * sizeof(double))
     w.next = <double *>scratch.take(k * ld * sizeof(double))
     w.first = <double *>scratch.take(k * ld * sizeof(double))
-    w.scaled = <double *>scratch.take(k * ld * sizeof(double)) if before else NULL
     w.R = <double *>scratch.take(k * k * sizeof(double))
     w.tau = <double *>scratch.take(k * sizeof(double))
     w.work = <double *>scratch.take(64 * k * sizeof(double))
-    w.h, w.slopes, w.keep = <const double *>data(h), <const double *>data(slopes), <const double *>data(keep)
-    w.panels, w.zeros = panels, zeros
     for r in range(H):
         zeros[r] = 0
     with nogil:

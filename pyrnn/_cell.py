@@ -19,6 +19,13 @@ def numbers(nonlinearity, form):
     return NONLINEARITIES.index(nonlinearity), form == "current"
 
 
+def slopes_from(nonlinearity, r):
+    """phi'(a), from r = phi(a)."""
+    if nonlinearity == "tanh":
+        return (1 - r) * (1 + r)
+    return (~(r <= 0)).astype(r.dtype) if nonlinearity == "relu" else np.ones_like(r)
+
+
 def array_or_none(alpha):
     """alpha as an argument whose dtype counts; a plain number takes that of the arrays, as in NumPy's arithmetic."""
     return None if type(alpha) in (int, float) else alpha

@@ -87,6 +87,20 @@ def positive_integer(name, value):
     return integer
 
 
+def integer_within(name, value, low, high=None):
+    """An integer from low to high, which None leaves open."""
+    expected = f"{name} must be an integer from {low}" + ("" if high is None else f" to {high}")
+    try:
+        integer = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{expected}, got {value!r}") from None
+    if isinstance(value, bool):
+        raise TypeError(f"{expected}, got {value!r}")
+    if integer < low or (high is not None and integer > high):
+        raise ValueError(f"{expected}, got {integer}")
+    return integer
+
+
 def check_out(out, shape, dtype, inputs, arrays, name="out"):
     """Check an array that results are written to; inputs: the arguments by name, arrays: what they became."""
     if not isinstance(out, np.ndarray):

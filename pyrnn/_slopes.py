@@ -1,6 +1,5 @@
 """What a chain of Jacobians is made of: the slopes phi' of each step, and the matrices around them."""
 
-import operator
 from typing import NamedTuple
 
 import numpy as np
@@ -41,27 +40,13 @@ def check(h, W, h0, start, stop, nonlinearity, alpha, form, rates, preactivation
         _cell.check_read_rates(rates, leak, current)
     elif current:
         raise ValueError("preactivations must be None with form 'current', whose states are them, got an array")
-    start, stop = check_span(start, stop, len(h))
+    start = _checks.integer_within("start", start, 0, len(h))
+    stop = _checks.integer_within("stop", len(h) if stop is None else stop, start, len(h))
     batched = h.ndim == 3
     if not batched:
         h, rates, preactivations = (None if a is None else a[:, np.newaxis] for a in (h, rates, preactivations))
         h0 = None if h0 is None else h0[np.newaxis]
     return (h, W, h0, start, stop, nonlinearity, leak, current, rates, preactivations), batched, others
-
-
-def check_span(start, stop, T):
-    """Steps `start` to `stop` - 1 of T, None for all to the end."""
-    span = []
-    for name, value, low in (("start", start, 0), ("stop", T if stop is None else stop, None)):
-        low = span[0] if low is None else low
-        try:
-            value = operator.index(value)
-        except TypeError:
-            raise TypeError(f"{name} must be an integer from {low} to {T}, got {value!r}") from None
-        if not low <= value <= T:
-            raise ValueError(f"{name} must be an integer from {low} to {T}, got {value}")
-        span.append(value)
-    return span
 
 
 @QUIET
@@ -73,7 +58,7 @@ def prepare(h, W, h0, start, stop, nonlinearity, leak, current, rates, preactiva
     elif preactivations is not None:
         slopes = slopes_at(nonlinearity, preactivations[start:stop])
     else:
-        slopes = _slopes_from(nonlinearity, (h if rates is None else rates)[start:stop])
+        slopes = _cell.slopes_from(nonlinearity, (h if rates is None else rates)[start:stop])
     keep = None if leak is None else 1 - leak
     if keep is not None and not keep.any():
         keep = None
@@ -89,14 +74,7 @@ def slopes_at(nonlinearity, a):
     """phi'(a); of tanh in float64, where sech² is 0 only from |a| = 373 on."""
     if nonlinearity == "tanh":
         return sech2(a.astype(np.float64, copy=False))
-    return _slopes_from(nonlinearity, a)
-
-
-def _slopes_from(nonlinearity, r):
-    """phi' from r = phi(a), by the sign of r of the others."""
-    if nonlinearity == "tanh":
-        return (1 - r) * (1 + r)
-    return ~(r <= 0) if nonlinearity == "relu" else np.ones(r.shape, r.dtype)
+    return _cell.slopes_from(nonlinearity, a)
 
 
 def _scaled(slopes):

@@ -288,7 +288,7 @@ def _initial_tangent(point, dots, states, delta_dot, g_dot):
         rate = _directions.rates_of(point.h0, point.phi)
         if h0_dot is not None and point.phi == _cell.NONLINEARITIES.index("tanh"):
             flow -= 2 * rate * h0_dot * (delta[0] @ point.W)
-        flow *= _slope(rate, point.phi)
+        flow *= _cell.slopes_from(_cell.NONLINEARITIES[point.phi], rate)
     if point.leak is not None:
         flow += (1 - point.leak) * g_dot[0]
         if alpha_dot is not None:
@@ -304,18 +304,11 @@ def _alpha_tangent(point, dots, moved, g, g_dot):
     before[:1], before[1:] = point.h0, point.h[:-1]
     change = (point.h if point.current else point.rates) - before
     before[:1], before[1:] = 0 if h0_dot is None else h0_dot, h_dot[:-1]
-    change_dot = (h_dot if point.current else _slope(point.rates, point.phi) * second) - before
+    r_dot = h_dot if point.current else _cell.slopes_from(_cell.NONLINEARITIES[point.phi], point.rates) * second
+    change_dot = r_dot - before
     total = np.einsum("tbh,tbh->h", g_dot, change) + np.einsum("tbh,tbh->h", g, change_dot)
     if not point.current:
         return total
     if dots[6] is not None:
         total -= np.einsum("tbh,tbh->h", g, change) * dots[6] / point.leak
     return total / point.leak
-
-
-def _slope(rates, phi):
-    """phi' of each step, from phi."""
-    name = _cell.NONLINEARITIES[phi]
-    if name == "tanh":
-        return (1 - rates) * (1 + rates)
-    return (~(rates <= 0)).astype(rates.dtype) if name == "relu" else np.ones_like(rates)

@@ -6,13 +6,12 @@ import numpy as np
 
 from pyrnn import _checks, _jacobian_products, _slopes, functional
 from pyrnn.jacobian_products import preactivations
-from pyrnn.losses import QUIET, softmax_cross_entropy, squared_error
+from pyrnn.losses import LOSSES, QUIET, check_loss
 from pyrnn.output import output, output_gradients
 from pyrnn.parameters import Parameters
 from pyrnn.rnn import RNN
 from pyrnn.singular_values import log_singular_values
 
-LOSSES = {"softmax_cross_entropy": softmax_cross_entropy, "squared_error": squared_error}
 NORMS = ("spectral", "frobenius")
 
 
@@ -161,8 +160,7 @@ def gradient_flow(
 def _check_choices(targets, loss, dh, norm, vectors):
     if targets is not None and dh is not None:
         raise ValueError("targets and dh must not be given together")
-    if not isinstance(loss, str) or loss not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(map(repr, LOSSES))}, got {loss!r}")
+    check_loss(loss)
     if not isinstance(norm, str) or norm not in NORMS:
         raise ValueError(f"norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}")
     if vectors is not None:

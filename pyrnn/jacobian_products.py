@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyrnn import _cell, _checks, _jacobian_products, _slopes
+from pyrnn import _calls, _cell, _checks, _jacobian_products, _slopes
 from pyrnn.losses import QUIET
 
 
@@ -291,7 +291,7 @@ def preactivations(h, x, U, W, b=None, h0=None, *, nonlinearity="tanh", form="ra
     >>> print(pyrnn.jacobian_product(h, W, start=1, preactivations=a).log_scale.round(2))  # 118 factors of 1/2
     -81.79
     """
-    _, current = _cell.numbers(nonlinearity, form)
+    phi, current = _cell.numbers(nonlinearity, form)
     h, x, U, W, b, h0, drive = _checks.as_real_arrays("b", "h0", "drive", h=h, x=x, U=U, W=W, b=b, h0=h0, drive=drive)
     _checks.check_sequence("x", "I", x)
     _checks.check_columns("U", "H", U, x.shape[-1], "x", x)
@@ -303,12 +303,11 @@ def preactivations(h, x, U, W, b=None, h0=None, *, nonlinearity="tanh", form="ra
     _checks.check_shape("h0", h0, states[1:], "x", x, "U", U)
     _checks.check_shape("drive", drive, states, "x", x, "U", U)
     with np.errstate(all="ignore"):
-        first = np.zeros((1, *states[1:]), h.dtype) if h0 is None else h0[np.newaxis]
-        previous = np.concatenate([first, h])[: len(h)]
+        first = np.zeros(states[1:], h.dtype) if h0 is None else h0
         if current:
-            previous = {"tanh": np.tanh, "relu": lambda a: np.where(a <= 0, 0, a)}.get(nonlinearity, np.asarray)(
-                previous
-            )
+            previous = _calls.phi_of_previous(h, first, phi, None, False)
+        else:
+            previous = np.concatenate([first[np.newaxis], h])[: len(h)]
         a = previous @ W.T + x @ U.T
         for term in (b, drive):
             if term is not None:

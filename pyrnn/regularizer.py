@@ -115,7 +115,7 @@ def vanishing_regularizer(grad_h, h, W, *, form="book", nonlinearity="tanh"):
 def _chunk(grad_h, h, W, form, nonlinearity):
     """Omega of rows that all count, as a sum, and its derivatives by h and W."""
     direction, _ = _units(grad_h)
-    slope = _slope(nonlinearity, h)
+    slope = _cell.slopes_from(nonlinearity, h)
     delta = slope * direction  # phi'(a_t) ∘ grad_h_t, over ||grad_h_t||
     handed = delta @ W  # grad_h_t ∂h_t/∂h_{t-1}, over the same
     unit, r = _units(handed)
@@ -162,12 +162,3 @@ def _scaled(rows):
     lengths = np.sqrt(np.square(scaled, dtype=np.float64).sum(axis=1))
     units = scaled / np.where(lengths == 0, 1, lengths).astype(rows.dtype)[:, np.newaxis]
     return units, np.ldexp(lengths, exponents)
-
-
-def _slope(nonlinearity, h):
-    """phi'(a), from h = phi(a)."""
-    if nonlinearity == "tanh":
-        return (1 - h) * (1 + h)
-    if nonlinearity == "relu":
-        return (~(h <= 0)).astype(h.dtype)
-    return np.ones_like(h)

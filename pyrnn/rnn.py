@@ -6,9 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pyrnn import _cell, _checks, _rnn_files, _rnn_layers, _rnn_parameters
-from pyrnn.losses import softmax_cross_entropy, squared_error
-
-LOSSES = {"softmax_cross_entropy": softmax_cross_entropy, "squared_error": squared_error}
+from pyrnn.losses import LOSSES, check_loss
 
 
 class RNNGradients(NamedTuple):
@@ -520,8 +518,7 @@ class RNN:
         >>> bool(minimize(objective, rnn.parameters, jac=True, method="L-BFGS-B").fun < 0.5)
         True
         """
-        if not isinstance(loss, str) or loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(map(repr, LOSSES))}, got {loss!r}")
+        check_loss(loss)
         x, h0, lengths, _ = self._inputs(x, h0, lengths)
         steps, batched = x.shape[:-1], x.ndim == 3
         targets = _checks.as_array("targets", targets)
