@@ -48,13 +48,13 @@ def by_pyrnn(W, h, Q):
     """The loop behind `lyapunov_spectrum`, without the states, which nobody computes here."""
     import numpy as np
 
-    from pyrnn import _lyapunov
+    from pyrnn.lyapunov import Tangents
 
     rows = np.ascontiguousarray(Q.T)
 
     def run():
-        q, total = rows.copy(), np.zeros(len(rows))
-        run.times, _ = _lyapunov.vectors(W, 0, h, None, None, False, q, 1, True, total)
+        total = np.zeros(len(rows))
+        run.times = Tangents(W, "tanh", None, False, rows.copy(), "auto").advance(h, None, total)
         return total
 
     return run

@@ -6,8 +6,8 @@ The same sums as _bptt.pyx; see there for the letters, the chunks of time and ho
 - Each product of a row and a column is one chain of multiply-adds from zero, a = (b + U x) + W h of two. The weight
   gradients are sums over chunks, from the last to the first, of chains of 128 rows, db with what its roundings have
   lost. The bits depend neither on the other sequences of the batch nor on the instruction set. Short chains that begin
-  with zero are also more accurate: with b or the sum so far first, dW after 10,000 steps had twice PyTorch's error, with
-  a chain for each chunk half of it, and now it has a sixth.
+  with zero are also more accurate: with b or the sum so far first, dW after 10,000 steps had twice PyTorch's error,
+  with a chain for each chunk half of it, and now it has a sixth.
 - Threads share out the sequences, each with the loop over time inside. In backward the rounds of the team are, for each
   chunk, the sequences and then the rows of dU and dW: no number is summed by two of them.
 - Rows that a tile reads side by side must not fall into the same sets of the first-level cache, as they do when they

@@ -10,6 +10,7 @@ do.
 
 cimport numpy as cnp
 from libc.math cimport INFINITY, fabs, log
+from libc.stdlib cimport qsort
 from libc.string cimport memcpy
 from scipy.linalg.cython_blas cimport dgemm, dsyrk, dtrsm
 from scipy.linalg.cython_lapack cimport dgeqrf, dorgqr, dpotrf
@@ -33,6 +34,10 @@ cdef double MOST = 17
 cdef enum:
     TOGETHER = 64  # vectors, in a block
 
+cdef struct Unit:
+    double size                    # the largest number that a vector has for it
+    Py_ssize_t at
+
 cdef struct Walk:
     Steps steps                    # of one sequence; without slopes where phi' is computed from h
     Py_ssize_t k
@@ -46,6 +51,7 @@ cdef struct Walk:
     double *R                      # [k, k], columns one after the other
     double *tau                    # [k]
     double *work                   # [64 k]
+    Unit *units                    # [H]
 
 
 cdef void advance(Walk *w, Py_ssize_t t) noexcept nogil:
@@ -110,11 +116,40 @@ cdef void divide(Walk *w, double *total) noexcept nogil:
     add_logs(w.R, w.k, w.k, total)
 
 
+cdef int by_size(const void *a, const void *b) noexcept nogil:
+    cdef double first = (<const Unit *>a).size, second = (<const Unit *>b).size
+    return (first < second) - (first > second)
+
+
 cdef void householder(Walk *w, double *total) noexcept nogil:
+    """A ← Q of A = Q R by reflections.
+
+    A saturated unit has a row of A that is small, and the vector that this row alone keeps from the others has a small
+    R_ii: its digits survive where larger rows come first (Cox and Higham 1998).
+    """
     cdef blas_int k = <blas_int>w.k, H = <blas_int>w.steps.H, ld = <blas_int>w.steps.ld, size = 64 * k, info = 0
+    cdef Py_ssize_t i, j
+    cdef double *row
+    for j in range(H):
+        w.units[j].size, w.units[j].at = 0, j
+    for i in range(k):
+        row = w.rows + i * ld
+        for j in range(H):
+            w.units[j].size = max(w.units[j].size, fabs(row[j]))
+    qsort(w.units, H, sizeof(Unit), by_size)
+    for i in range(k):
+        row = w.rows + i * ld
+        memcpy(w.next, row, H * sizeof(double))
+        for j in range(H):
+            row[j] = w.next[w.units[j].at]
     dgeqrf(&H, &k, w.rows, &ld, w.tau, w.work, &size, &info)
     add_logs(w.rows, w.steps.ld, w.k, total)
     dorgqr(&H, &k, &k, w.rows, &ld, w.tau, w.work, &size, &info)
+    for i in range(k):
+        row = w.rows + i * ld
+        memcpy(w.next, row, H * sizeof(double))
+        for j in range(H):
+            row[w.units[j].at] = w.next[j]
 
 
 cdef Py_ssize_t evolve(Walk *w, Py_ssize_t n, bint automatic, Py_ssize_t *interval, double *total) noexcept nogil:
@@ -187,6 +222,7 @@ def vectors(cnp.ndarray W, int phi, cnp.ndarray h, cnp.ndarray slopes, cnp.ndarr
     w.R = <double *>scratch.take(k * k * sizeof(double))
     w.tau = <double *>scratch.take(k * sizeof(double))
     w.work = <double *>scratch.take(64 * k * sizeof(double))
+    w.units = <Unit *>scratch.take(H * sizeof(Unit))
     for r in range(H):
         zeros[r] = 0
     with nogil:

@@ -15,6 +15,9 @@ from pyrnn.functional import forward
 CHUNK = 512  # steps whose states are there at once
 MOST_BLOCKS = 100
 SATURATED = 1 - 1e-6  # a state from which 1 - h² lacks so many digits that the slope is taken at the pre-activation
+REST = 0.25  # of all vectors, which go through inverses: those that shrink most, and drift apart most
+LEAST_SLOPE = 1e-100  # of a unit whose inverse, and its square, can be computed with
+LARGEST_CONDITION = 1e6  # of W whose inverse keeps enough digits
 
 
 class LyapunovSpectrum(NamedTuple):
@@ -106,6 +109,10 @@ def lyapunov_spectrum(
     det J_t = Π phi'(a_t) det W, so that the sum of all exponents is ``mean(sum(log(phi'))) + log(abs(det(W)))``:
     compare ``exponents.sum()`` with ``log_volume``. [2]_ is about the spectra of chaotic networks.
 
+    Where all H exponents are asked for, of a cell without a leak and with W that has an inverse, the last quarter comes
+    from vectors that go through (J_t⁻¹)ᵀ = diag(1 / phi') (W⁻¹)ᵀ: what is orthogonal to the others does. What
+    these grow by is what the last ones of all would shrink by.
+
     Everything is computed in float64, whatever the dtype of the arguments. Slopes of saturated units are taken at their
     pre-activations. Memory does not grow with T. Time grows as T k H², for k = H as T H³.
 
@@ -135,21 +142,21 @@ def lyapunov_spectrum(
     >>> bool(np.isclose(spectrum.exponents.sum(), spectrum.log_volume))
     True
     """
-    phi, current = _cell.numbers(nonlinearity, form)
+    _, current = _cell.numbers(nonlinearity, form)
     U, W, b, *_ = as_parameters(params)
     given = {"U": U, "W": W, "b": b, "x": x, "h0": h0, "alpha": _cell.array_or_none(alpha)}
     U, W, b, x, h0, leak = _checks.as_real_arrays("b", "x", "h0", "alpha", **given)
     x, batched = _checked_input(x, steps, U, W, b, h0)
     leak = _cell.checked_leak(alpha if leak is None else leak, current, len(W), W.dtype)
     (T, B), H = x.shape[:2], len(W)
-    k = H if k is None else _within("k", k, 1, H)
-    warmup = T // 10 if warmup is None else _within("warmup", warmup, 0, T)
+    k = H if k is None else _checks.integer_within("k", k, 1, H)
+    warmup = T // 10 if warmup is None else _checks.integer_within("warmup", warmup, 0, T)
     if not (isinstance(qr_every, str) and qr_every == "auto"):
         qr_every = _checks.positive_integer("qr_every", qr_every)
     rng = np.random.default_rng(rng)
     U, W, b, leak = (None if a is None else np.ascontiguousarray(a, np.float64) for a in (U, W, b, leak))
     h0 = 0.1 * rng.standard_normal((B, H)) if h0 is None else np.broadcast_to(h0, (B, H)).astype(np.float64)
-    network = _Network(U, W, b, leak, nonlinearity, phi, current)
+    network = _Network(U, W, b, leak, nonlinearity, current)
     with np.errstate(all="ignore"), Progress() as progress:
         each = [
             _spectrum(network, x[:, i : i + 1], h0[i : i + 1], k, warmup, qr_every, rng, progress) for i in range(B)
@@ -167,7 +174,6 @@ class _Network(NamedTuple):
     b: np.ndarray | None
     leak: np.ndarray | None  # [H]
     nonlinearity: str
-    phi: int
     current: bool
 
 
@@ -181,23 +187,12 @@ def _checked_input(x, steps, U, W, b, h0):
     _checks.check_shape("W", W, (H, H), "U", U)
     _checks.check_shape("b", b, (H,), "U", U)
     if x is None:
-        x = np.broadcast_to(np.zeros(I), (_within("steps", steps, 0, None), I))  # no memory
+        x = np.broadcast_to(np.zeros(I), (_checks.integer_within("steps", steps, 0), I))  # no memory
     else:
         _checks.check_sequence("x", "I", x)
         _checks.check_columns("U", "H", U, x.shape[-1], "x", x)
     _checks.check_shape("h0", h0, (*x.shape[1:-1], H), "x", x, "U", U)
     return (x, True) if x.ndim == 3 else (x[:, np.newaxis], False)
-
-
-def _within(name, value, low, high):
-    """An integer from low to high, which None leaves open."""
-    end = "" if high is None else f" to {high}"
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer from {low}{end}, got {value!r}")
-    value = int(value.__index__())
-    if value < low or (high is not None and value > high):
-        raise ValueError(f"{name} must be from {low}{end}, got {value}")
-    return value
 
 
 # ---- One sequence ---------------------------------------------------------------------------------------------------
@@ -210,7 +205,7 @@ def _blocks(warmup, T):
 def _spectrum(network, x, h, k, warmup, qr_every, rng, progress):
     """The spectrum of one sequence x [T, 1, I] from h [1, H]."""
     Q = np.ascontiguousarray(np.linalg.qr(rng.standard_normal((len(network.W), k)))[0].T)
-    interval, automatic, times = (1, True, 0) if qr_every == "auto" else (qr_every, False, 0)
+    tangents, times = Tangents(network.W, network.nonlinearity, network.leak, network.current, Q, qr_every), 0
     starts = _blocks(warmup, len(x))
     totals, volume = np.zeros((len(starts), k)), 0.0  # the first total is of the warmup
     for block, (start, stop) in enumerate(zip([0, *starts[:-1]], starts, strict=True)):
@@ -218,11 +213,7 @@ def _spectrum(network, x, h, k, warmup, qr_every, rng, progress):
             progress.show(f"step {first} of {len(x)}")
             last = min(first + CHUNK, stop)
             h, seen, slopes, log_slopes = _steps(network, x[first:last], h)
-            W = network.W if network.leak is None else network.leak[:, np.newaxis] * network.W
-            keep = None if network.leak is None else 1 - network.leak
-            n, interval = _lyapunov.vectors(
-                W, network.phi, seen, slopes, keep, network.current, Q, interval, automatic, totals[block]
-            )
+            n = tangents.advance(seen, slopes, totals[block])
             if block:
                 times, volume = times + n, volume + log_slopes
     return _summary(totals[1:], np.diff(starts), volume, times, network)
@@ -230,7 +221,7 @@ def _spectrum(network, x, h, k, warmup, qr_every, rng, progress):
 
 def _steps(network, x, h):
     """h after these steps, what phi' is computed from or else phi' itself, and Σ log phi', NaN with a leak."""
-    U, W, b, leak, nonlinearity, _, current = network
+    U, W, b, leak, nonlinearity, current = network
     rates = None if leak is None else np.empty((len(x), *h.shape))
     form = "current" if current else "rate"
     states = forward(x, U, W, b, h, nonlinearity=nonlinearity, alpha=leak, form=form, rates=rates)[:, 0]
@@ -239,21 +230,15 @@ def _steps(network, x, h):
     if current:
         return h, None, slopes_at(nonlinearity, before), np.nan
     r = states if rates is None else rates[:, 0]
-    if nonlinearity == "tanh" and (np.abs(r) > SATURATED).any():
+    saturated = nonlinearity == "tanh" and (np.abs(r) > SATURATED).any()
+    if saturated:
         slopes = sech2(before @ W.T + x[:, 0] @ U.T + (0 if b is None else b))
-    elif leak is None:
-        slopes = None
     else:
-        slopes = _slopes(nonlinearity, r)
-    logs = np.nan if leak is not None else np.log(_slopes(nonlinearity, r) if slopes is None else slopes).sum()
-    return (h, states, None, logs) if slopes is None else (h, None, slopes, logs)
-
-
-def _slopes(nonlinearity, r):
-    """phi' from r = phi(a)."""
-    if nonlinearity == "tanh":
-        return (1 - r) * (1 + r)
-    return (~(r <= 0)).astype(r.dtype) if nonlinearity == "relu" else np.ones_like(r)
+        slopes = _cell.slopes_from(nonlinearity, r)
+    if leak is not None:
+        return h, None, slopes, np.nan
+    logs = np.log(slopes).sum()
+    return (h, None, slopes, logs) if saturated else (h, states, None, logs)
 
 
 def _summary(totals, lengths, volume, times, network):
@@ -275,6 +260,69 @@ def _summary(totals, lengths, volume, times, network):
         float(log_volume),
         n / times if times else np.nan,
     )
+
+
+class Tangents:
+    """k orthonormal vectors along a trajectory.
+
+    All H of them go in two parts. The second one spans what is orthogonal to the first, and that goes through the
+    inverse of each Jacobian, transposed: J Q = Q' R is J⁻ᵀ Q = Q' R⁻ᵀ, where R⁻ᵀ is triangular from the other side, and
+    has 1 / R_ii on its diagonal. So the last vector comes first there. Each part takes less time to be made
+    orthonormal, and drifts apart less, so that it need not be done as often.
+
+    Parameters
+    ----------
+    W, nonlinearity, leak, current
+        Of the cell; leak [H] or None.
+    Q : ndarray of float64, contiguous, shape (k, H)
+        The vectors as rows; overwritten.
+    qr_every : int or "auto"
+        As of `lyapunov_spectrum`; two parts only with "auto".
+    """
+
+    def __init__(self, W, nonlinearity, leak, current, Q, qr_every):
+        self._W = W if leak is None else leak[:, np.newaxis] * W
+        self._keep = None if leak is None else 1 - leak
+        self._nonlinearity, self._phi, self._current = nonlinearity, _cell.NONLINEARITIES.index(nonlinearity), current
+        self._Q, self._first = Q, len(Q) - int(len(Q) * REST)
+        self._automatic = qr_every == "auto"
+        self._intervals = [1, 1] if self._automatic else [qr_every]
+        self._inverse = None
+        if self._automatic and self._first < len(Q) == len(W) and leak is None and not current:
+            self._inverse = _transposed_inverse(W)
+
+    def advance(self, h, slopes, total):
+        """Through the steps of states h [n, H], or of these slopes; total [k] += logs of what each vector has grown by.
+
+        Returns how often the vectors were made orthonormal, in the mean.
+        """
+        k, first, at = len(self._Q), self._first, slopes
+        if self._inverse is not None and slopes is None:
+            at = _cell.slopes_from(self._nonlinearity, h)
+        if self._inverse is None or not at.size or not at.min() >= LEAST_SLOPE:
+            return self._run(0, self._W, h, slopes, self._Q, total)
+        times = self._run(0, self._W, h, slopes, self._Q[:first], total[:first])
+        rest, logs = self._Q[: first - 1 : -1].copy(), np.zeros(k - first)
+        times_of_rest = self._run(1, self._inverse, None, 1 / at, rest, logs)
+        self._Q[first:] = rest[::-1]
+        total[first:] -= logs[::-1]
+        return (first * times + (k - first) * times_of_rest) / k
+
+    def _run(self, which, W, h, slopes, Q, total):
+        times, self._intervals[which] = _lyapunov.vectors(
+            W, self._phi, h, slopes, self._keep, self._current, Q, self._intervals[which], self._automatic, total
+        )
+        return times
+
+
+def _transposed_inverse(W):
+    """W⁻ᵀ, contiguous, or None where rounding would be felt in it."""
+    try:
+        inverse = np.linalg.inv(W)
+    except np.linalg.LinAlgError:
+        return None
+    condition = np.linalg.norm(W, 1) * np.linalg.norm(inverse, 1)
+    return np.ascontiguousarray(inverse.T) if condition <= LARGEST_CONDITION else None
 
 
 def kaplan_yorke(exponents):

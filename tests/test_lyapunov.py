@@ -84,6 +84,50 @@ def test_the_walk_itself():
         assert times >= (T if interval == 1 and not automatic else T // 30)
 
 
+def all_exponents(W, h, chunks, monkeypatch, least_slope=lyapunov.LEAST_SLOPE):
+    """Of the steps of h in so many chunks, by Tangents: sums, vectors, and how often they were orthonormalised."""
+    monkeypatch.setattr(lyapunov, "LEAST_SLOPE", least_slope)
+    Q = np.linalg.qr(np.random.default_rng(0).standard_normal(W.shape))[0].T.copy()
+    total, tangents = np.zeros(len(W)), lyapunov.Tangents(W, "tanh", None, False, Q, "auto")
+    times = sum(tangents.advance(part, None, total) for part in np.array_split(h, chunks))
+    return total, Q, times
+
+
+@pytest.mark.parametrize(("H", "gain"), [(2, 1.5), (5, 1.5), (40, 1.5), (40, 0.7), (61, 2.5)])
+def test_two_parts_are_the_whole(H, gain, monkeypatch):
+    """All H exponents: the last ones through inverses, and where some steps cannot go that way, through neither."""
+    W = network(H, gain=gain)[1]
+    h = pyrnn.forward(np.zeros((300, 0)), np.zeros((H, 0)), W, None, 0.7 * np.cos(np.arange(H)))
+    first = np.linalg.qr(np.random.default_rng(0).standard_normal((H, H)))[0]
+    J = (1 - h**2)[:, :, np.newaxis] * W
+    expected, end = by_qr_at_each_step(J, first)
+    slopes = np.array([(1 - part**2).min() for part in np.array_split(h, 20)])
+    whole = all_exponents(W, h, 20, monkeypatch, least_slope=np.inf)
+    parts = all_exponents(W, h, 20, monkeypatch, least_slope=0)
+    mixed = all_exponents(W, h, 20, monkeypatch, least_slope=np.median(slopes))
+    for total, Q, _ in (whole, parts, mixed):
+        np.testing.assert_allclose(total, expected, rtol=1e-8, atol=1e-7)
+        np.testing.assert_allclose(Q @ Q.T, np.eye(H), atol=1e-9)
+        np.testing.assert_allclose(np.abs((Q @ end).diagonal()), 1, atol=1e-8)
+    assert H < 40 or parts[2] < 0.8 * whole[2]  # that they drift apart less is what it is for
+
+
+def test_inverses_that_keep_no_digits_are_not_taken():
+    """W that is singular, or nearly; NaN in it; and fewer vectors than units."""
+    H = 6
+    W = network(H)[1]
+    U, s, V = np.linalg.svd(W)
+    for smallest, taken in ((1e-3, True), (1e-9, False), (0, False), (np.nan, False)):
+        s[-1] = smallest
+        singular = (U * s) @ V
+        assert (lyapunov.Tangents(singular, "tanh", None, False, np.eye(H), "auto")._inverse is not None) == taken
+    of = lambda *options, k=H: lyapunov.Tangents(W, *options[:3], np.eye(H)[:k].copy(), options[3])._inverse
+    assert of("tanh", None, False, "auto") is not None
+    for options in (("tanh", np.full(H, 0.5), False, "auto"), ("tanh", None, True, "auto"), ("tanh", None, False, 3)):
+        assert of(*options) is None
+    assert of("tanh", None, False, "auto", k=H - 1) is None
+
+
 @pytest.mark.parametrize("moduli", [[1.3, 0.8, 0.2], [1.0, 1.0, 1e-3]])
 def test_linear_network(moduli):
     """Exponents are the logs of the moduli of the eigenvalues of W, here of a normal matrix."""
@@ -108,11 +152,14 @@ def test_fixed_point_at_zero(form):
     np.testing.assert_allclose(spectrum.exponents, np.sort(np.log(np.abs(np.linalg.eigvals(J))))[::-1], atol=1e-8)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_sum_identity_of_chaotic_networks(seed):
-    params = network(80, gain=3.0, seed=seed)
+@pytest.mark.parametrize("gain", [3.0, 6.0, 10.0, 30.0])
+@pytest.mark.parametrize("qr_every", ["auto", 1])
+@pytest.mark.parametrize("seed", range(3))
+def test_sum_identity_of_chaotic_networks(seed, qr_every, gain):
+    """Up to gains at which units saturate so far that a step has singular values from 10 to 1e-60."""
+    params = network(80, gain=gain, seed=seed)
     x = 0.1 * np.random.default_rng(seed).standard_normal((500, 2))
-    spectrum = pyrnn.lyapunov_spectrum(params, x, rng=seed)
+    spectrum = pyrnn.lyapunov_spectrum(params, x, rng=seed, qr_every=qr_every)
     assert spectrum.exponents[0] > 0
     assert abs(spectrum.exponents.sum() - spectrum.log_volume) < 1e-8
 
@@ -130,6 +177,27 @@ def test_saturated_units():
         spectrum.exponents.sum(), np.log(np.abs(np.linalg.det(W))) + np.log(slopes).sum(), rtol=1e-8
     )
     np.testing.assert_allclose(spectrum.log_volume, spectrum.exponents.sum(), rtol=1e-8)
+
+
+@pytest.mark.parametrize("qr_every", ["auto", 1])
+def test_saturated_networks_against_mpmath(qr_every):
+    """Exponents from -1 to -87 a step: a step keeps the smallest apart from the others by 37 digits."""
+    mpmath = pytest.importorskip("mpmath")
+    H, T, rng = 5, 20, np.random.default_rng(3)
+    W, h0 = 20 * rng.standard_normal((H, H)) / H**0.5, rng.standard_normal(H)
+    spectrum = pyrnn.lyapunov_spectrum(
+        (np.zeros((H, 0)), W), steps=T, h0=h0, warmup=0, qr_every=qr_every, rng=np.random.default_rng(4)
+    )
+    states = np.vstack([h0, pyrnn.forward(np.zeros((T, 0)), np.zeros((H, 0)), W, None, h0)])
+    with mpmath.workdps(300):
+        exact_W, totals = mpmath.matrix(W.tolist()), [mpmath.mpf(0)] * H
+        Q = mpmath.matrix(np.linalg.qr(np.random.default_rng(4).standard_normal((H, H)))[0].tolist())
+        for h in states[:-1]:
+            slopes = [mpmath.sech(a) ** 2 for a in exact_W * mpmath.matrix(h.tolist())]
+            Q, R = mpmath.qr(mpmath.diag(slopes) * exact_W * Q)
+            totals = [total + mpmath.log(abs(R[i, i])) for i, total in enumerate(totals)]
+        expected = sorted((float(total / T) for total in totals), reverse=True)
+    np.testing.assert_allclose(spectrum.exponents, expected, rtol=1e-12)
 
 
 def test_one_unit_against_mpmath():
@@ -265,12 +333,13 @@ def test_interrupt():
 BAD = [
     ({"x": None}, ValueError, "either x or steps must be given, got neither"),
     ({"steps": 5}, ValueError, "either x or steps must be given, got both"),
-    ({"x": None, "steps": -1}, ValueError, "steps must be from 0, got -1"),
+    ({"x": None, "steps": -1}, ValueError, "steps must be an integer from 0, got -1"),
     ({"x": None, "steps": 2.5}, TypeError, "steps must be an integer from 0, got 2.5"),
-    ({"k": 0}, ValueError, "k must be from 1 to 4, got 0"),
-    ({"k": 5}, ValueError, "k must be from 1 to 4, got 5"),
+    ({"k": 0}, ValueError, "k must be an integer from 1 to 4, got 0"),
+    ({"k": 5}, ValueError, "k must be an integer from 1 to 4, got 5"),
+    ({"k": True}, TypeError, "k must be an integer from 1 to 4, got True"),
     ({"k": "all"}, TypeError, "k must be an integer from 1 to 4, got 'all'"),
-    ({"warmup": 11}, ValueError, "warmup must be from 0 to 10, got 11"),
+    ({"warmup": 11}, ValueError, "warmup must be an integer from 0 to 10, got 11"),
     ({"qr_every": 0}, ValueError, "qr_every"),
     ({"qr_every": "often"}, (ValueError, TypeError), "qr_every"),
     ({"nonlinearity": "sin"}, ValueError, "nonlinearity must be one of"),
