@@ -14,6 +14,7 @@ if importlib.util.find_spec("pyrnn._bptt") is None:
 
 __version__ = "0.1.0"
 
+from pyrnn._learner import OnlineGradients
 from pyrnn._results import (
     GradientErrors,
     Gradients,
@@ -56,7 +57,7 @@ from pyrnn.jacobian_products import (
 )
 from pyrnn.losses import softmax_cross_entropy, squared_error
 from pyrnn.lyapunov import LyapunovSpectrum, lyapunov_spectrum
-from pyrnn.online import RFLO, RTRL, UORO, BlockedRTRL, OnlineGradients, SnAp1
+from pyrnn.online import RFLO, UORO, SnAp1
 from pyrnn.output import output, output_gradients
 from pyrnn.output_jacobian import output_jacobian
 from pyrnn.parameters import Parameters, initialize
@@ -64,6 +65,7 @@ from pyrnn.per_sample import per_sample_gradients
 from pyrnn.profiling import profile
 from pyrnn.regularizer import vanishing_regularizer
 from pyrnn.rnn import RNN, RNNGradients
+from pyrnn.rtrl import RTRL, BlockedRTRL
 from pyrnn.singular_values import log_singular_values
 from pyrnn.stepper import Stepper
 from pyrnn.training import loss_and_gradients

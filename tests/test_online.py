@@ -341,9 +341,9 @@ def test_bad_arguments(network, cls):
     n = network(B=None, I=4, H=6)
     with pytest.raises(ValueError, match=r"W must have shape \(6, 6\) to match U \(6, 4\), got \(6, 4\)"):
         cls(n["U"], n["U"])
-    with pytest.raises(ValueError, match="batch must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="batch must be an integer from 0, got -1"):
         cls(n["U"], n["W"], batch=-1)
-    with pytest.raises(TypeError, match=r"batch must be an integer or None, got 1\.5"):
+    with pytest.raises(TypeError, match=r"batch must be an integer from 0, got 1\.5"):
         cls(n["U"], n["W"], batch=1.5)
     with pytest.raises(ValueError, match="alpha must be given with form 'current'"):
         cls(n["U"], n["W"], form="current")
@@ -377,9 +377,9 @@ def test_sizes_and_parameters_are_read_only(network, name):
 
 def test_bad_blocks(network):
     n = network(B=None)
-    with pytest.raises(ValueError, match="block must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="block must be an integer from 1, got 0"):
         pyrnn.BlockedRTRL(n["U"], n["W"], block=0)
-    with pytest.raises(TypeError, match="block must be an integer or None, got '3'"):
+    with pytest.raises(TypeError, match="block must be an integer from 1, got '3'"):
         pyrnn.BlockedRTRL(n["U"], n["W"], block="3")
     with pytest.raises(TypeError, match="every_step must be True or False, got 1"):
         pyrnn.BlockedRTRL(n["U"], n["W"], every_step=1)

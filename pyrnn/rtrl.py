@@ -1,0 +1,329 @@
+"""Real-time recurrent learning: the exact gradient carried forward with the state, step by step or in blocks."""
+
+import copy
+
+import numpy as np
+
+from pyrnn import _checks, _fused, _online
+from pyrnn._learner import Learner, OnlineGradients, quiet
+
+
+class _Influential(Learner):
+    """A learner with the whole influence of all parameters on the state."""
+
+    def _begin(self):
+        B, H, C = self._rows, self.hidden_size, self._columns + 1
+        self._memory, self._high = _online.influence_memory(self._h, B, H, C), False
+        self._influence()[:, np.arange(H), C - 1, np.arange(H)] = 1  # of h0 on itself
+
+    def _influence(self):
+        return _online.influence_rows(self._memory, self._high, self._rows, self.hidden_size, self._columns + 1)
+
+    def influence(self):
+        """dh / d(parameters) of the last step: what the learner carries.
+
+        Returns
+        -------
+        OnlineGradients
+            Copies, each with the axes of its parameter and then one of H units of the state, (batch, ...) in front
+            where the learner has one; h0 is (H, H), and alpha has one for each unit.
+        """
+        self._settle()
+        P = self._influence()
+        P = (P if self.batch is not None else P[0]).copy()
+        H, Z = self.hidden_size, self.hidden_size + self.input_size
+        alpha = None if self._cell[1] is None else P[..., Z + 1, :]
+        return OnlineGradients(P[..., H:Z, :], P[..., :H, :], P[..., Z, :], P[..., -1, :], alpha)
+
+    def __getstate__(self):
+        """Without the padding of memory, which depends on its address."""
+        return self.__dict__ | {"_memory": self._influence().copy(), "_high": False}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        P, self._memory = self._memory, _online.influence_memory(self._h, *self._memory.shape[:3])
+        self._influence()[...] = P
+
+    def __deepcopy__(self, memo):
+        other = object.__new__(type(self))
+        memo[id(self)] = other
+        other.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return other
+
+
+class RTRL(_Influential):
+    """Real-time recurrent learning: the exact gradient at every step, without going back in time.
+
+    It carries the influence P = dh / d(parameters) from step to step: H numbers for each parameter, and as many
+    multiply-adds a step as it takes to multiply P by the Jacobian, about H³ (H + I).
+
+    Parameters
+    ----------
+    U : array_like, shape (H, I)
+        Input-to-hidden weights. All parameters are copied: `update` changes them.
+    W : array_like, shape (H, H)
+        Hidden-to-hidden weights.
+    b : array_like, shape (H,), optional
+        Bias; None for none. Its gradient is there also without.
+    h0 : array_like, shape (H,) or (batch, H), optional
+        The state before the first step; None for zeros.
+    batch : int, optional
+        How many sequences advance together, each with an influence of its own; None for one, whose arrays have no batch
+        axis.
+    nonlinearity, alpha, form
+        As in `pyrnn.forward`.
+
+    Attributes
+    ----------
+    U, W, b, alpha, h : ndarray or None
+        Copies of the parameters and of the state.
+    input_size, hidden_size : int
+    batch : int or None
+    dtype : numpy.dtype
+        float32 if all arguments promote to it, else float64. Later arguments of a narrower dtype are converted to it;
+        those of a wider one are a TypeError.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, an option has no such value, or batch is negative.
+    TypeError
+        If an argument is complex, long double, text, an object or masked, or batch is not an integer.
+
+    See Also
+    --------
+    BlockedRTRL : the same gradients, once in a block of steps, for a fraction of the work.
+    SnAp1, RFLO, UORO : approximations that cost no more than the step itself.
+    backward : backpropagation through time, which needs all steps at once.
+
+    Notes
+    -----
+    With a_t = b + U x_t + W h_{t-1}, J_t = dh_t/dh_{t-1} and z_t = (h_{t-1}, x_t, 1), the influence of the parameter in
+    row i, column j of (W, U, b) is P_t[i, j] = J_t P_{t-1}[i, j] + (dh_t/da_t)_i z_t[j] e_i, and its gradient dh_t .
+    P_t[i, j] [1]_. The sum over steps is what `pyrnn.backward` returns for all of them. One learner serves one thread
+    at a time. Copies and pickles take state and influence along.
+
+    References
+    ----------
+    .. [1] R. J. Williams, D. Zipser, "A learning algorithm for continually running fully recurrent neural networks",
+       Neural Computation 1 (1989) 270-280.
+
+    Examples
+    --------
+    >>> import numpy as np, pyrnn
+    >>> U, W, b, _, _ = pyrnn.initialize(input_size=2, hidden_size=4, rng=0)
+    >>> x = np.random.default_rng(0).standard_normal((50, 2))
+    >>> learner = pyrnn.RTRL(U, W, b)
+    >>> total = sum(learner.step(sample, dh=lambda h: h).W for sample in x)  # the loss of a step: half of h²
+    >>> h = pyrnn.forward(x, U, W, b)
+    >>> np.allclose(total, pyrnn.backward(h, h, x, U, W).W)
+    True
+    """
+
+    def _advance(self, step, dh):
+        G = _online.advance(self._memory, self._high, self._columns + 1, step, self._W, self._cell, dh)
+        self._high = not self._high
+        return G
+
+    @quiet
+    def _collect(self, dh):
+        if self._whole and self._step is not None:
+            G = self._advancing(dh)  # in one pass through the influence
+        else:
+            self._settle()
+            G = _online.contract(self._memory, self._high, self._columns + 1, dh)
+        return self._named(G[0] if len(G) == 1 else G.sum(axis=0), G[..., -1].copy())
+
+
+class BlockedRTRL(_Influential):
+    """RTRL by blocks of steps: exact gradients at the end of each block, for about H³ a step.
+
+    Within a block it backpropagates; across blocks it carries the influence, which moves once a block.
+
+    Parameters
+    ----------
+    U, W, b, h0
+        As in `RTRL`.
+    block : int, optional
+        Steps of a block; None for H. Longer ones need memory for block H² numbers and gain little.
+    every_step : bool
+        Return at every step the gradients of its loss alone, as `RTRL` does: back through the block so far, and then
+        by the influence at its beginning. Blocks of about 16 are best for it.
+    batch, nonlinearity, alpha, form
+        As in `RTRL`.
+
+    Attributes
+    ----------
+    U, W, b, alpha, h, input_size, hidden_size, batch, dtype
+        As in `RTRL`.
+    block : int
+    every_step : bool
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `RTRL`.
+
+    See Also
+    --------
+    RTRL : gradients at every step.
+
+    Notes
+    -----
+    `step` and `gradients` return None within a block, and at its last step the gradients of the losses of all its
+    steps; `finish` ends a block early. What ends unasked, by a `forward` that no `gradients` follows, is added to the
+    next that is returned: no step is lost. The sum of all is that of `RTRL`. With
+    `every_step` nothing is gathered: each step returns its own.
+
+    From a block of T steps after the state h_0 the gradient is what backpropagation finds within the block, and g_0 P
+    with g_0 the gradient at h_0; then P <- K P + sum_t (dh_T/da_t) z_tᵀ with K = dh_T/dh_0 [1]_.
+
+    References
+    ----------
+    .. [1] J. Schmidhuber, "A fixed size storage O(n³) time complexity learning algorithm for fully recurrent
+       continually running networks", Neural Computation 4 (1992) 243-248.
+
+    Examples
+    --------
+    >>> import numpy as np, pyrnn
+    >>> U, W, b, _, _ = pyrnn.initialize(input_size=2, hidden_size=4, rng=0)
+    >>> learner = pyrnn.BlockedRTRL(U, W, b, block=3)
+    >>> [learner.step(x, dh=np.ones(4)) is not None for x in np.ones((7, 2))]
+    [False, False, True, False, False, True, False]
+    >>> learner.finish().W.shape  # the seventh step
+    (4, 4)
+    """
+
+    def __init__(
+        self,
+        U,
+        W,
+        b=None,
+        h0=None,
+        *,
+        block=None,
+        every_step=False,
+        batch=None,
+        nonlinearity="tanh",
+        alpha=None,
+        form="rate",
+    ):
+        if not isinstance(every_step, bool | np.bool_):
+            raise TypeError(f"every_step must be True or False, got {every_step!r}")
+        self._block = None if block is None else _checks.integer_within("block", block, 1)
+        self._every_step = bool(every_step)
+        super().__init__(U, W, b, h0, batch=batch, nonlinearity=nonlinearity, alpha=alpha, form=form)
+
+    @property
+    def block(self):
+        """Steps of a block."""
+        return max(self.hidden_size, 1) if self._block is None else self._block
+
+    @property
+    def every_step(self):
+        """Whether each step returns gradients."""
+        return self._every_step
+
+    def finish(self):
+        """End the block here, so that `update` may come.
+
+        Returns
+        -------
+        OnlineGradients
+            Of the steps since the last that were returned; zero if there are none, and with `every_step`.
+
+        Raises
+        ------
+        RuntimeError
+            As in `forward`.
+        """
+        self._check_whole()
+        totals, self._totals = self._ended(), None
+        return self._of_totals(totals)
+
+    @quiet
+    def _of_totals(self, totals):
+        U, W, b, h0, alpha = totals
+        return OnlineGradients(
+            U, W, b, h0.reshape(self._shape(self.hidden_size)), alpha.sum() if self._one_alpha else alpha
+        )
+
+    def _begin(self):
+        super()._begin()
+        T, B, H = self.block, self._rows, self.hidden_size
+        self._steps, self._totals = 0, None
+        self._xs = np.empty((T, B, self.input_size), self.dtype)
+        self._hs = np.empty((T + 1, B, H), self.dtype)
+        self._rs = np.empty((T, B, H), self.dtype)
+        self._dhs = np.zeros((T, B, H), self.dtype)
+        self._hs[0] = self._h
+
+    def _follow(self, x, h, rates):
+        t = self._steps
+        self._xs[t], self._hs[t + 1] = x, h
+        if rates is not None:
+            self._rs[t] = rates
+        self._steps = t + 1
+
+    def _collect(self, dh):
+        self._check_whole()
+        if self._steps == 0:
+            raise RuntimeError("gradients must come after forward, and the last block has ended")
+        if self.every_step:
+            self._dhs[self._steps - 1] = dh
+            totals = self._within()
+            self._dhs[self._steps - 1] = 0
+            return self._of_totals(totals)
+        self._dhs[self._steps - 1] += dh
+        return self.finish() if self._steps == self.block else None
+
+    def _settle(self):
+        self._check_whole()
+        if self._steps == self.block:
+            self._totals = self._ended()
+
+    def _before_update(self):
+        self._settle()
+        if self._steps:
+            raise RuntimeError(f"update must come at the end of a block, got {self._steps} steps: call finish first")
+
+    def influence(self):
+        """As in `RTRL`, of the last state; it ends the block, whose gradients are added to the next returned."""
+        self._check_whole()
+        self._totals = self._ended()
+        return super().influence()
+
+    def _so_far(self):
+        """The steps of the block so far: x, the states before and after, rates where they tell more."""
+        n = self._steps
+        rates = self._rs[:n] if self._cell[1] is not None and not self._cell[2] else None
+        return self._xs[:n], self._hs[:n], self._hs[1 : n + 1], rates
+
+    @quiet
+    def _within(self):
+        """Gradients (U, W, b, h0, alpha) of the losses of the block so far."""
+        H, Z = self.hidden_size, self.hidden_size + self.input_size
+        phi, leak, current = self._cell
+        x, _, h, rates = self._so_far()
+        _, U, W, b, g0, _, alpha = _fused.backward(
+            self._dhs[: self._steps], h, x, self._U, self._W, self._hs[0], 1, phi, leak, current, False, rates
+        )
+        G = _online.contract(self._memory, self._high, self._columns + 1, g0)
+        sums = G[0] if len(G) == 1 else G.sum(axis=0)
+        alpha = None if leak is None else alpha + sums[:, Z + 1]
+        return U + sums[:, H:Z], W + sums[:, :H], b + sums[:, Z], G[..., -1].copy(), alpha
+
+    @quiet
+    def _ended(self):
+        """End the block: `_within`, and what earlier ones have left that nobody has asked for."""
+        totals = self._within()
+        self._whole = False
+        rows = [None if a is None else a.reshape(self._steps * self._rows, a.shape[2]) for a in self._so_far()]
+        steps = _online.immediate(*rows, self._cell)
+        _online.advance_block(self._memory, self._high, self._columns + 1, self._rows, steps, self._W, self._cell)
+        self._high = not self._high
+        self._hs[0], self._dhs[: self._steps] = self._hs[self._steps], 0
+        self._steps, self._whole = 0, True
+        if self._totals is None:
+            return totals
+        return [None if a is None else a + old for a, old in zip(totals, self._totals, strict=True)]
