@@ -4,21 +4,22 @@ States go in blocks, a small one first. What the first ones find on the whole wa
 later ones need only come near: close to a point one product tells whether Newton's method leads there.
 """
 
-import contextlib
-
 import numpy as np
+from scipy.linalg import lapack
 
 from pyrnn import _fixed_points
 
 FIRST_BLOCK = 32  # starts; each block after it has twice as many
 LEAST_BETWEEN = 32  # pairs of points, half-way between which the search goes on; a quarter of the starts, if more
-FLOAT_STEPS = 30  # are found in float, twice as fast; a start that takes more may need the digits of double
+FLOAT_STEPS = 60  # are found in float, twice as fast; a start that takes more may need the digits of double
 LEAST_COSINE = 0.3  # between a state's last step and the way to a point, for that point to be tried
 DRAWN = 0.5  # of its distance from a point is the most that a step of Newton's may leave, for a state to be drawn there
+BOWL = 0.6, 1.6  # -∇q · way / 2 (q - q of the point), 1 where q is quadratic: between these, the step is tried
 CREDIT = 32  # inverses that may be made before one has drawn a state; from then on, as many as states were drawn
 LARGEST_CONDITION = 1e10  # of a second derivative; beyond, points form a line, or nearly so
 LONGEST_POLISH = 1e6  # times |F(h) - h|; what is longer comes of rounding errors and goes along a line of points
 INVERSE_BYTES = 128 << 20  # of inverse second derivatives, which so many points can have
+NONE = object()  # in place of an inverse that is of no use
 
 
 def jacobians(W, slopes, alpha, current):
@@ -163,6 +164,8 @@ class Descent:
         way = points[nearest] - h
         left = np.linalg.norm(way, axis=1)
         towards = np.einsum("ij,ij->i", steps, way) >= LEAST_COSINE * np.linalg.norm(steps, axis=1) * left
+        height, slope = self.q[rows] - self.q[self.points][nearest], np.einsum("ij,ij->i", self._gradient[rows], way)
+        towards &= (-slope >= 2 * BOWL[0] * height) & (-slope <= 2 * BOWL[1] * height)
         drawn = np.zeros(len(rows), bool)
         for known in np.unique(nearest[towards]):
             tried = np.flatnonzero(towards & (nearest == known))
@@ -177,29 +180,30 @@ class Descent:
         return drawn
 
     def _inverse(self, known):
-        """(∇²q)⁻¹ at a point, NaN where rounding errors would hide in it what a step does; None without credit."""
+        """(∇²q)⁻¹ at a point; None without credit, or where rounding errors would hide in it what a step does."""
         if self._inverses[known] is None and self._credit > 0:
             self._credit -= 1
             second = self._landscape.second_derivative(self._states(), self.points[known])
-            inverse = np.full_like(second, np.nan)
-            with contextlib.suppress(np.linalg.LinAlgError):
-                inverse = np.linalg.inv(second)
-                if not abs(second).sum(axis=0).max() * abs(inverse).sum(axis=0).max() < LARGEST_CONDITION:
-                    inverse[:] = np.nan
-            self._inverses[known] = inverse
-        return self._inverses[known]
+            self._inverses[known] = _inverse_of(second)
+        inverse = self._inverses[known]
+        return None if inverse is NONE else inverse
 
     def polish(self):
-        """A last step of Newton's on F(h) = h itself for each fixed point: it gets the digits that q cannot show."""
+        """A last step of Newton's for each fixed point, as exact as double: it gets the digits that q cannot show."""
         fixed = np.array([row for row, slow in zip(self.points, self.slow, strict=True) if not slow], int)
-        polished = tuple(a[fixed] for a in self._states())
-        for h, gradient, slopes, q in zip(*polished[:3], polished[4], strict=True):
-            A = jacobians(self._W, slopes[np.newaxis], self._alpha, self._current)[0] - np.eye(len(self._W))
-            with contextlib.suppress(np.linalg.LinAlgError):
-                step = np.linalg.solve(A, np.linalg.solve(A.T, gradient))  # ∇q = Aᵀ (F(h) - h)
-                if np.linalg.norm(step) <= LONGEST_POLISH * np.sqrt(2 * q):
-                    h -= step
-        self._landscape.evaluate(polished)
-        better = polished[4] <= self.q[fixed]
-        for a, new in zip(self._states(), polished, strict=True):
-            a[fixed[better]] = new[better]
+        self._radius[fixed] = LONGEST_POLISH * np.sqrt(2 * self.q[fixed])
+        self._landscape.descend(self._states(), fixed, 0.0, False, np.empty(len(fixed), np.int8))
+
+
+def _inverse_of(second):
+    """Of ∇²q, by Cholesky's factor; NONE if it is not positive definite, or its condition is too large."""
+    factor, failed = lapack.dpotrf(second.T, clean=False)
+    if failed:
+        return NONE
+    upper, failed = lapack.dpotri(factor, overwrite_c=True)
+    if failed:
+        return NONE
+    inverse = np.triu(upper)
+    inverse += np.triu(upper, 1).T
+    condition = abs(second).sum(axis=0).max() * abs(inverse).sum(axis=0).max()
+    return inverse if condition < LARGEST_CONDITION else NONE
