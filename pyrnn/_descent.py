@@ -19,6 +19,7 @@ CREDIT = 32  # inverses that may be made before one has drawn a state; from then
 LARGEST_CONDITION = 1e10  # of a second derivative; beyond, points form a line, or nearly so
 LONGEST_POLISH = 1e6  # times |F(h) - h|; what is longer comes of rounding errors and goes along a line of points
 INVERSE_BYTES = 128 << 20  # of inverse second derivatives, which so many points can have
+ODD = 0, 2  # of _cell.NONLINEARITIES: tanh and identity
 NONE = object()  # in place of an inverse that is of no use
 
 
@@ -60,6 +61,7 @@ class Descent:
     def __init__(self, W, c, alpha, phi, current, starts, *, tolerance, max_iterations, unique_tolerance):
         n, H = starts.shape
         self._W, self._alpha, self._current = W, alpha, current
+        self._odd = phi in ODD and not c.any()  # F(-h) = -F(h)
         self._tolerance, self._max_iterations, self._unique_tolerance = tolerance, max_iterations, unique_tolerance
         self._landscape = _fixed_points.Landscape(W, c, alpha, phi, current)
         self.starts, self._n = starts, n
@@ -88,7 +90,7 @@ class Descent:
         self._follow(0, progress)
 
     def look_between(self, progress):
-        """Start once more from half-way between points, and from the middle of all starts."""
+        """Start once more from half-way between points, from the middle of all starts, and where points are mirrored."""
         points = self.h[self.points]
         first, second = np.triu_indices(len(points), 1)
         most = max(LEAST_BETWEEN, self._n // 4)
@@ -96,7 +98,8 @@ class Descent:
             chosen = np.linspace(0, len(first) - 1, most).astype(int)
             first, second = first[chosen], second[chosen]
         middle = self.starts[np.isfinite(self.starts).all(axis=1)].mean(axis=0, keepdims=True)
-        more = self._new_states(np.concatenate([(points[first] + points[second]) / 2, middle]))
+        mirrored = -points if self._odd else points[:0]
+        more = self._new_states(np.concatenate([(points[first] + points[second]) / 2, middle, mirrored]))
         begin, k = len(self.h), len(more[0])
         self._take(tuple(np.concatenate(pair) for pair in zip(self._states(), more, strict=True)))
         self.origin = np.concatenate([self.origin, np.full(k, -1)])

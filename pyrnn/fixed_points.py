@@ -179,7 +179,8 @@ def find_fixed_points(
         root mean square. Without a spread of starts, none is.
     between : bool
         Whether to go on from half-way between points that were found, where saddles are, and from the starts' mean: at
-        most a quarter as many states as there are starts, or 32. Points that only these led to have a count of 0.
+        most a quarter as many states as there are starts, or 32; and without relu, where b + U x is zero, from their
+        mirror images -h, which are points too. Points that only these led to have a count of 0.
 
     Returns
     -------

@@ -435,10 +435,25 @@ def test_weights_that_float_cannot_hold():
     assert (points.origin == 0).all()
 
 
+@pytest.mark.parametrize("form", [{}, {"alpha": 0.3, "form": "current"}])
+@pytest.mark.parametrize("bias", [0.0, 0.1])
+def test_mirror_images(bias, form):
+    """Without a constant input -h is a point where h is one: from starts on one side alone."""
+    params = np.zeros((2, 2)), np.array([[1.5, 0.4], [0.2, 1.4]]), np.full(2, bias)
+    starts = np.random.default_rng(0).uniform(0.5, 1.5, (20, 2))
+    ours = pyrnn.find_fixed_points(params, starts=starts, **form)
+    alone = pyrnn.find_fixed_points(params, starts=starts, between=False, **form)
+    assert (alone.h > 0.1).any()
+    assert all(np.abs(ours.h + h).max(axis=1).min() < 1e-9 for h in alone.h) == (bias == 0)
+    fixed = ours.h[~ours.slow]
+    assert np.abs(pyrnn.forward(np.zeros((1, len(fixed), 2)), *params, fixed, **form)[0] - fixed).max() < 1e-12
+
+
 def test_infinite_weight_behind_a_saturated_unit():
     """tanh(inf) is 1, a fixed point; its Jacobian, zero times infinity, is no number, and so are its modes."""
     points = pyrnn.find_fixed_points((np.zeros((1, 1)), [[np.inf]], None), starts=[[1.0]])
-    assert points.h.tolist() == [[1.0]]
+    assert points.h.tolist() == [[1.0], [-1.0]]  # the second is the first one's mirror image
+    assert points.counts.tolist() == [1, 0]
     for a in (points.jacobian, points.eigenvalues, points.right, points.left):
         assert np.isnan(a).all()
 
