@@ -231,26 +231,45 @@ static void KERNEL(column_sums)(ptrdiff_t rows, ptrdiff_t n, const REAL *restric
     }
 }
 
+/* The next m registers of columns, of which the last one has n lanes: side by side, since each sum waits for itself. */
+static inline ALWAYS_INLINE void V(products_of_columns)(const int m, ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t n,
+                                                        const REAL *g, ptrdiff_t ld_g, const REAL *p, ptrdiff_t p_t,
+                                                        ptrdiff_t p_r, const REAL *q, ptrdiff_t q_t, ptrdiff_t q_r,
+                                                        REAL *restrict sum, REAL *restrict lost)
+{
+    VEC total[4], s[4];
+    ptrdiff_t count = 0;
+    UNROLL for (int c = 0; c < m; c++) total[c] = s[c] = V(set)(0);
+    for (ptrdiff_t t = 0; t < steps; t++)
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            const REAL *g_r = g + count * ld_g, *later = p + t * p_t + r * p_r, *before = q + t * q_t + r * q_r;
+            UNROLL for (int c = 0; c < m; c++)
+            {
+                const ptrdiff_t j = c * LANES, lanes = c < m - 1 ? LANES : n;
+                const VEC moved = V(sub)(V(load_some)(later + j, lanes), V(load_some)(before + j, lanes));
+                s[c] = V(fma)(V(load_some)(g_r + j, lanes), moved, s[c]);
+            }
+            if (++count % 16 == 0) UNROLL for (int c = 0; c < m; c++)
+                {
+                    total[c] = V(add)(total[c], s[c]);
+                    s[c] = V(set)(0);
+                }
+        }
+    UNROLL for (int c = 0; c < m; c++)
+        V(add_to_sum)(sum + c * LANES, lost + c * LANES, c < m - 1 ? LANES : n, V(add)(total[c], s[c]));
+}
+
 static void KERNEL(column_products)(ptrdiff_t steps, ptrdiff_t rows, ptrdiff_t n, const REAL *g, ptrdiff_t ld_g,
                                     const REAL *p, ptrdiff_t p_t, ptrdiff_t p_r, const REAL *q, ptrdiff_t q_t,
                                     ptrdiff_t q_r, REAL *restrict sum, REAL *restrict lost)
 {
-    for (ptrdiff_t j = 0; j < n; j += LANES) {
-        const ptrdiff_t m = n - j;
-        VEC total = V(set)(0), s = V(set)(0);
-        ptrdiff_t count = 0;
-        for (ptrdiff_t t = 0; t < steps; t++)
-            for (ptrdiff_t r = 0; r < rows; r++) {
-                const VEC later = V(load_some)(p + t * p_t + r * p_r + j, m);
-                const VEC moved = V(sub)(later, V(load_some)(q + t * q_t + r * q_r + j, m));
-                s = V(fma)(V(load_some)(g + count * ld_g + j, m), moved, s);
-                if (++count % 16 == 0) {
-                    total = V(add)(total, s);
-                    s = V(set)(0);
-                }
-            }
-        V(add_to_sum)(sum + j, lost + j, m, V(add)(total, s));
-    }
+#define COLUMNS(m, last) \
+    V(products_of_columns)(m, steps, rows, last, g + j, ld_g, p + j, p_t, p_r, q + j, q_t, q_r, sum + j, lost + j)
+    ptrdiff_t j = 0;
+    for (; j + 4 * LANES <= n; j += 4 * LANES) COLUMNS(4, LANES);
+    for (; j + 2 * LANES <= n; j += 2 * LANES) COLUMNS(2, LANES);
+    for (; j < n; j += LANES) COLUMNS(1, n - j);
+#undef COLUMNS
 }
 
 static void KERNEL(gather_rows)(ptrdiff_t rows, ptrdiff_t n, const REAL *a, const ptrdiff_t *at, REAL *restrict out,
