@@ -162,12 +162,15 @@ def measure(options):
 def draw(panels, path):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure = Figure(figsize=(12, 7), layout="constrained")
     for axes, (panel, lines) in zip(figure.subplots(2, 2).ravel(), panels.items(), strict=True):
         for (name, order, sizes, ms, power), color in zip(lines, COLORS, strict=False):
             axes.loglog(sizes, ms, "o-", color=color, markersize=3, label=f"{name}: {power:.1f} ({order})")
         axes.set_title(f"milliseconds over {panel}", loc="left", fontsize=9)
-        axes.legend(frameon=False, fontsize=8)
+        measured = sorted({size for line in lines for size in line[2]})
+        axes.set_xticks(measured, [str(size) for size in measured])
+        axes.minorticks_off()
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=90)
 
