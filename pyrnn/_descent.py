@@ -90,7 +90,7 @@ class Descent:
         self._follow(0, progress)
 
     def look_between(self, progress):
-        """Start once more from half-way between points, from the middle of all starts, and where points are mirrored."""
+        """Start once more from half-way between points, from the middle of all starts, and from mirror images."""
         points = self.h[self.points]
         first, second = np.triu_indices(len(points), 1)
         most = max(LEAST_BETWEEN, self._n // 4)

@@ -104,7 +104,7 @@ def initialize_feedback(
     >>> params.U.shape, params.R.shape
     ((3, 2), (3, 4))
     """
-    I, O = _not_negative("input_size", input_size), _checks.positive_integer("output_size", output_size)
+    I, O = _checks.integer_within("input_size", input_size, 0), _checks.positive_integer("output_size", output_size)
     U_R, W, b, V, c = initialize(I + O, hidden_size, O, scheme=scheme, gain=gain, dtype=dtype, rng=rng)
     return FeedbackParameters(U_R[:, :I].copy(), W, b, V, c, U_R[:, I:].copy())
 
@@ -511,8 +511,8 @@ def sample(params, length, *, batch=None, x=None, first=None, h0=None, end_symbo
     >>> bool(np.isclose(-loss, log_probabilities.sum()))
     True
     """
-    length = _not_negative("length", length)
-    batch = None if batch is None else _not_negative("batch", batch)
+    length = _checks.integer_within("length", length, 0)
+    batch = None if batch is None else _checks.integer_within("batch", batch, 0)
     if not _checks.is_finite_number(temperature) or isinstance(temperature, bool) or temperature < 0:
         raise ValueError(f"temperature must be a number of at least 0, got {temperature!r}")
     steps = (length,) if batch is None else (length, batch)
@@ -526,7 +526,7 @@ def sample(params, length, *, batch=None, x=None, first=None, h0=None, end_symbo
     if n.x.shape[:-1] != steps:
         _checks.shape_error("x", f"({', '.join(map(str, steps))}, I)", n.x)
     if end_symbol is not None:
-        end_symbol = _not_negative("end_symbol", end_symbol)
+        end_symbol = _checks.integer_within("end_symbol", end_symbol, 0)
         if end_symbol >= n.O:
             raise ValueError(f"end_symbol must be a class from 0 to {n.O - 1}, got {end_symbol}")
     if n.O == 0 and np.prod(steps):
@@ -562,10 +562,6 @@ def sample(params, length, *, batch=None, x=None, first=None, h0=None, end_symbo
 def _drawn(o, rng):
     """Classes from softmax(o)."""
     return (o + rng.gumbel(size=o.shape)).argmax(axis=-1)
-
-
-def _not_negative(name, value):
-    return 0 if isinstance(value, int | np.integer) and value == 0 else _checks.positive_integer(name, value)
 
 
 # ---- What they share ------------------------------------------------------------------------------------------------

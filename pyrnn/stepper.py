@@ -1,7 +1,5 @@
 """A network that is fed one step at a time, for streams."""
 
-import operator
-
 import numpy as np
 
 from pyrnn import _cell, _checks, _engines, _stepper
@@ -81,7 +79,7 @@ class Stepper(_stepper.Stepper):
         if c is not None and V is None:
             raise ValueError("c must come with V, got V None")
         if batch is not None:
-            batch = _batch_size(batch)
+            batch = _checks.integer_within("batch", batch, 0)
         given = {"U": U, "W": W, "b": b, "V": V, "c": c, "h0": h0, "alpha": _cell.array_or_none(alpha)}
         arrays = _checks.as_real_arrays("b", "V", "c", "h0", "alpha", **given)
         U, W, b, V, c, h0, leak = (None if a is None else np.array(a, order="C") for a in arrays)
@@ -193,13 +191,3 @@ def _restore(cls, parameters, batch, h0, state, options):
     stepper = Stepper.__new__(cls, *parameters, batch=batch, h0=h0, **options)
     stepper.state = state
     return stepper
-
-
-def _batch_size(batch):
-    try:
-        size = operator.index(batch)
-    except TypeError:
-        raise TypeError(f"batch must be an integer or None, got {batch!r}") from None
-    if size < 0:
-        raise ValueError(f"batch must not be negative, got {size}")
-    return size

@@ -437,8 +437,8 @@ def test_initialize(I, scheme, dtype):
 @pytest.mark.parametrize(
     ("sizes", "error", "message"),
     [
-        ((-1, 2, 3), ValueError, "input_size must be a positive integer, got -1"),
-        ((1.0, 2, 3), TypeError, r"input_size must be a positive integer, got 1\.0"),
+        ((-1, 2, 3), ValueError, "input_size must be an integer from 0, got -1"),
+        ((1.0, 2, 3), TypeError, r"input_size must be an integer from 0, got 1\.0"),
         ((1, 0, 3), ValueError, "hidden_size must be a positive integer, got 0"),
         ((1, 2, 0), ValueError, "output_size must be a positive integer, got 0"),
         ((1, 2, None), TypeError, "output_size must be a positive integer, got None"),
