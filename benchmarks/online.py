@@ -1,4 +1,4 @@
-"""Microseconds a step of the online learners, beside RTRL in NumPy: python benchmarks/online.py [H ...]
+"""Microseconds a step of the online learners, beside RTRL in NumPy: python -P benchmarks/online.py [H ...]
 
 One thread, float64, I = 8; OPENBLAS_NUM_THREADS=1 holds NumPy to one as well. The last line is the growth of time from
 the smallest H to the largest: the exponent.
@@ -6,6 +6,9 @@ the smallest H to the largest: the exponent.
 
 import math
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # -P keeps it out
 
 import numpy as np
 import timing

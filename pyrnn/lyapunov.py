@@ -109,9 +109,9 @@ def lyapunov_spectrum(
     det J_t = Π phi'(a_t) det W, so that the sum of all exponents is ``mean(sum(log(phi'))) + log(abs(det(W)))``:
     compare ``exponents.sum()`` with ``log_volume``. [2]_ is about the spectra of chaotic networks.
 
-    Where all H exponents are asked for, of a cell without a leak and with W that has an inverse, the last quarter comes
-    from vectors that go through (J_t⁻¹)ᵀ = diag(1 / phi') (W⁻¹)ᵀ: what is orthogonal to the others does. What
-    these grow by is what the last ones of all would shrink by.
+    Where all H exponents are asked for, of a cell without a leak and with W that has an inverse, the last quarter of
+    the vectors goes through (J_t⁻¹)ᵀ = diag(1 / phi') (W⁻¹)ᵀ, as what is orthogonal to the others does. The logs of
+    what they grow by there are the last exponents, with the other sign.
 
     Everything is computed in float64, whatever the dtype of the arguments. Slopes of saturated units are taken at their
     pre-activations. Memory does not grow with T. Time grows as T k H², for k = H as T H³.
