@@ -246,15 +246,16 @@ cdef void copy_rows(Py_ssize_t rows, Py_ssize_t n, const real *a, Py_ssize_t ld_
 
 cdef void merged_rows(Py_ssize_t start, Py_ssize_t stop, const Job *job, const Rows *dx, Py_ssize_t N,
                       const real *delta, const real *U, Py_ssize_t ld_u, real *copy) noexcept nogil:
-    """dx_t = Uᵀ delta_t of a chunk, at once where the rows of dx lie one after the other."""
+    """dx_t = Uᵀ delta_t of a chunk, or +=, at once where the rows of dx lie one after the other."""
     cdef Py_ssize_t B = job.B, H = job.H, t
     cdef Py_ssize_t rows = rows_before(job, stop) - rows_before(job, start)
     cdef real *out = <real *>dx.first + at(job, dx, start, 0)
     if job.offsets != NULL or one_stride(stop - start, B, N, dx.st, dx.sb):
-        gemm(False, False, rows, N, H, delta, H, U, ld_u, False, out, dx.sb if B > 1 or job.offsets != NULL else dx.st)
+        gemm(False, False, rows, N, H, delta, H, U, ld_u, job.add_x, out,
+             dx.sb if B > 1 or job.offsets != NULL else dx.st)
     else:
         for t in range(stop - start):
-            gemm(False, False, B, N, H, delta + t * B * H, H, U, ld_u, False, out + t * dx.st, dx.sb)
+            gemm(False, False, B, N, H, delta + t * B * H, H, U, ld_u, job.add_x, out + t * dx.st, dx.sb)
 
 
 cdef void recurrent_gradient(Py_ssize_t start, Py_ssize_t stop, const Job *job, const real *delta, bint accumulate,
@@ -816,11 +817,11 @@ def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndar
 def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray h0,
              n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, bint drive=False,
              cnp.ndarray rates=None, cnp.ndarray offsets=None, tuple results=None, cnp.ndarray lost=None,
-             bint accumulate=False, bint goes_on=False):
+             bint accumulate=False, bint goes_on=False, bint add_x=False):
     """(dx, dU, dW, db, dh0, ddrive, dalpha); ddrive and dalpha None unless there is a drive, an alpha [H].
 
     rates: what forward wrote; None without alpha, and in the current form if it must be computed. results: the first
-    seven, of which dx may be None, to be written; None for new arrays.
+    seven, of which dx may be None, to be written; None for new arrays. add_x: add to dx instead.
 
     To go through a long sequence from its end in pieces: dh of a piece's last step has the dh0 of the piece behind it,
     `accumulate` where the gradients of U, W, b and alpha begin with those, `goes_on` where another piece is to come,
@@ -828,7 +829,7 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     """
     cdef Job job
     cdef tuple _kept = set_up(&job, x, W.shape[0], h0, phi, alpha, current, offsets, True)
-    job.accumulate = accumulate
+    job.accumulate, job.add_x = accumulate, add_x
     if lost is None:
         lost = empty(x, (3, job.H), zero=True)
     results = gradient_arrays(&job, x, drive, results, lost, NULL, goes_on)

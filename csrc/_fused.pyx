@@ -34,7 +34,7 @@ from pyrnn._sequences cimport Sequences
 from pyrnn._team cimport run, team_size, work_function
 from pyrnn._wait cimport pyrnn_exchange, pyrnn_load, pyrnn_seconds
 from pyrnn._typed cimport (
-    column_sums, fused_backward, fused_forward, leaky_backward, leaky_forward, leaky_step_backward,
+    column_sums, fused_backward, fused_forward, gather_rows, leaky_backward, leaky_forward, leaky_step_backward,
     outer, pack, pack_narrow, pack_rows_at, pack_transposed, panels_size, product, scatter_rows, step_backward,
 )
 
@@ -444,7 +444,10 @@ cdef void scattered_input_gradients(const Job *job, Py_ssize_t start, Py_ssize_t
     while rows > 0:
         n = min(rows, most)
         if job.dx.first != NULL:
-            product(n, H, I, delta, ld, <const real *>job.panels_U, <const real *>NULL, 0, memory, job.widest)
+            if job.add_x:
+                gather_rows(n, I, <const real *>job.dx.first, job.dx.where + row, memory, job.widest)
+            product(n, H, I, delta, ld, <const real *>job.panels_U, <const real *>memory if job.add_x else NULL,
+                    job.widest, memory, job.widest)
             scatter_rows(n, I, memory, job.widest, job.dx.where + row, <real *>job.dx.first)
         if job.d_drive.first != NULL:
             scatter_rows(n, H, delta, ld, job.d_drive.where + row, <real *>job.d_drive.first)
@@ -467,8 +470,8 @@ cdef void input_gradients(const Job *job, Py_ssize_t start, Py_ssize_t stop, Py_
     while rows > 0:
         n = rows if at_once else min(rows, job.B - first)
         if job.dx.first != NULL:
-            product(n, H, I, delta, ld, panels_U, <const real *>NULL, 0,
-                    <real *>job.dx.first + at(job, &job.dx, t, first), job.dx.sb)
+            out = <real *>job.dx.first + at(job, &job.dx, t, first)
+            product(n, H, I, delta, ld, panels_U, <const real *>out if job.add_x else NULL, job.dx.sb, out, job.dx.sb)
         if job.d_drive.first != NULL:
             out = <real *>job.d_drive.first + at(job, &job.d_drive, t, first)
             for i in range(n):
@@ -674,13 +677,13 @@ cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *pa
 def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray h0,
              n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, bint drive=False,
              cnp.ndarray rates=None, cnp.ndarray offsets=None, tuple results=None, cnp.ndarray lost=None,
-             bint accumulate=False, bint goes_on=False, Sequences sequences=None):
+             bint accumulate=False, bint goes_on=False, bint add_x=False, Sequences sequences=None):
     """(dx, dU, dW, db, dh0, ddrive, dalpha); arguments as in _bptt.pyx, sequences as in forward."""
     cdef Job job
     cdef Scratch scratch = Scratch()
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = W.shape[0]
     cdef tuple _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, True)
-    job.accumulate = accumulate
+    job.accumulate, job.add_x = accumulate, add_x
     results = gradient_arrays(&job, x, drive, results, lost, scratch.take(3 * H * size), goes_on)
     if current and rates is None:
         rates = phi_of(h, phi)

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from functools import cached_property
 from os import PathLike
 from types import TracebackType
@@ -242,6 +242,7 @@ def backward(
     rates: ArrayLike | None = None,
     x_gradient: bool = True,
     out: Gradients | None = None,
+    accumulate: Collection[str] = (),
     n_threads: int | None = None,
     engine: _Engine = "auto",
 ) -> Gradients: ...

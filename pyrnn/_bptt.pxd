@@ -46,6 +46,7 @@ cdef struct Job:
     void *dh0
     const void *zeros              # [H]
     bint accumulate                # to the gradients of weights, as they are
+    bint add_x                     # to that of x
     bint goes_on                   # they will be added to
     # Of the fused engine: the distance of rows in memory of its own, panels, scratch.
     Py_ssize_t ld

@@ -48,6 +48,7 @@ def backward(
     lost: ndarray | None = None,
     accumulate: bool = False,
     goes_on: bool = False,
+    add_x: bool = False,
 ) -> tuple[ndarray, ndarray, ndarray, ndarray, ndarray, ndarray | None, ndarray | None]: ...
 def state_gradients(
     dh: ndarray,

@@ -4,6 +4,8 @@ Arrays here are checked, of one dtype, with a batch axis. `steps` is (lengths [B
 may be None.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 
 from pyrnn import _bptt, _checks, _sequences
@@ -14,7 +16,8 @@ def forward(compiled, x, U, W, b, h0, h, options, drive, rates, steps):
     """Write h, and rates unless None; options: n_threads, and phi, alpha and current of the cell."""
     lengths, mask, reverse = steps
     if lengths is mask is None:
-        x, drive, h, rates = (in_order(a, reverse) for a in (x, drive, h, rates))
+        if reverse:
+            x, drive, h, rates = (in_order(a, True) for a in (x, drive, h, rates))
         compiled.forward(x, U, W, b, h0, h, *options, drive, rates)
         return
     if (n := _sequences.common(lengths)) >= 0:  # one length for all
@@ -41,21 +44,26 @@ def forward(compiled, x, U, W, b, h0, h, options, drive, rates, steps):
         sequences.scatter(packed_rates, rates)
 
 
-def backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results):
-    """Write the results (dx, dU, dW, db, dh0, d_drive, d_alpha), of which some may be None; options as in forward."""
+def backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results, accumulate=False, add_x=False):
+    """Write the results (dx, dU, dW, db, dh0, d_drive, d_alpha), of which some may be None; options as in forward.
+
+    accumulate: add to dU, dW, db and d_alpha instead, and add_x to dx.
+    """
     lengths, mask, reverse = steps
     dx, dU, dW, db, dh0, d_drive, d_alpha = results
-    options = (*options, d_drive is not None)
+    options, adds = (*options, d_drive is not None), (None, accumulate, False, add_x)
     if lengths is mask is None:
-        dh, h, x, rates, dx, d_drive = (in_order(a, reverse) for a in (dh, h, x, rates, dx, d_drive))
-        results = (dx, dU, dW, db, dh0, d_drive, d_alpha)
-        compiled.backward(dh, h, x, U, W, h0, *options, rates, None, results)
+        if reverse:
+            dh, h, x, rates, dx, d_drive = (in_order(a, True) for a in (dh, h, x, rates, dx, d_drive))
+            results = (dx, dU, dW, db, dh0, d_drive, d_alpha)
+        compiled.backward(dh, h, x, U, W, h0, *options, rates, None, results, *adds)
         return
     if (n := _sequences.common(lengths)) >= 0:
         dh, h, x, rates, used_dx, used_drive = (None if a is None else a[:n] for a in (dh, h, x, rates, dx, d_drive))
         results = (used_dx, dU, dW, db, dh0, used_drive, d_alpha)
-        backward(compiled, dh, h, x, U, W, h0, options[:-1], rates, (None, None, reverse), results)
-        for a in (dx, d_drive):
+        steps = (None, None, reverse)
+        backward(compiled, dh, h, x, U, W, h0, options[:-1], rates, steps, results, accumulate, add_x)
+        for a in (None if add_x else dx, d_drive):
             if a is not None:
                 a[n:] = 0
         return
@@ -64,10 +72,9 @@ def backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results):
         dh0[...] = 0
         first, d_first = sequences.first_rows(h0), sequences.first_rows(h0)
         results = (dx, dU, dW, db, d_first, d_drive, d_alpha)
-        options = (*options, rates, sequences.offsets, results, None, False, False, sequences)
-        compiled.backward(dh, h, x, U, W, first, *options)
+        compiled.backward(dh, h, x, U, W, first, *options, rates, sequences.offsets, results, *adds, sequences)
         sequences.add_first_rows(d_first, dh0)
-        for a in (dx, d_drive):
+        for a in (None if add_x else dx, d_drive):
             if a is not None:
                 sequences.fill(a)
         return
@@ -76,11 +83,15 @@ def backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results):
     first, d_first = sequences.first_rows(h0), sequences.first_rows(h0)
     packed_dx, packed_drive = (None if a is None else sequences.empty(x, a.shape[2]) for a in (dx, d_drive))
     packed = (packed_dx, dU, dW, db, d_first, packed_drive, d_alpha)
-    compiled.backward(packed_dh, h, x, U, W, first, *options, rates, sequences.offsets, packed)
+    compiled.backward(packed_dh, h, x, U, W, first, *options, rates, sequences.offsets, packed, *adds[:-1])
     sequences.add_first_rows(d_first, dh0)
-    for a, to in ((packed_dx, dx), (packed_drive, d_drive)):
-        if to is not None:
-            sequences.scatter(a, to)
+    if dx is not None:
+        to = np.empty_like(dx) if add_x else dx
+        sequences.scatter(packed_dx, to)
+        if add_x:
+            dx += to
+    if d_drive is not None:
+        sequences.scatter(packed_drive, d_drive)
 
 
 def state_gradients(compiled, dh, h, W, options, rates, steps):
@@ -189,6 +200,59 @@ def check_gradients(out, x, U, drive, alpha, given, arrays):
             if _checks.overlap(a, b):
                 raise ValueError(f"out.{name} must not share memory with out.{other}")
         seen.append((name, a))
+
+
+def names_to_add(accumulate, out):
+    """Check the names of the fields of `out` that backward is to add to; returns them as a set."""
+    if type(accumulate) is tuple and (not accumulate or (accumulate == ("x",) and getattr(out, "x", None) is not None)):
+        return accumulate  # what most ask for, in no time
+    names = ("x", "U", "W", "b", "h0", "drive", "alpha")
+    if isinstance(accumulate, str) or not isinstance(accumulate, Collection):
+        raise TypeError(f"accumulate must be a collection of names, such as ('x',), got {accumulate!r}")
+    for name in accumulate:
+        if not isinstance(name, str) or name not in names:
+            raise ValueError(f"accumulate must hold names among {', '.join(map(repr, names))}, got {name!r}")
+    if accumulate and out is None:
+        raise ValueError("accumulate must be empty without out, which it adds to, got " + ", ".join(accumulate))
+    for name in accumulate if isinstance(out, Gradients) else ():
+        if getattr(out, name) is None:
+            raise ValueError(f"accumulate must hold names of gradients that out has, got {name!r}, which is None there")
+    return frozenset(accumulate)
+
+
+def add_gradients(compiled, arguments, results, to_add, alpha, out):
+    """`backward` with these arguments, adding to those of the results, the arrays of `out`, that `to_add` names."""
+    if to_add == ("x",):
+        backward(compiled, *arguments, results, False, True)
+        return gradients(results, alpha, out)
+    dx, dU, dW, db, *others = results
+    accumulate = not to_add.isdisjoint("UWb")
+    if accumulate:
+        for name, a in (("U", dU), ("W", dW), ("b", db)):
+            if name not in to_add:
+                a.fill(0)
+    names = ("h0", "drive", "alpha")  # the loops only write the first two, and what the third holds they would divide
+    apart = [
+        a if a is None or not (name in to_add or accumulate) else np.zeros_like(a)
+        for name, a in zip(names, others, strict=True)
+    ]
+    backward(compiled, *arguments, (dx, dU, dW, db, *apart), accumulate, "x" in to_add)
+    before = out.alpha
+    for name, a, a_apart in zip(names, others, apart, strict=True):
+        if a_apart is not a:
+            put(a_apart, a, name in to_add and not (name == "alpha" and np.ndim(alpha) == 0))
+    out = gradients(results, alpha, out)
+    if "alpha" in to_add and np.ndim(alpha) == 0:
+        out.alpha += before
+    return out
+
+
+def put(a, to, add):
+    """Write a to an array, or add it."""
+    if add:
+        to += a
+    else:
+        to[...] = a
 
 
 def gradients(results, alpha, out=None):

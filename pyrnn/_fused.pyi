@@ -51,6 +51,7 @@ def backward(
     lost: ndarray | None = None,
     accumulate: bool = False,
     goes_on: bool = False,
+    add_x: bool = False,
     sequences: Sequences | None = None,
 ) -> tuple[ndarray, ndarray, ndarray, ndarray, ndarray, ndarray | None, ndarray | None]: ...
 def state_gradients(

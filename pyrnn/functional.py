@@ -166,6 +166,7 @@ def backward(
     rates=None,
     x_gradient=True,
     out=None,
+    accumulate=(),
     n_threads=None,
     engine="auto",
 ):
@@ -190,6 +191,9 @@ def backward(
     out : Gradients, optional
         What an earlier call of the same shapes has returned: to be overwritten, so that a loop of training steps
         allocates nothing. Its ``x`` is None if that gradient is not wanted.
+    accumulate : collection of str
+        Which of ``out`` to add to instead, of "x", "U", "W", "b", "h0", "drive" and "alpha": ("U", "W", "b") sums over
+        minibatches, ("x",) over two directions that read the same input.
     n_threads, engine
         As in `forward`.
 
@@ -234,6 +238,7 @@ def backward(
     phi, current = _cell.numbers(nonlinearity, form)
     if x_gradient is not True and not isinstance(x_gradient, bool | np.bool_):
         raise TypeError(f"x_gradient must be True or False, got {x_gradient!r}")
+    to_add = _calls.names_to_add(accumulate, out)
     leak, wants_drive = None if alpha is None else _cell.leak(alpha, x, U), drive is not None
     simple = (leak is not None or not current) and type(reverse) is bool and (rates is None) == (alpha is None)
     if simple and dh is not None and _bptt.fit(x, U, W, None, h0, dh, h, drive, leak, rates):
@@ -251,7 +256,10 @@ def backward(
         else:
             results = _calls.results_of(out, x, U, (dh, h, x, U, W, h0, drive, leak, rates), leak)
         if results is not None and (results[5] is not None) == wants_drive:
-            _calls.backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results)
+            arguments = (dh, h, x, U, W, h0, options, rates, steps)
+            if to_add:
+                return _calls.add_gradients(compiled, arguments, results, to_add, alpha, out)
+            _calls.backward(compiled, *arguments, results)
             return _calls.gradients(results, alpha, out)
     given = {"dh": dh, "h": h, "x": x, "U": U, "W": W, "h0": h0, "drive": drive, "rates": rates}
     given["alpha"] = _cell.array_or_none(alpha)
@@ -282,12 +290,16 @@ def backward(
         dx, d_drive = (None if a is None else a[:, 0] for a in (dx, d_drive))
         results = (dx, dU, dW, db, dh0[0], d_drive, d_alpha)
     if out is not None:
-        kept = (*out, out.drive, out.alpha if np.ndim(out.alpha) else None)
-        for a, to in zip(results, kept, strict=True):
+        before, kept = out.alpha, (*out, out.drive, out.alpha if np.ndim(out.alpha) else None)
+        for name, a, to in zip((*Gradients._fields, "drive", "alpha"), results, kept, strict=True):
             if a is not None and to is not None:
-                to[...] = a
+                _calls.put(a, to, name in to_add)
         results = (*results[:6], results[6] if kept[6] is None else kept[6])
-    return _calls.gradients(results, alpha, out)
+        out = _calls.gradients(results, alpha, out)
+        if "alpha" in to_add and np.ndim(alpha) == 0:
+            out.alpha += before
+        return out
+    return _calls.gradients(results, alpha)
 
 
 def state_gradients(

@@ -6,8 +6,8 @@ differences, arbitrary precision and PyTorch. To learn the subject, read it from
 section 10.2; the book writes column vectors, so its ``W h`` is ``h @ W.T`` for arrays with rows ``h``.
 
 Shapes: x (T, B, I), h (T, B, H), o (T, B, O); U (H, I), W (H, H), b (H,), V (O, H), c (O,). The batch axis B may be
-missing everywhere. Nothing is checked, and the arguments ``out``, ``n_threads`` and ``engine`` are there only so
-that a call reads the same: the public functions check and document them.
+missing everywhere. Nothing is checked, and the arguments ``out``, ``accumulate``, ``n_threads`` and ``engine`` are
+there only so that a call reads the same: the public functions check and document them.
 """
 
 import numpy as np
@@ -38,7 +38,8 @@ def forward(x, U, W, b=None, h0=None, *, nonlinearity="tanh", alpha=None, form="
 
 
 def backward(dh, h, x, U, W, h0=None, *, nonlinearity="tanh", alpha=None, form="rate", drive=None, lengths=None,
-             mask=None, reverse=False, rates=None, x_gradient=True, out=None, n_threads=None, engine="auto"):
+             mask=None, reverse=False, rates=None, x_gradient=True, out=None, accumulate=(), n_threads=None,
+             engine="auto"):
     _, h0 = _zeros_if_none(x, W, None, h0)
     phi, exists = NONLINEARITIES[nonlinearity], _existing(x, lengths, mask)
     grad_h, delta, dh0 = _backward(dh, h, W, h0, nonlinearity, alpha, form, exists, lengths, reverse, rates)

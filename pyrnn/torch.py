@@ -17,7 +17,7 @@ except ImportError as error:
     raise ImportError("pyrnn.torch needs PyTorch, version 2.4 or newer: python -m pip install torch") from error
 from torch.nn.utils.rnn import PackedSequence
 
-import pyrnn
+from pyrnn import _layer
 
 __all__ = ["RNN"]
 
@@ -135,10 +135,9 @@ class _Call(NamedTuple):
     n_threads: int | None
 
     def of_layer(self, weights, layer):
-        """For each direction of a layer: its number from the bottom, and U, W and the two halves of b if there are."""
-        first = layer * self.directions
-        n = self.parameters
-        return [(k, weights[k * n : (k + 1) * n]) for k in range(first, first + self.directions)]
+        """For each direction of a layer, its U, W and the two halves of b if there are."""
+        first, n = layer * self.directions, self.parameters
+        return [list(weights[k * n : (k + 1) * n]) for k in range(first, first + self.directions)]
 
 
 # ---- Whether and how a call can be computed here --------------------------------------------------------------------
@@ -240,17 +239,9 @@ def _is_packed(batch_sizes, N):
 
 
 # ---- Tensors and arrays ---------------------------------------------------------------------------------------------
-def _array(a):
-    """The array on the memory of a tensor, or a copy of what has no plain memory."""
-    try:
-        return a.detach().numpy()
-    except (RuntimeError, TypeError):
-        return a.detach().to_dense().resolve_neg().clone().numpy()
-
-
 def _time_first(call, a):
     """A sequence as array [T, B, .]; behind the ends of packed sequences is anything."""
-    a = _array(a)
+    a = _layer.array(a)
     if call.batch_sizes is None:
         return a[:, np.newaxis] if call.batch_axis is None else a if call.batch_axis == 1 else a.transpose(1, 0, 2)
     if call.exists is None:
@@ -273,7 +264,7 @@ def _states(call, a):
     """States [layers directions, B, H], or without B, as array with B."""
     if a is None:
         return None
-    return _array(a)[:, np.newaxis] if call.batch_axis is None else _array(a)
+    return _layer.array(a)[:, np.newaxis] if call.batch_axis is None else _layer.array(a)
 
 
 def _dropout_noise(call, h):
@@ -288,11 +279,6 @@ def _dropout_noise(call, h):
 
 
 # ---- Forward and backward -------------------------------------------------------------------------------------------
-def _bias(parameters):
-    """b = b_ih + b_hh, or None."""
-    return _array(parameters[2]) + _array(parameters[3]) if len(parameters) > 2 else None
-
-
 def _dropped(call, h, noise):
     """The input of the layer above."""
     if noise is None:
@@ -304,35 +290,25 @@ def _dropped(call, h, noise):
     return dropped
 
 
-def _forward(call, x, hx, weights):
-    """The states of each layer as arrays [T, B, .], h_n as tensor, and the noise of dropout above each layer."""
-    a, h0, layers, noises = _time_first(call, x), _states(call, hx), [], []
-    T, B, H = *a.shape[:2], weights[1].shape[0]
-    h_n = np.empty((call.layers * call.directions, B, H), a.dtype)
-    options = {"nonlinearity": call.nonlinearity, "lengths": call.lengths, "n_threads": call.n_threads}
+def _forward(call, x, hx, weights, noises=None):
+    """The states of each layer as arrays [T, B, .], h_n as tensor, and the noise of dropout above each layer.
+
+    noises: what an earlier call drew; None to draw.
+    """
+    a, h0, layers, drawn = _time_first(call, x), _states(call, hx), [], noises is None
+    noises = [] if drawn else noises
+    T, B, H, D = *a.shape[:2], weights[1].shape[0], call.directions
+    h_n = np.empty((call.layers * D, B, H), a.dtype)
+    options = (call.nonlinearity, call.lengths, call.n_threads)
     for layer in range(call.layers):
-        h = None if call.directions == 1 else np.empty((T, B, 2 * H), a.dtype)
-        for d, (k, parameters) in enumerate(call.of_layer(weights, layer)):
-            U, W, b = _array(parameters[0]), _array(parameters[1]), _bias(parameters)
-            initial = None if h0 is None else h0[k]
-            if h is None:
-                states = h = pyrnn.forward(a, U, W, b, initial, **options)
-            else:
-                states = h[:, :, d * H : (d + 1) * H]
-                pyrnn.forward(a, U, W, b, initial, reverse=d == 1, out=states, **options)
-            h_n[k] = _last(call, states, d)
+        h = np.empty((T, B, D * H), a.dtype)
+        _layer.forward(a, call.of_layer(weights, layer), h0, h, h_n, layer * D, *options)
         layers.append(h)
         if layer < call.layers - 1:
-            noises.append(_dropout_noise(call, h) if call.dropout > 0 else None)
-            a = _dropped(call, h, noises[-1])
+            if drawn:
+                noises.append(_dropout_noise(call, h) if call.dropout > 0 else None)
+            a = _dropped(call, h, noises[layer])
     return layers, torch.from_numpy(h_n[:, 0] if call.batch_axis is None else h_n), noises
-
-
-def _last(call, h, direction):
-    """The state in which each sequence ends in a direction, a view where that is one step for all."""
-    if direction == 1:
-        return h[0]
-    return h[-1] if call.lengths is None else h[call.lengths - 1, np.arange(len(call.lengths))]
 
 
 def _backward(call, x, hx, weights, layers, noises, d_output, d_h_n, needs_dx):
@@ -342,26 +318,22 @@ def _backward(call, x, hx, weights, layers, noises, d_output, d_h_n, needs_dx):
     fresh = d_output is None or call.exists is not None  # nobody else has this memory
     d_last, d_hx = _states(call, d_h_n), None if h0 is None else np.empty_like(h0)
     d_weights = [None] * len(weights)
-    options = {"nonlinearity": call.nonlinearity, "lengths": call.lengths, "n_threads": call.n_threads}
+    options = (call.nonlinearity, call.lengths, call.n_threads)
     for layer in range(call.layers - 1, -1, -1):
-        h, dx = layers[layer], None
+        first, directions = layer * call.directions, call.of_layer(weights, layer)
         a = _dropped(call, layers[layer - 1], noises[layer - 1]) if layer > 0 else _time_first(call, x)
         if d_last is not None and not fresh:
             dh, fresh = dh.copy(), True
-        for d, (k, parameters) in enumerate(call.of_layer(weights, layer)):
-            mine = slice(d * H, (d + 1) * H)
-            if d_last is not None:
-                _add_last(call, dh[:, :, mine], d_last[k], d)
-            U, W, initial = _array(parameters[0]), _array(parameters[1]), None if h0 is None else h0[k]
-            options["x_gradient"] = layer > 0 or needs_dx
-            g = pyrnn.backward(dh[:, :, mine], h[:, :, mine], a, U, W, initial, reverse=d == 1, **options)
-            dx = g.x if dx is None else np.add(dx, g.x, out=dx)
-            if d_hx is not None:
-                d_hx[k] = g.h0
-            first = k * call.parameters
-            d_weights[first : first + 2] = torch.from_numpy(g.U), torch.from_numpy(g.W)
+        if d_last is not None:
+            for d in range(call.directions):
+                _add_last(call, dh[:, :, d * H : (d + 1) * H], d_last[first + d], d)
+        wanted = layer > 0 or needs_dx
+        dx, gradients = _layer.backward(dh, layers[layer], a, directions, h0, d_hx, first, wanted, *options)
+        for k, (dU, dW, db) in enumerate(gradients, first):
+            k *= call.parameters
+            d_weights[k : k + 2] = torch.from_numpy(dU), torch.from_numpy(dW)
             if call.parameters > 2:  # one tensor for both: PyTorch sees that it is shared
-                d_weights[first + 2] = d_weights[first + 3] = torch.from_numpy(g.b)
+                d_weights[k + 2] = d_weights[k + 3] = torch.from_numpy(db)
         dh, fresh = dx if layer == 0 else _dropped(call, dx, noises[layer - 1]), True
     if d_hx is not None:
         d_hx = torch.from_numpy(d_hx[:, 0] if call.batch_axis is None else d_hx)
@@ -392,7 +364,7 @@ def _by_torch(call, x, hx, weights, noises, run_layer):
     elif call.batch_axis is None:
         hx = hx.unsqueeze(1)
     for layer in range(call.layers):
-        a, last = run_layer(call, a, hx[layer * D : (layer + 1) * D], [p for _, p in call.of_layer(weights, layer)])
+        a, last = run_layer(call, a, hx[layer * D : (layer + 1) * D], call.of_layer(weights, layer))
         h_n.append(last)
         if layer < call.layers - 1 and call.dropout > 0:
             if noises is None:
@@ -469,7 +441,8 @@ class _RNNFunction(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, hx, *weights, *map(torch.from_numpy, layers), *noises)
         output = _as_given(call, layers[-1])
-        return output if call.exists is not None else output.clone(), h_n  # for users to modify in place
+        ctx.version = None if call.exists is not None else _version_of(output)
+        return output, h_n
 
     @staticmethod
     def backward(ctx, d_output, d_h_n):
@@ -482,9 +455,20 @@ class _RNNFunction(torch.autograd.Function):
             return (None,) * (1 + len(needed))
         if torch.is_grad_enabled() or not all(map(_is_plain, given)):
             return None, *_differentiable(call, x, hx, weights, noises, (d_output, d_h_n), needed)
-        layers = [_array(h) for h in layers]
+        if ctx.version is None or ctx.version() == 0:
+            layers = [_layer.array(h) for h in layers]
+        else:  # the output was modified in place, which torch.nn.RNN allows, and it is the states of the last layer
+            layers, _, _ = _forward(call, x, hx, weights, noises)
         gradients = _backward(call, x, hx, weights, layers, noises, d_output, d_h_n, needed[0])
         return None, *(g if need else None for g, need in zip(gradients, needed, strict=True))
+
+
+def _version_of(a):
+    """A function () that counts the operations on a tensor in place since now, without keeping its memory."""
+    counted = a.detach()
+    counted.data = counted.new_empty(0)
+    before = counted._version
+    return lambda: counted._version - before
 
 
 def _is_plain(a):

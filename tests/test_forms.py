@@ -1,6 +1,8 @@
 """The forms of a cell: the reference against complex steps, the compiled loops against the reference."""
 
+import copy
 import itertools
+import re
 import tracemalloc
 
 import numpy as np
@@ -390,7 +392,6 @@ def test_bad_rates(network):
 
 
 def test_gradients_are_five_and_two_more(network):
-    import copy
     import pickle
 
     n = network(T=5, B=4, I=3, H=6)
@@ -437,6 +438,73 @@ def test_overwritten_gradients(network, dtype, seed):
         assert (a is None) == (e is None)
         if e is not None:
             np.testing.assert_array_equal(a, e)
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_added_gradients(network, dtype, seed):
+    rng = np.random.default_rng(seed)
+    n, form = random_network(network, rng, dtype)
+    drive = {"drive": n["drive"]} if rng.integers(2) else {}
+    rates = np.empty_like(n["dh"]) if "alpha" in form else None
+    options = form | drive | {"rates": rates, "engine": ("blas", "fused")[seed % 2]}
+    h = pyrnn.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], rates=rates, **form, **drive, engine=options["engine"])
+    arguments = [n["dh"], h, n["x"], n["U"], n["W"], n["h0"]]
+    expected = pyrnn.backward(*arguments, **options)
+    names = [*pyrnn.Gradients._fields, "drive", "alpha"]
+    there = [name for name in names if getattr(expected, name) is not None]
+    chosen = {name for name in there if rng.integers(2)}
+
+    def filled(a):
+        if np.ndim(a) == 0:
+            return a if a is None else dtype(0.75)
+        b = rng.standard_normal(a.shape).astype(dtype)
+        return b if rng.integers(4) else np.repeat(b, 2, axis=-1)[..., ::2]
+
+    out = pyrnn.Gradients(*map(filled, expected))
+    out.drive, out.alpha = filled(expected.drive), filled(expected.alpha)
+    given = [getattr(out, name) for name in names]
+    before = [copy.copy(a) for a in given]
+    assert pyrnn.backward(*arguments, **options, out=out, accumulate=chosen) is out
+    eps = np.finfo(dtype).eps
+    for name, a, b in zip(names, given, before, strict=True):
+        e, actual = getattr(expected, name), getattr(out, name)
+        if np.ndim(e):
+            assert actual is a
+        if name not in there:
+            assert actual is None
+        elif name in chosen:
+            scale = np.abs(e).max(initial=1) + np.abs(b).max(initial=1)
+            np.testing.assert_allclose(actual, e + b, rtol=0, atol=20 * eps * scale)
+        else:
+            np.testing.assert_array_equal(actual, e)
+
+
+def test_bad_names_of_gradients_to_add_to(network):
+    n = network(T=5, B=4, I=3, H=6)
+    arguments = [n[name] for name in ("dh", "h", "x", "U", "W", "h0")]
+    out = pyrnn.backward(*arguments)
+    before = [a.copy() for a in out]
+    names = "'x', 'U', 'W', 'b', 'h0', 'drive', 'alpha'"
+    cases = [
+        ("x", TypeError, "accumulate must be a collection of names, such as ('x',), got 'x'"),
+        (True, TypeError, "accumulate must be a collection of names, such as ('x',), got True"),
+        (["V"], ValueError, f"accumulate must hold names among {names}, got 'V'"),
+        ([0], ValueError, f"accumulate must hold names among {names}, got 0"),
+        (
+            ["drive"],
+            ValueError,
+            "accumulate must hold names of gradients that out has, got 'drive', which is None there",
+        ),
+    ]
+    for accumulate, error, message in cases:
+        with pytest.raises(error, match=re.escape(message)):
+            pyrnn.backward(*arguments, out=out, accumulate=accumulate)
+    with pytest.raises(ValueError, match="accumulate must be empty without out, which it adds to, got x, U"):
+        pyrnn.backward(*arguments, accumulate=["x", "U"])
+    with pytest.raises(TypeError, match=r"out must be a pyrnn\.Gradients"):
+        pyrnn.backward(*arguments, out=tuple(out), accumulate=["x"])
+    for a, b in zip(out, before, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_bad_gradients_to_overwrite(network):

@@ -43,6 +43,23 @@ def said(monkeypatch):
     return reasons
 
 
+@pytest.fixture
+def calls(monkeypatch):
+    """The calls of an engine in this test: name and arguments."""
+    seen = []
+
+    class Recorder:
+        def __init__(self, engine):
+            self.engine = engine
+
+        def __getattr__(self, name):
+            return lambda *a, **named: seen.append((name, a)) or getattr(self.engine, name)(*a, **named)
+
+    choose = pyrnn._engines.choose
+    monkeypatch.setattr(pyrnn._engines, "choose", lambda *a: Recorder(choose(*a)))
+    return seen
+
+
 def pair(*args, **options):
     """torch.nn.RNN and ours with its weights."""
     theirs, ours = torch.nn.RNN(*args, **options), pyrnn.torch.RNN(*args, **options)
@@ -347,17 +364,49 @@ def test_tensors_that_are_modified_before_the_backward_pass():
             output.sum().backward()
 
 
-def test_results_may_be_modified():
-    def gradients(module):
-        output, h_n = module(torch.ones(4, 2, 3))
-        output.relu_()
-        h_n.mul_(2)
-        (output.sum() + h_n.sum()).backward()
-        return [p.grad for p in module.parameters()]
+@pytest.mark.parametrize("through_checkpoint", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"batch_first": True}, {"bidirectional": True, "num_layers": 2, "dropout": 0.5}], ids=str
+)
+def test_results_may_be_modified(options, packed, through_checkpoint):
+    from torch.utils.checkpoint import checkpoint
 
-    for options in ({}, {"batch_first": True}, {"bidirectional": True, "num_layers": 2}):
-        theirs, ours = pair(3, 5, **options)
-        torch.testing.assert_close(gradients(ours), gradients(theirs))
+    x = torch.linspace(-1, 1, 24, dtype=torch.float64).reshape(4, 2, 3).requires_grad_()
+
+    def modified(module, x):
+        given = sequences.pack_padded_sequence(x, torch.tensor([4, 3])) if packed else x
+        output, h_n = module(given)
+        output = output.data if packed else output
+        output.mul_(2)
+        output[1:3] = 0.5
+        h_n.mul_(2)
+        return output, h_n
+
+    def gradients(module):
+        torch.manual_seed(0)
+        if through_checkpoint:
+            output, h_n = checkpoint(modified, module, x, use_reentrant=False)
+        else:
+            output, h_n = modified(module, x)
+        loss = (output * torch.arange(output.numel()).reshape(output.shape)).sum() + h_n.sum()
+        first = torch.autograd.grad(loss, list(module.parameters()), retain_graph=True)
+        assert all(map(torch.equal, first, torch.autograd.grad(loss, list(module.parameters()))))
+        return output, h_n, first
+
+    theirs, ours = pair(3, 5, **options, dtype=torch.float64)
+    torch.testing.assert_close(gradients(ours), gradients(theirs))
+
+
+def test_memory_of_modified_results_is_not_kept():
+    """What counts operations in place keeps nothing alive."""
+    output, _ = pyrnn.torch.RNN(3, 5)(torch.ones(4, 2, 3))
+    version = pyrnn.torch._version_of(output)
+    assert version() == 0
+    output.detach().add_(1)
+    assert version() == 1
+    kept = [c.cell_contents for c in version.__closure__]
+    assert all(a.untyped_storage().nbytes() == 0 for a in kept if isinstance(a, torch.Tensor))
 
 
 def test_gradients_in_place_do_not_reach_what_was_given():
@@ -648,10 +697,8 @@ def test_symbolic_trace():
 
 
 @pytest.mark.filterwarnings("ignore")  # of PyTorch's compiler
-def test_compile(monkeypatch):
+def test_compile(calls):
     network = Network(pyrnn.torch.RNN(3, 5))
-    calls = []
-    monkeypatch.setattr(pyrnn, "forward", lambda *a, _forward=pyrnn.forward, **o: calls.append(a) or _forward(*a, **o))
     compiled = torch.compile(network, backend="eager")
     x = torch.ones(4, 2, 3)
     output = compiled(x)
@@ -741,22 +788,18 @@ def test_weights_that_are_assigned():
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_nothing_is_copied(monkeypatch, batch_first):
-    seen = []
-    monkeypatch.setattr(pyrnn, "forward", lambda *a, _forward=pyrnn.forward, **o: seen.append(a) or _forward(*a, **o))
-    monkeypatch.setattr(pyrnn, "backward", lambda *a, _f=pyrnn.backward, **o: seen.append(a) or _f(*a, **o))
+def test_nothing_is_copied(calls, batch_first):
     ours = pyrnn.torch.RNN(3, 5, batch_first=batch_first)
     x, h0 = torch.ones(4, 2, 3), torch.zeros(1, 4 if batch_first else 2, 5)
     output, _ = ours(x, h0)
     d_output = torch.ones_like(output)
     output.backward(d_output)
-    (x_seen, U, W, _, h0_seen), (dh, h, x_again, U_again, W_again, h0_again) = seen
+    (x_seen, U, W, _, h0_seen, h), (dh, h_again, x_again, U_again, W_again, h0_again) = (a[:6] for _, a in calls)
     for array, tensor in (
         (x_seen, x), (U, ours.weight_ih_l0), (W, ours.weight_hh_l0), (h0_seen, h0), (dh, d_output), (x_again, x),
-        (U_again, ours.weight_ih_l0), (W_again, ours.weight_hh_l0), (h0_again, h0),
+        (U_again, ours.weight_ih_l0), (W_again, ours.weight_hh_l0), (h0_again, h0), (h, output), (h_again, output),
     ):  # fmt: skip
         assert np.shares_memory(array, tensor.detach().numpy())
-    assert not np.shares_memory(h, output.detach().numpy())
 
 
 LAYOUTS = {
@@ -831,16 +874,14 @@ def test_hooks_of_the_module():
     assert seen == ["before", "after", "backward"]
 
 
-def test_torch_says_how_many_threads(monkeypatch):
-    seen = []
-    monkeypatch.setattr(pyrnn, "forward", lambda *a, _f=pyrnn.forward, **o: seen.append(o["n_threads"]) or _f(*a, **o))
+def test_torch_says_how_many_threads(calls, monkeypatch):
     ours = pyrnn.torch.RNN(3, 5)
     for n in (1, 2):
         torch.set_num_threads(n)
         ours(torch.ones(4, 2, 3))
     monkeypatch.setattr(pyrnn.torch, "_OWN_LIMIT", True)
     ours(torch.ones(4, 2, 3))
-    assert seen == [1, 2, None]
+    assert [arguments[6] for _, arguments in calls] == [1, 2, None]
 
 
 def test_many_threads_at_once():
