@@ -33,9 +33,9 @@ PROFILE = os.environ.get("PYRNN_PROFILE", "0") != "0"
 BUILD = Path("build", "profile") if PROFILE else Path("build")
 GENERATED = BUILD / "generated"
 MODULES = ("_blas", "_bptt", "_fixed_points", "_fused", "_jacobian_products", "_layer", "_lyapunov", "_online")
-MODULES += ("_profile", "_scratch", "_sequences", "_stepper", "_tangents", "_team")
+MODULES += ("_memory", "_profile", "_scratch", "_sequences", "_stepper", "_tangents", "_team")
 # No loops over numbers in them, but 5 % of a wheel to save.
-SMALL = ("pyrnn._blas", "pyrnn._layer", "pyrnn._profile", "pyrnn._scratch")
+SMALL = ("pyrnn._blas", "pyrnn._layer", "pyrnn._memory", "pyrnn._profile", "pyrnn._scratch")
 
 if PROFILE:
     if sys.version_info[:2] == (3, 12):

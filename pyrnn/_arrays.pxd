@@ -2,6 +2,7 @@
 cimport numpy as cnp
 from libc.string cimport memcpy
 
+from pyrnn._memory cimport new_array
 from pyrnn._wait cimport pyrnn_seconds
 
 cdef extern from "Python.h":
@@ -26,7 +27,7 @@ cdef inline cnp.ndarray empty(cnp.ndarray like, tuple shape, bint zero=False):
     cdef int i, kind = cnp.PyArray_TYPE(like)
     for i in range(len(shape)):
         n[i] = shape[i]
-    return cnp.PyArray_ZEROS(len(shape), n, kind, 0) if zero else cnp.PyArray_EMPTY(len(shape), n, kind, 0)
+    return new_array(len(shape), n, kind, zero)
 
 
 cdef inline bint usable(cnp.ndarray a, int kind) noexcept:

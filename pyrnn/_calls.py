@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from pyrnn import _bptt, _checks, _sequences
+from pyrnn import _bptt, _checks, _memory, _sequences
 from pyrnn._results import Gradients
 
 
@@ -86,7 +86,7 @@ def backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results, accum
     compiled.backward(packed_dh, h, x, U, W, first, *options, rates, sequences.offsets, packed, *adds[:-1])
     sequences.add_first_rows(d_first, dh0)
     if dx is not None:
-        to = np.empty_like(dx) if add_x else dx
+        to = _memory.empty(dx.shape, dx.dtype) if add_x else dx
         sequences.scatter(packed_dx, to)
         if add_x:
             dx += to
@@ -112,14 +112,14 @@ def state_gradients(compiled, dh, h, W, options, rates, steps):
         h0 = sequences.first_rows(h[-1 if reverse else 0])
         arguments = (packed_dh, packed_h, x, U, W, h0, None, *options, False, packed_rates, sequences.offsets)
         sequences.add_first_rows(compiled.backward(*arguments)[4], initial)
-    grad_h = np.empty(h.shape, h.dtype)
+    grad_h = _memory.empty(h.shape, h.dtype)
     sequences.scatter_gradients(packed, dh, initial, grad_h)
     return grad_h
 
 
 def phi_of_previous(h, h0, phi, lengths, reverse):
     """phi(h_{t-1}) for every step; h may have no batch axis."""
-    before, n = np.empty(h.shape, h.dtype), h.shape[-1]
+    before, n = _memory.empty(h.shape, h.dtype), h.shape[-1]
     if reverse:
         before[:-1], before[-1:] = h[1:], h0
         if lengths is not None:
@@ -165,7 +165,7 @@ def new_results(x_gradient, x, U, drive, leak):
     H = len(U)
     shapes = [x.shape if x_gradient else None, U.shape, (H, H), (H,), (B, H)]
     shapes += [(T, B, H) if drive else None, None if leak is None else (H,)]
-    return tuple(None if shape is None else np.empty(shape, x.dtype) for shape in shapes)
+    return tuple(None if shape is None else _memory.empty(shape, x.dtype) for shape in shapes)
 
 
 def results_of(out, x, U, inputs, leak):

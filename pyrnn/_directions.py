@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyrnn import _bptt, _calls, _cell, _checks, _engines, _network, _sequences, _tangents
+from pyrnn import _bptt, _calls, _cell, _checks, _engines, _memory, _network, _sequences, _tangents
 
 DOTS = ("x_dot", "U_dot", "W_dot", "b_dot", "h0_dot", "drive_dot", "alpha_dot")
 
@@ -114,7 +114,7 @@ def rates_of(h, phi):
 def tangent(point, dots, h_dot, second=None, offsets=None):
     """Write h_dot, and to `second` a_dot; in the current form, for which it is needed, the tangent of phi(h)."""
     if point.current and second is None:
-        second = np.empty(h_dot.shape, h_dot.dtype)
+        second = _memory.empty(h_dot.shape, h_dot.dtype)
     point_h, x, U, W, h0, rates = point[:6]
     _tangents.tangent(point_h, x, U, W, h0, dots, *point.cell, rates, offsets, h_dot, second)
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyrnn import _calls, _cell, _checks, _directions, _engines, _network, losses
+from pyrnn import _calls, _cell, _checks, _directions, _engines, _memory, _network, losses
 from pyrnn.functional import forward
 from pyrnn.output import output, output_gradients
 from pyrnn.parameters import Parameters
@@ -188,7 +188,7 @@ class _At:
         self.p, self._data = p, data
         self.params = Parameters(*(None if a is None else a.copy() for a in params))
         (x, targets, loss, h0, weights, cell), (U, W, b, V, c) = data, self.params
-        rates = None if cell["alpha"] is None else np.empty((*x.shape[:-1], len(U)), x.dtype)
+        rates = None if cell["alpha"] is None else _memory.empty((*x.shape[:-1], len(U)), x.dtype)
         h = forward(x, U, W, b, h0, rates=rates, **cell)
         self.o = h if V is None else output(h, V, c)
         self.loss, do = losses.LOSSES[loss](self.o, targets, weights)

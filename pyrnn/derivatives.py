@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pyrnn import _calls, _cell, _checks, _directions
+from pyrnn import _calls, _cell, _checks, _directions, _memory
 from pyrnn._results import Gradients
 from pyrnn.functional import backward, forward
 from pyrnn.profiling import timed
@@ -91,7 +91,7 @@ def jvp(
         lengths, mask = _calls.with_one_row(lengths, mask)
         mask = None if mask is None else mask.T
     point, dots, _ = _directions.with_batch(point, dots)
-    h_dot = np.empty(point.h.shape, point.h.dtype)
+    h_dot = _memory.empty(point.h.shape, point.h.dtype)
     _directions.tangent_of_steps(point, dots, h_dot, (lengths, mask, reverse))
     return h_dot if batched else h_dot[:, 0]
 
@@ -161,7 +161,7 @@ def vjp(
     alpha = alpha if leak is None else leak
     form_of = {"nonlinearity": nonlinearity, "alpha": alpha, "form": form, "drive": drive}
     options = form_of | {"lengths": lengths, "mask": mask, "reverse": reverse, "n_threads": n_threads, "engine": engine}
-    rates = None if alpha is None else np.empty((*x.shape[:-1], *U.shape[:1]), x.dtype)
+    rates = None if alpha is None else _memory.empty((*x.shape[:-1], *U.shape[:1]), x.dtype)
     h = forward(x, U, W, b, h0, rates=rates, **options)
 
     def pullback(dh, *, x_gradient=True, out=None):
@@ -300,7 +300,7 @@ def _initial_tangent(point, dots, states, delta_dot, g_dot):
 def _alpha_tangent(point, dots, moved, g, g_dot):
     """The tangent of dalpha = Σ g_t ∘ (r_t - h_{t-1}), in the current form Σ g_t ∘ (h_t - h_{t-1}) / alpha."""
     h_dot, second = moved
-    before, h0_dot = np.empty(g.shape, g.dtype), dots[4]
+    before, h0_dot = _memory.empty(g.shape, g.dtype), dots[4]
     before[:1], before[1:] = point.h0, point.h[:-1]
     change = (point.h if point.current else point.rates) - before
     before[:1], before[1:] = 0 if h0_dot is None else h0_dot, h_dot[:-1]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pyrnn import _bptt, _calls, _cell, _checks, _engines
+from pyrnn import _bptt, _calls, _cell, _checks, _engines, _memory
 from pyrnn._results import Gradients
 
 
@@ -116,7 +116,7 @@ def forward(
         if lengths is mask is None and not reverse:
             return compiled.forward(x, U, W, b, h0, out, n_threads, phi, leak, current, drive, rates)
         steps = _cell.check_steps(lengths, mask, reverse, x)
-        h = np.empty((*x.shape[:2], len(U)), x.dtype) if out is None else out
+        h = _memory.empty((*x.shape[:2], len(U)), x.dtype) if out is None else out
         _calls.forward(compiled, x, U, W, b, h0, h, (n_threads, phi, leak, current), drive, rates, steps)
         return h
     given = {"x": x, "U": U, "W": W, "b": b, "h0": h0, "drive": drive, "alpha": _cell.array_or_none(alpha)}
@@ -132,7 +132,7 @@ def forward(
     if out is not None:
         _checks.check_out(out, states, x.dtype, given | {"rates": rates}, (*arrays, rates))
     U, W = _checks.matrix(U), _checks.matrix(W)
-    batched, rates_to, h = x.ndim == 3, rates, np.empty(states, x.dtype) if out is None else out
+    batched, rates_to, h = x.ndim == 3, rates, _memory.empty(states, x.dtype) if out is None else out
     if not batched:
         x, drive, h, rates_to = _calls.with_batch(x, drive, h, rates)
         h0, lengths, mask = _calls.with_one_row(h0, lengths, None if mask is None else mask)

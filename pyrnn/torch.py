@@ -17,7 +17,7 @@ except ImportError as error:
     raise ImportError("pyrnn.torch needs PyTorch, version 2.4 or newer: python -m pip install torch") from error
 from torch.nn.utils.rnn import PackedSequence
 
-from pyrnn import _layer
+from pyrnn import _layer, _memory
 
 __all__ = ["RNN"]
 
@@ -246,7 +246,7 @@ def _time_first(call, a):
         return a[:, np.newaxis] if call.batch_axis is None else a if call.batch_axis == 1 else a.transpose(1, 0, 2)
     if call.exists is None:
         return a.reshape(len(call.batch_sizes), -1, a.shape[1])
-    padded = np.empty((*call.exists.shape, a.shape[1]), a.dtype)
+    padded = _memory.empty((*call.exists.shape, a.shape[1]), a.dtype)
     padded[call.exists] = a
     return padded
 
@@ -301,7 +301,7 @@ def _forward(call, x, hx, weights, noises=None):
     h_n = np.empty((call.layers * D, B, H), a.dtype)
     options = (call.nonlinearity, call.lengths, call.n_threads)
     for layer in range(call.layers):
-        h = np.empty((T, B, D * H), a.dtype)
+        h = _memory.empty((T, B, D * H), a.dtype)
         _layer.forward(a, call.of_layer(weights, layer), h0, h, h_n, layer * D, *options)
         layers.append(h)
         if layer < call.layers - 1:

@@ -1,0 +1,5 @@
+# New arrays, large ones in memory of those that are gone; see _memory.pyx.
+cimport numpy as cnp
+
+
+cdef cnp.ndarray new_array(int ndim, const cnp.npy_intp *shape, int kind, bint zero)
