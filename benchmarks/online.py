@@ -64,7 +64,7 @@ def contenders(H):
         "UORO": pyrnn.UORO(U, W, b, rng=0),
     }
     functions = {name: lambda step=learner.step: step(x, dh) for name, learner in learners.items()}
-    steps = {"BlockedRTRL": H, "BlockedRTRL, every step": 16}
+    steps = {"RTRL": 4, "BlockedRTRL": H, "BlockedRTRL, every step": 16}
     for name, n in steps.items():
         functions[name] = lambda step=learners[name].step, n=n: [step(x, dh) for _ in range(n)]
     if H <= 64:  # beyond, one of its matrices takes more than 0.1 s to make

@@ -7,6 +7,8 @@ influence. Every form of the cell is these three: z, slopes, J.
 - The influence P [B, H, C, H] has a row of H numbers for each parameter: P[i, j] = dh_t/d(parameter i, j). Its columns
   j are W's, U's, b's, with a leak one for alpha, and the last for h0. So a step is P <- P Jᵀ, a product with packed
   panels whatever the form, and one number more in each row.
+- A few steps go through P at once: P <- P Kᵀ with the product K of their Jacobians, and what each of them adds goes
+  through those behind it. Until they do, gradients are those of P for Kᵀ dh, and of the steps that wait.
 - It needs no second copy of P. P lies in memory with room for one block of rows more; a step moves all rows by that
   block, down and up in turn, and writes what it makes of a block where the block before was.
 - Over a block of T steps, P <- P Kᵀ + sum_t (dh_T/da_t) z_tᵀ, with K = dh_T/dh_0. The sum is H products of matrices
@@ -118,9 +120,46 @@ cdef inline void add_immediate(Py_ssize_t first, Py_ssize_t n, Py_ssize_t Z, Py_
             i, j = i + 1, 0
 
 
-cdef int move(Py_ssize_t H, Py_ssize_t Z, Py_ssize_t C, const real *panels_J, const real *z, const real *slopes,
-              const real *moved, const real *dh, real *G, real *P, Py_ssize_t ld, Py_ssize_t block, bint high,
-              double *since) noexcept nogil:
+cdef struct Earlier:
+    # What steps before the last add to P, through the Jacobians of those behind them.
+    Py_ssize_t steps
+    const void *z                  # [steps, Z]
+    const void *panels             # for each unit i the panels of dh/da_t[i] of all of them
+    Py_ssize_t size                # numbers of one of those
+    const void *of_alpha           # [H, H]: the sum of dh/dalpha; NULL without
+
+
+cdef inline void outer_rows(Py_ssize_t K, Py_ssize_t rows, Py_ssize_t n, const real *z, Py_ssize_t ld_z,
+                            const real *panels, bint accumulate, real *out, Py_ssize_t ld) noexcept nogil:
+    """out [rows, n] = zᵀ times K rows in panels, or +=."""
+    if real is float:
+        kernels().outer_f32(K, rows, n, z, ld_z, panels, accumulate, out, ld)
+    else:
+        kernels().outer_f64(K, rows, n, z, ld_z, panels, accumulate, out, ld)
+
+
+cdef void write_earlier(Py_ssize_t first, Py_ssize_t n, Py_ssize_t H, Py_ssize_t Z, Py_ssize_t C,
+                        const Earlier *earlier, real *rows, Py_ssize_t ld) noexcept nogil:
+    """That, to n rows from the parameter of this number on."""
+    cdef Py_ssize_t i = first // C, j = first % C, m, k, of_z
+    cdef const real *z = <const real *>earlier.z
+    while n > 0:
+        m = min(n, C - j)  # rows of unit i
+        of_z = max(min(m, Z - j), <Py_ssize_t>0)
+        outer_rows(earlier.steps, of_z, H, z + j, Z, <const real *>earlier.panels + i * earlier.size, False, rows, ld)
+        for k in range(of_z, m):
+            if earlier.of_alpha != NULL and j + k == Z:
+                memcpy(rows + k * ld, <const real *>earlier.of_alpha + i * H, H * sizeof(real))
+            else:
+                memset(rows + k * ld, 0, H * sizeof(real))
+        rows += m * ld
+        n -= m
+        i, j = i + 1, 0
+
+
+cdef int move(Py_ssize_t H, Py_ssize_t Z, Py_ssize_t C, const real *panels_J, const Earlier *earlier, const real *z,
+              const real *slopes, const real *moved, const real *dh, real *G, real *P, Py_ssize_t ld, Py_ssize_t block,
+              bint high, double *since) noexcept nogil:
     """P <- P Jᵀ + the immediate influence, of one sequence, to the rows one block above, or below where it lies high.
 
     With z NULL without the immediate influence; with G [H, C], G = P dh of the new P.
@@ -133,7 +172,9 @@ cdef int move(Py_ssize_t H, Py_ssize_t Z, Py_ssize_t C, const real *panels_J, co
         first = done if high else rows - done - n  # never over rows that are still to be read
         source = P + first * ld
         target = P + (first - block if high else first + block) * ld
-        product(n, H, H, source, ld, panels_J, <const real *>NULL, 0, target, ld)
+        if earlier != NULL:
+            write_earlier(first, n, H, Z, C, earlier, target, ld)
+        product(n, H, H, source, ld, panels_J, <const real *>target if earlier != NULL else NULL, ld, target, ld)
         if z != NULL:
             add_immediate(first, n, Z, C, z, slopes, moved, target, ld)
         if G != NULL:
@@ -144,37 +185,107 @@ cdef int move(Py_ssize_t H, Py_ssize_t Z, Py_ssize_t C, const real *panels_J, co
     return 0
 
 
-cdef object advance_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t C, tuple step, cnp.ndarray W, tuple cell,
-                          cnp.ndarray dh):
-    cdef cnp.ndarray z, slopes, moved, point, alpha, gradients = None
-    cdef int phi, status = 0
+cdef cnp.ndarray jacobians_typed(real tag, cnp.ndarray point, cnp.ndarray W, cnp.ndarray alpha, int phi, bint current):
+    cdef Py_ssize_t B = point.shape[0], H = W.shape[0], b, ld_point = stride(point, 0)
+    cdef cnp.ndarray J = empty(W, (B, H, H))
+    for b in range(B):
+        jacobian_step(H, <const real *>data(point) + b * ld_point, <const real *>data(W), H,
+                      <real *>data(J) + b * H * H, <const real *>data(alpha), phi, current)
+    return J
+
+
+def jacobians(tuple step, cnp.ndarray W, tuple cell):
+    """dh_t/dh_{t-1} [B, H, H] of a step, of `immediate` with one row for each sequence."""
+    cdef cnp.ndarray alpha, point = step[3]
     cdef bint current
-    z, slopes, moved, point = step
+    cdef int phi
     phi, alpha, current = cell
+    if cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT32:
+        return jacobians_typed(<float>0, point, W, alpha, phi, current)
+    return jacobians_typed(<double>0, point, W, alpha, phi, current)
+
+
+cdef enum:
+    MOST_STEPS = 16  # that go through the influence at once
+
+cdef struct Step:  # of all sequences
+    const void *z       # [B, Z]
+    const void *slopes  # [B, H]
+    const void *moved   # [B, H], or NULL
+    const void *J       # [B, H, H]
+
+
+cdef int read_steps(tuple given, Step *steps) except -1:
+    """Their number."""
+    cdef cnp.ndarray z, slopes, moved, J
+    cdef int n = 0
+    if len(given) > MOST_STEPS:
+        raise ValueError(f"steps must be {MOST_STEPS} or fewer, got {len(given)}")
+    for (z, slopes, moved, _), J in given:
+        steps[n].z, steps[n].slopes, steps[n].moved, steps[n].J = data(z), data(slopes), data(moved), data(J)
+        n += 1
+    return n
+
+
+cdef void go_through(real tag, Py_ssize_t b, Py_ssize_t H, Py_ssize_t Z, const Step *steps, int n, real *K,
+                     real *K_next, real *M, real *panels, Earlier *earlier, real *z, real *of_units,
+                     real *of_alpha) noexcept nogil:
+    """Of sequence b: K, the product of the Jacobians of the steps, and what those before the last add through it.
+
+    K and K_next have room for H² numbers, M for (n - 1) H², panels for those of [H, H]; K is the one with the result.
+    """
+    cdef Py_ssize_t t, i, k
+    cdef const real *slopes
+    cdef const real *moved
+    cdef real *M_t
+    memcpy(K, <const real *>steps[n - 1].J + b * H * H, H * H * sizeof(real))
+    for t in range(n - 2, -1, -1):
+        memcpy(z + t * Z, <const real *>steps[t].z + b * Z, Z * sizeof(real))
+        slopes, M_t = <const real *>steps[t].slopes + b * H, M + t * H * H
+        transpose(H, H, K, H, M_t)
+        if of_alpha != NULL:
+            moved = <const real *>steps[t].moved + b * H
+            for i in range(H):
+                for k in range(H):
+                    of_alpha[i * H + k] = M_t[i * H + k] * moved[i] + (of_alpha[i * H + k] if t < n - 2 else 0)
+        for i in range(H):
+            for k in range(H):
+                M_t[i * H + k] *= slopes[i]
+        pack(H, 0, H, 1, H, <const real *>steps[t].J + b * H * H, H, 0, panels)
+        product(H, H, H, K, H, panels, <const real *>NULL, 0, K_next, H)
+        memcpy(K, K_next, H * H * sizeof(real))
+    for i in range(H):
+        pack(n - 1, 0, n - 1, 1, H, M + i * H, H * H, 0, of_units + i * earlier.size)
+    earlier.steps, earlier.z, earlier.panels, earlier.of_alpha = n - 1, z, of_units, of_alpha
+
+
+cdef object advance_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t B, Py_ssize_t H, Py_ssize_t Z,
+                          Py_ssize_t C, const Step *steps, int n, cnp.ndarray dh):
     cdef Scratch scratch = Scratch()
-    cdef Py_ssize_t B = z.shape[0], Z = z.shape[1], H = W.shape[0], size = sizeof(real), ld = padded(H, size), k, b
-    cdef Py_ssize_t block = block_rows(H, size), rows = H * C, ld_point = stride(point, 0)
+    cdef Py_ssize_t size = sizeof(real), ld = padded(H, size), k, b, block = block_rows(H, size), rows = H * C
     cdef real *P = <real *>line(memory) + (block * ld if high else 0)
-    cdef real *J = <real *>scratch.take(H * H * size)
+    cdef real *K = <real *>scratch.take(2 * H * H * size)
     cdef real *panels = <real *>scratch.take(panels_size(H, H, size) * size)
-    cdef real *G = NULL
-    if dh is not None:
-        gradients = empty(W, (B, H, C))
-        G = <real *>data(gradients)
-    cdef const real *pz = <const real *>data(z)
-    cdef const real *ps = <const real *>data(slopes)
-    cdef const real *pm = <const real *>data(moved)
-    cdef const real *pp = <const real *>data(point)
+    cdef real *M = <real *>scratch.take((n - 1) * H * H * size)
+    cdef real *z = <real *>scratch.take((n - 1) * Z * size)
+    cdef Earlier earlier
+    earlier.size = panels_size(n - 1, H, size)
+    cdef real *of_units = <real *>scratch.take(H * earlier.size * size)
+    cdef real *of_alpha = NULL if steps[0].moved == NULL else <real *>scratch.take(H * H * size)
+    cdef cnp.ndarray gradients = None if dh is None else empty(memory, (B, H, C))
+    cdef const Step *last = steps + n - 1
+    cdef const real *moved = <const real *>last.moved
     cdef const real *pd = <const real *>data(dh)
-    cdef const real *pa = <const real *>data(alpha)
-    cdef const real *pW = <const real *>data(W)
+    cdef real *G = <real *>data(gradients)
     cdef double since = pyrnn_seconds()
+    cdef int status = 0
     with nogil:
         for k in range(B):
             b = k if high else B - 1 - k
-            jacobian_step(H, pp + b * ld_point, pW, H, J, pa, phi, current)
-            pack_transposed(H, H, J, H, panels)
-            status = move(H, Z, C, panels, pz + b * Z, ps + b * H, pm + b * H if pm != NULL else pm,
+            go_through(tag, b, H, Z, steps, n, K, K + H * H, M, panels, &earlier, z, of_units, of_alpha)
+            pack_transposed(H, H, K, H, panels)
+            status = move(H, Z, C, panels, &earlier if n > 1 else NULL, <const real *>last.z + b * Z,
+                          <const real *>last.slopes + b * H, moved + b * H if moved != NULL else moved,
                           pd + b * H if pd != NULL else pd, G + b * rows if G != NULL else G, P + b * rows * ld, ld,
                           block, high, &since)
             if status:
@@ -183,14 +294,19 @@ cdef object advance_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t C,
     return gradients
 
 
-def advance(cnp.ndarray memory, bint high, Py_ssize_t C, tuple step, cnp.ndarray W, tuple cell, cnp.ndarray dh):
-    """One step of the influence, after which it lies at the other end of its memory; its gradients [B, H, C] for dh.
+def advance(cnp.ndarray memory, bint high, Py_ssize_t C, tuple steps, cnp.ndarray dh):
+    """Some steps of the influence, after which it lies at the other end of its memory; its gradients [B, H, C] for dh.
 
-    step: of `immediate`, one row for each sequence; dh [B, H] contiguous, or None for no gradients.
+    steps: of each what `immediate` says, with one row for each sequence, and its `jacobians`; dh [B, H] contiguous, or
+    None for no gradients.
     """
-    if cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT32:
-        return advance_typed(<float>0, memory, high, C, step, W, cell, dh)
-    return advance_typed(<double>0, memory, high, C, step, W, cell, dh)
+    cdef Step read[MOST_STEPS]
+    cdef int n = read_steps(steps, read)
+    cdef cnp.ndarray z = steps[0][0][0], J = steps[0][1]
+    cdef Py_ssize_t B = J.shape[0], H = J.shape[1], Z = z.shape[1]
+    if cnp.PyArray_TYPE(memory) == cnp.NPY_FLOAT32:
+        return advance_typed(<float>0, memory, high, B, H, Z, C, read, n, dh)
+    return advance_typed(<double>0, memory, high, B, H, Z, C, read, n, dh)
 
 
 cdef int contract_loop(Py_ssize_t B, Py_ssize_t rows, Py_ssize_t H, const real *P, Py_ssize_t ld, Py_ssize_t block,
@@ -208,25 +324,57 @@ cdef int contract_loop(Py_ssize_t B, Py_ssize_t rows, Py_ssize_t H, const real *
     return 0
 
 
-cdef cnp.ndarray contract_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t C, cnp.ndarray dh):
-    cdef Py_ssize_t B = dh.shape[0], H = dh.shape[1], size = sizeof(real), ld = padded(H, size)
+cdef void through_steps(Py_ssize_t b, Py_ssize_t H, Py_ssize_t Z, Py_ssize_t C, const Step *steps, int n, real *dh,
+                        real *dh_before, real *G) noexcept nogil:
+    """Add to G [H, C] of sequence b what the steps themselves give for dh; or, G NULL, replace dh by Kᵀ dh."""
+    cdef Py_ssize_t t, i, j
+    cdef const real *z
+    cdef const real *slopes
+    cdef const real *moved
+    cdef real delta
+    for t in range(n - 1, -1, -1):
+        z, slopes = <const real *>steps[t].z + b * Z, <const real *>steps[t].slopes + b * H
+        moved = NULL if steps[t].moved == NULL else <const real *>steps[t].moved + b * H
+        for i in range(H if G != NULL else 0):
+            delta = slopes[i] * dh[i]
+            for j in range(Z):
+                G[i * C + j] += delta * z[j]
+            if moved != NULL:
+                G[i * C + Z] += moved[i] * dh[i]
+        gemm(False, False, 1, H, H, dh, H, <const real *>steps[t].J + b * H * H, H, False, dh_before, H)
+        memcpy(dh, dh_before, H * sizeof(real))
+
+
+cdef cnp.ndarray contract_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t C, cnp.ndarray dh,
+                                const Step *steps, int n, Py_ssize_t Z):
+    cdef Scratch scratch = Scratch()
+    cdef Py_ssize_t B = dh.shape[0], H = dh.shape[1], size = sizeof(real), ld = padded(H, size), b
     cdef Py_ssize_t block = block_rows(H, size)
     cdef cnp.ndarray G = empty(dh, (B, H, C))
     cdef const real *P = <const real *>line(memory) + (block * ld if high else 0)
-    cdef const real *d = <const real *>data(dh)
+    cdef real *d = <real *>scratch.take((B + 1) * H * size)
     cdef real *g = <real *>data(G)
     cdef int status
+    memcpy(d, data(dh), B * H * size)
     with nogil:
-        status = contract_loop(B, H * C, H, P, ld, block, d, g)
+        for b in range(B):
+            through_steps(b, H, Z, C, steps, n, d + b * H, d + B * H, <real *>NULL)
+        status = contract_loop(B, H * C, H, P, ld, block, <const real *>d, g)
+        memcpy(d, data(dh), B * H * size)
+        for b in range(B):
+            through_steps(b, H, Z, C, steps, n, d + b * H, d + B * H, g + b * H * C)
     pass_on(status)
     return G
 
 
-def contract(cnp.ndarray memory, bint high, Py_ssize_t C, cnp.ndarray dh):
-    """G [B, H, C] = P dh for dh [B, H] contiguous."""
+def contract(cnp.ndarray memory, bint high, Py_ssize_t C, cnp.ndarray dh, tuple steps=()):
+    """G [B, H, C] = P dh for dh [B, H] contiguous, P with steps as in `advance` that it has not made."""
+    cdef Step read[MOST_STEPS]
+    cdef int n = read_steps(steps, read)
+    cdef cnp.ndarray z = steps[0][0][0] if n > 0 else dh
     if cnp.PyArray_TYPE(dh) == cnp.NPY_FLOAT32:
-        return contract_typed(<float>0, memory, high, C, dh)
-    return contract_typed(<double>0, memory, high, C, dh)
+        return contract_typed(<float>0, memory, high, C, dh, read, n, z.shape[1])
+    return contract_typed(<double>0, memory, high, C, dh, read, n, z.shape[1])
 
 
 # ---- A block of steps -----------------------------------------------------------------------------------------------
@@ -261,17 +409,14 @@ cdef int block_of_one(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t Z, Py
         if interrupted(since):
             return -1
     pack_transposed(H, H, K, H, panels)
-    if move(H, Z, C, panels, <const real *>NULL, <const real *>NULL, <const real *>NULL, <const real *>NULL,
+    if move(H, Z, C, panels, NULL, <const real *>NULL, <const real *>NULL, <const real *>NULL, <const real *>NULL,
             <real *>NULL, P, ld, rows_block, high, since):
         return -1
     P += (-rows_block if high else rows_block) * ld
     for i in range(H):
         # P[i, j] += sum_t z_t[j] M_t[i]
         pack(T, 0, T, 1, H, M + i * ld, H * ld, 0, panels)
-        if real is float:
-            kernels().outer_f32(T, Z, H, z, B * Z, panels, 1, P + i * C * ld, ld)
-        else:
-            kernels().outer_f64(T, Z, H, z, B * Z, panels, 1, P + i * C * ld, ld)
+        outer_rows(T, Z, H, z, B * Z, panels, True, P + i * C * ld, ld)
         if moved != NULL:
             for k in range(H):
                 P[(i * C + Z) * ld + k] += of_alpha[i * ld + k]

@@ -7,6 +7,8 @@ import numpy as np
 from pyrnn import _checks, _fused, _online
 from pyrnn._learner import Learner, OnlineGradients, quiet
 
+STEPS = 4  # of RTRL that go through the influence at once
+
 
 class _Influential(Learner):
     """A learner with the whole influence of all parameters on the state."""
@@ -19,6 +21,10 @@ class _Influential(Learner):
     def _influence(self):
         return _online.influence_rows(self._memory, self._high, self._rows, self.hidden_size, self._columns + 1)
 
+    def _complete(self):
+        """Bring the influence up to the last state."""
+        self._settle()
+
     def influence(self):
         """dh / d(parameters) of the last step: what the learner carries.
 
@@ -28,7 +34,7 @@ class _Influential(Learner):
             Copies, each with the axes of its parameter and then one of H units of the state, (batch, ...) in front
             where the learner has one; h0 is (H, H), and alpha has one for each unit.
         """
-        self._settle()
+        self._complete()
         P = self._influence()
         P = (P if self.batch is not None else P[0]).copy()
         H, Z = self.hidden_size, self.hidden_size + self.input_size
@@ -54,8 +60,8 @@ class _Influential(Learner):
 class RTRL(_Influential):
     """Real-time recurrent learning: the exact gradient at every step, without going back in time.
 
-    It carries the influence P = dh / d(parameters) from step to step: H numbers for each parameter, and as many
-    multiply-adds a step as it takes to multiply P by the Jacobian, about H³ (H + I).
+    It carries the influence P = dh / d(parameters) forward: H numbers for each parameter. Four steps go through it at
+    once, so that every fourth takes longest: as many multiply-adds as P times a Jacobian, about H³ (H + I).
 
     Parameters
     ----------
@@ -120,10 +126,32 @@ class RTRL(_Influential):
     True
     """
 
+    def _begin(self):
+        super()._begin()
+        self._waiting = ()  # steps that the influence has not made, each with its Jacobian
+
     def _advance(self, step, dh):
-        G = _online.advance(self._memory, self._high, self._columns + 1, step, self._W, self._cell, dh)
-        self._high = not self._high
+        self._waiting += ((step, _online.jacobians(step, self._W, self._cell)),)
+        if len(self._waiting) == STEPS:
+            return self._move(dh)
+        return None if dh is None else self._contracted(dh)
+
+    def _move(self, dh=None):
+        """Make the steps that wait; G [B, H, C] for dh."""
+        G = _online.advance(self._memory, self._high, self._columns + 1, self._waiting, dh)
+        self._high, self._waiting = not self._high, ()
         return G
+
+    def _contracted(self, dh):
+        """G without that."""
+        return _online.contract(self._memory, self._high, self._columns + 1, dh, self._waiting)
+
+    def _complete(self):
+        self._settle()
+        if self._waiting:
+            self._whole = False
+            self._move()
+            self._whole = True
 
     @quiet
     def _collect(self, dh):
@@ -131,7 +159,7 @@ class RTRL(_Influential):
             G = self._advancing(dh)  # in one pass through the influence
         else:
             self._settle()
-            G = _online.contract(self._memory, self._high, self._columns + 1, dh)
+            G = self._contracted(dh)
         return self._named(G[0] if len(G) == 1 else G.sum(axis=0), G[..., -1].copy())
 
 

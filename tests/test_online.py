@@ -106,7 +106,7 @@ def test_blocks_at_every_step_are_rtrl(network, form, B, block):
 @pytest.mark.parametrize("cls", EXACT)
 @pytest.mark.parametrize("name", _kernels.available())
 def test_every_instruction_set(network, cls, name):
-    n, before = network(T=3, B=None, I=1, H=65), _kernels.selected()
+    n, before = network(T=9, B=None, I=1, H=65), _kernels.selected()
     learner, total = made(cls, n, None, {}, **({"block": 2} if cls is pyrnn.BlockedRTRL else {})), None
     try:
         _kernels.select(name)
@@ -115,7 +115,7 @@ def test_every_instruction_set(network, cls, name):
         total = added(total, learner.finish()) if cls is pyrnn.BlockedRTRL else total
     finally:
         _kernels.select(before)
-    assert_same(total, exact(n, {}, 3))
+    assert_same(total, exact(n, {}, 9))
 
 
 def test_rtrl_is_the_specification(network, form):
@@ -252,7 +252,7 @@ def test_copies_go_on_by_themselves(network, cls, copied):
 @pytest.mark.parametrize("cls", LEARNERS)
 @pytest.mark.parametrize(("B", "I", "H"), [(None, 0, 3), (None, 2, 0), (0, 2, 3), (2, 0, 0), (None, 1, 1)])
 def test_nothing_and_one(network, cls, B, I, H):
-    n = network(T=3, B=B, I=I, H=H)
+    n = network(T=9, B=B, I=I, H=H)
     learner = made(cls, n, B, {"alpha": 0.5})
     for x, dh in zip(n["x"], n["dh"], strict=True):
         g = learner.step(x, dh)
@@ -308,6 +308,24 @@ def test_the_influence_at_an_update_is_of_the_old_parameters(network):
     learner.forward(n["x"][0])
     learner.update(W=n["W"] * 2)  # before the influence has made its step
     assert np.array_equal(learner.influence().U, (other.forward(n["x"][0]), other.influence().U)[1])
+
+
+@pytest.mark.parametrize("asked", [(), (0, 1, 2, 5, 9), range(12)], ids=len)
+def test_updates_at_every_step(network, form, asked):
+    """The influence goes through each Jacobian as it was, also where it is asked for between."""
+    n, form = network(T=12, B=None, I=2, H=5), options(form, 5)
+    rng = np.random.default_rng(0)
+    learner = made(pyrnn.RTRL, n, None, form)
+    plain = reference.RTRL(n["U"], n["W"], n["b"], n["h0"], **form)
+    for t in range(12):
+        g, (G, G_alpha, G_h0) = learner.step(n["x"][t], n["dh"][t]), plain.step(n["x"][t], n["dh"][t])
+        alpha = None if g.alpha is None else G_alpha if np.ndim(form["alpha"]) else G_alpha.sum()
+        assert_same(g, pyrnn.OnlineGradients(G[:, 5:7], G[:, :5], G[:, 7], G_h0, alpha))
+        if t in asked:
+            np.testing.assert_allclose(learner.influence().W, plain.P[:, :5], rtol=0, atol=1e-13)
+        plain.U, plain.W, plain.b = (a + 0.1 * rng.standard_normal(a.shape) for a in (plain.U, plain.W, plain.b))
+        learner.update(plain.U, plain.W, plain.b)
+    np.testing.assert_allclose(learner.influence().h0, plain.P_h0, rtol=0, atol=1e-13)
 
 
 def test_a_block_cannot_be_updated_within(network):
@@ -436,7 +454,8 @@ def test_a_step_allocates_nothing_large():
     learner, x, dh = pyrnn.RTRL(U, W, b), np.ones(8), np.ones(64)
     learner.step(x, dh)
     tracemalloc.start()
-    learner.step(x, dh)
+    for _ in range(8):  # of which some move the influence
+        learner.step(x, dh)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 200_000
