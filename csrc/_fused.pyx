@@ -23,7 +23,7 @@ from pyrnn._arrays cimport (
 )
 from pyrnn._bptt cimport (
     Job, Rows, at, chunk_steps, end_of_sums, feed, gradient_arrays, leak_gradient_of, output_results, phi_of, places,
-    present, read, rows_before, rows_in, set_up,
+    present, read, rows_before, rows_in, scattered, set_up,
 )
 from pyrnn._profile cimport (
     BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, OUTPUT, OUTPUT_GRADIENTS, PACK,
@@ -137,7 +137,7 @@ cdef inline void plus_drive(const Job *job, Py_ssize_t t, Py_ssize_t first, Py_s
     cdef const Rows *a = &job.drive
     cdef const real *drive
     for i in range(rows):
-        drive = <const real *>a.first + (at(job, a, t, first + i) if a.where == NULL else places(job, a, t, first)[i])
+        drive = <const real *>a.first + (places(job, a, t, first)[i] if scattered(job, a) else at(job, a, t, first + i))
         if b == NULL:
             memcpy(h_t, drive, job.H * sizeof(real))
         else:
@@ -148,11 +148,11 @@ cdef inline void plus_drive(const Job *job, Py_ssize_t t, Py_ssize_t first, Py_s
 
 cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
     """One round: each task its sequences."""
-    cdef bint scattered = job.h.where != NULL  # then states are in `own` first
-    cdef Py_ssize_t I = job.inputs, H = job.H, ld = job.ld, ld_h = ld if scattered else job.h.sb, ld_x = 0
+    cdef bint in_own = scattered(job, &job.h)  # states are in `own` first
+    cdef Py_ssize_t I = job.inputs, H = job.H, ld = job.ld, ld_h = ld if in_own else job.h.sb, ld_x = 0
     cdef Py_ssize_t row = share_of_sequences(job, task, tasks), B = share_of_sequences(job, task + 1, tasks) - row
     cdef Py_ssize_t c, t, start, stop, first, rows, n, ld_previous, ld_past, ld_rates = 0, steps
-    cdef bint merged = B < FEW and not scattered  # the input product of all steps of a chunk at once
+    cdef bint merged = B < FEW and not in_own  # the input product of all steps of a chunk at once
     cdef bint driven = job.drive.first != NULL
     cdef Py_ssize_t inputs = 0 if merged else I, ld_init = ld_h if merged or driven else 0
     cdef const real *x = NULL
@@ -192,7 +192,7 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
                 if inputs > 0:
                     ld_x = job.widest
                     x = read(job, &job.x, t, row + first, n, I, <real *>job.rows + (row + first) * ld_x, &ld_x)
-                if scattered:
+                if in_own:
                     h_t, past = own + (t % 2 * B + first) * ld, own + ((t + 1) % 2 * B + first) * ld
                 else:
                     h_t = <real *>job.h.first + at(job, &job.h, t, row + first)
@@ -209,7 +209,7 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
                 if driven and not merged:
                     plus_drive(job, t, row + first, n, b, h_t, ld_h)
                 if job.leaky:
-                    if job.rates.where != NULL:
+                    if scattered(job, &job.rates):
                         rates, ld_rates = <real *>job.other_rows + (row + first) * ld, ld
                     elif job.rates.first != NULL:
                         rates = <real *>job.rates.first + at(job, &job.rates, t, row + first)
@@ -217,13 +217,13 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
                     leaky_forward(n, inputs, H, x, ld_x, panels_U, previous, ld_previous, panels_W,
                                   h_t if merged or driven else b, ld_init, past, ld_past, h_t, ld_h, copy, ld,
                                   rates, ld_rates, <const real *>job.alpha, job.phi, job.current, t % 2)
-                    if job.rates.where != NULL:
+                    if scattered(job, &job.rates):
                         scatter_rows(n, H, rates, ld, places(job, &job.rates, t, row + first),
                                      <real *>job.rates.first)
                 else:
                     fused_forward(n, inputs, H, x, ld_x, panels_U, previous, ld_previous, panels_W,
                                   h_t if merged or driven else b, ld_init, h_t, ld_h, copy, ld, job.phi, t % 2)
-                if scattered:
+                if in_own:
                     scatter_rows(n, H, h_t, ld, places(job, &job.h, t, row + first), <real *>job.h.first)
             first += rows
         clock = lap(clock, FORWARD_RECURRENCE, member, sizeof(real), 2.0 * steps * H * (inputs + H),
@@ -662,9 +662,10 @@ cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *pa
             job.drive.where = sequences.places(drive)
         if rates is not None:
             job.rates.where = sequences.places(rates)
+        job.longest_first = sequences.longest_first
         job.own = scratch.take(2 * job.B * job.ld * size)
         rows_of_a_step(&job, scratch, size)
-    if current or (sequences is None and job.B >= FEW and crowded(job.h.sb, size)):
+    if current or (not scattered(&job, &job.h) and job.B >= FEW and crowded(job.h.sb, size)):
         job.state = scratch.take(2 * job.B * job.ld * size)
     if current:
         feed(&job, size, scratch.take(job.B * H * size))
@@ -691,6 +692,7 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     if sequences is not None:
         job.x.where, job.dh.where, job.h.where = sequences.places(x), sequences.places(dh), sequences.places(h)
         job.rates.where = sequences.places(h if alpha is None else rates)
+        job.longest_first = sequences.longest_first
         if results[0] is not None:
             job.dx.where = sequences.places(results[0])
         if results[5] is not None:

@@ -69,6 +69,10 @@ cdef class Sequences:
             offset[k + 1] += offset[k]
         self.offset, self.N = offset, offset[most]
 
+        self.longest_first = lengths is not None and not reverse
+        for j in range(self.order.shape[0]):
+            self.longest_first = self.longest_first and order[j] == j
+
         self.time, self.row, self.where = self.integers(self.N), self.integers(self.N), NULL
         if lengths is not None:
             n = 0

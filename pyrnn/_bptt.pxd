@@ -32,6 +32,7 @@ cdef struct Job:
     # of the sequences before each [B + 1]. Rows then lie one after the other, sb apart, or where `where` says.
     const Py_ssize_t *offsets
     const Py_ssize_t *steps_before
+    bint longest_first             # rows that `where` tells lie as those of sequences of one length, the first of a step
     # Chunks of time: their first steps, and T; the most rows that one has.
     Py_ssize_t chunks, most
     const Py_ssize_t *starts
@@ -69,7 +70,12 @@ cdef struct Job:
 
 cdef inline Py_ssize_t at(const Job *job, const Rows *a, Py_ssize_t t, Py_ssize_t row) noexcept nogil:
     """Where a row of step t lies, in elements."""
-    return (t * a.st if job.offsets == NULL else job.offsets[t] * a.sb) + row * a.sb
+    return (t * a.st if job.offsets == NULL or a.where != NULL else job.offsets[t] * a.sb) + row * a.sb
+
+
+cdef inline bint scattered(const Job *job, const Rows *a) noexcept nogil:
+    """Whether the rows of a step lie at no one distance: `at` does not tell where, but `places`."""
+    return a.where != NULL and not job.longest_first
 
 
 cdef inline Py_ssize_t rows_before(const Job *job, Py_ssize_t t) noexcept nogil:
@@ -118,7 +124,7 @@ cdef inline const real *read(const Job *job, const Rows *a, Py_ssize_t t, Py_ssi
     A step is gathered just before it is used, while it stays in the nearest cache: of whole sequences it took a third
     of the time of a call (H = 32, B = 32).
     """
-    if a.where == NULL:
+    if not scattered(job, a):
         ld[0] = a.sb
         return <const real *>a.first + at(job, a, t, first)
     gather_rows(rows, n, <const real *>a.first, places(job, a, t, first), memory, ld[0])

@@ -20,7 +20,10 @@ def forward(compiled, x, U, W, b, h0, h, options, drive, rates, steps):
             x, drive, h, rates = (in_order(a, True) for a in (x, drive, h, rates))
         compiled.forward(x, U, W, b, h0, h, *options, drive, rates)
         return
-    if (n := _sequences.common(lengths)) >= 0:  # one length for all
+    if (n := _sequences.common(lengths)) == len(x):
+        forward(compiled, x, U, W, b, h0, h, options, drive, rates, (None, None, reverse))
+        return
+    if n >= 0:  # one length for all
         x, drive, used_h, used_rates = (None if a is None else a[:n] for a in (x, drive, h, rates))
         forward(compiled, x, U, W, b, h0, used_h, options, drive, used_rates, (None, None, reverse))
         for a in (h, rates):
@@ -58,7 +61,11 @@ def backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results, accum
             results = (dx, dU, dW, db, dh0, d_drive, d_alpha)
         compiled.backward(dh, h, x, U, W, h0, *options, rates, None, results, *adds)
         return
-    if (n := _sequences.common(lengths)) >= 0:
+    if (n := _sequences.common(lengths)) == len(x):
+        steps = (None, None, reverse)
+        backward(compiled, dh, h, x, U, W, h0, options[:-1], rates, steps, results, accumulate, add_x)
+        return
+    if n >= 0:
         dh, h, x, rates, used_dx, used_drive = (None if a is None else a[:n] for a in (dh, h, x, rates, dx, d_drive))
         results = (used_dx, dU, dW, db, dh0, used_drive, d_alpha)
         steps = (None, None, reverse)

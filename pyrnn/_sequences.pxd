@@ -9,6 +9,7 @@ cdef class Sequences:
     cdef readonly Py_ssize_t T, B, N
     cdef readonly cnp.ndarray offsets, order
     cdef readonly bint reverse, holes
+    cdef readonly bint longest_first      # and in the order of time: a step has the first rows of an array's
     cdef cnp.ndarray mask
     cdef Scratch scratch                  # of what is gathered, for as long as this object lives
     cdef Py_ssize_t *count                # [B] the steps of each

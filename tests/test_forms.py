@@ -224,6 +224,36 @@ def test_bits_do_not_depend_on_threads_chunks_or_batch(network, set_chunk_bytes,
         np.testing.assert_array_equal(gradients["x"][:, 0], one[2]["x"][:end, i])
 
 
+@pytest.mark.parametrize("leak", LEAKS)
+@pytest.mark.parametrize("H", [7, 64, 512])  # of the last, rows lie in few sets of a cache
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_order_of_sequences_leaves_the_bits(network, set_chunk_bytes, leak, H, n_threads):
+    """Sorted by length, rows are read as they lie; in any other order one by one."""
+    rng = np.random.default_rng(H)
+    T, B = 9, 13
+    n, form = network(T=T, B=B, I=5, H=H, dtype=np.float32), dict(LEAKS[leak])
+    if np.ndim(form.get("alpha")):
+        form["alpha"] = rng.uniform(0.1, 1, H)
+    form = {k: v.astype(np.float32) if isinstance(v, np.ndarray) else v for k, v in form.items()}
+    set_chunk_bytes(4 * 30 * H)
+    lengths = np.sort(rng.integers(0, T + 1, B))[::-1]
+    lengths[-2:] = 0
+    order = rng.permutation(B)
+    n["drive"] = rng.standard_normal(n["dh"].shape).astype(np.float32)
+    mixed = n | {name: n[name][:, order] for name in ("x", "dh", "drive")} | {"h0": n["h0"][order]}
+    options = {"engine": "fused", "n_threads": n_threads}
+    h, rates, gradients = run(pyrnn, n, form | {"lengths": lengths}, **options)
+    h2, rates2, gradients2 = run(pyrnn, mixed, form | {"lengths": lengths[order]}, **options)
+    np.testing.assert_array_equal(h[:, order], h2)
+    if rates is not None:
+        np.testing.assert_array_equal(rates[:, order], rates2)
+    for name in ("x", "drive"):
+        np.testing.assert_array_equal(gradients[name][:, order], gradients2[name])
+    np.testing.assert_array_equal(gradients["h0"][order], gradients2["h0"])
+    for name in ("U", "W", "b"):  # sums over the sequences, in another order
+        np.testing.assert_allclose(gradients[name], gradients2[name], rtol=0, atol=2e-5 * np.abs(gradients[name]).max())
+
+
 def flat(results):
     h, rates, gradients = results
     return [a for a in (h, rates, *gradients.values()) if a is not None]
