@@ -32,7 +32,7 @@ cdef struct Job:
     # of the sequences before each [B + 1]. Rows then lie one after the other, sb apart, or where `where` says.
     const Py_ssize_t *offsets
     const Py_ssize_t *steps_before
-    bint longest_first             # rows that `where` tells lie as those of sequences of one length, the first of a step
+    bint longest_first             # rows that `where` tells lie as in sequences of one length: the first ones of a step
     # Chunks of time: their first steps, and T; the most rows that one has.
     Py_ssize_t chunks, most
     const Py_ssize_t *starts

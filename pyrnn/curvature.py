@@ -247,8 +247,7 @@ class _At:
     def _probabilities(self, shape):
         """softmax(o)."""
         if self._chances is None:
-            largest = self.o.max(axis=-1, keepdims=True, initial=-np.inf)
-            p = np.exp(self.o - largest)
+            p = np.exp(self.o - losses.largest(self.o)[..., np.newaxis])
             self._chances = (p / p.sum(axis=-1, keepdims=True)).reshape(shape)
         return self._chances
 

@@ -63,21 +63,25 @@ def cross_entropy_of_steps(o, targets, weights):
     o, weights = _checks.as_real_arrays("weights", o=o, weights=weights)
     _check_outputs(o, weights)
     targets = _class_targets(targets, o, weights)
-    do = np.empty_like(o)
+    do = np.empty(o.shape, o.dtype)
     if o.size == 0:
         return np.zeros(o.shape[:-1]), do
     if weights is not None:
         o = np.where(weights[..., np.newaxis] != 0, o, 0)
-    np.subtract(o, o.max(axis=-1, keepdims=True), out=do)
-    chosen = np.take_along_axis(do, targets[..., np.newaxis], axis=-1)[..., 0]
+    np.subtract(o, largest(o)[..., np.newaxis], out=do)
+    rows, right = do.reshape(targets.size, -1), (np.arange(targets.size), targets.reshape(-1))
+    chosen = rows[right].reshape(targets.shape)
     np.exp(do, out=do)
     total = do.sum(axis=-1)
     losses = np.log(total) - chosen
     do /= total[..., np.newaxis]
-    np.put_along_axis(
-        do, targets[..., np.newaxis], np.take_along_axis(do, targets[..., np.newaxis], axis=-1) - 1, axis=-1
-    )
+    rows[right] -= 1
     return _weighted(losses, do, weights)
+
+
+def largest(o):
+    """The maximum over the last axis, which is short: over the first, of a copy, it takes NumPy a tenth of the time."""
+    return np.ascontiguousarray(np.moveaxis(o, -1, 0)).max(axis=0, initial=-np.inf)
 
 
 @QUIET
@@ -191,6 +195,8 @@ def _class_targets(targets, o, weights, first=0):
     """The targets as an array of valid indices; 0 where the weight is 0. They are those from step `first` on."""
     targets = _checks.as_array("targets", targets)
     _check_classes(targets, o)
+    if weights is None and (targets.size == 0 or 0 <= targets.min() <= targets.max() < o.shape[-1]):
+        return targets.astype(np.intp, copy=False)
     counted = True if weights is None else weights != 0
     wrong = counted & ((targets < 0) | (targets >= o.shape[-1]))
     if np.any(wrong):
