@@ -234,8 +234,8 @@ cdef bint advance(Py_ssize_t H, Step *step, double radius, real *p, const real *
 
 cdef int find_steps(const Cell *cell, Py_ssize_t rows, Step *steps, const double *radius, const real *slopes,
                     const real *bends, Py_ssize_t *which, real *p, real *x, real *r, real *work, real *Bp,
-                    double *since) noexcept nogil:
-    """The steps x of a block, for r = -∇q; -1 after Ctrl-C."""
+                    Py_ssize_t *products, double *since) noexcept nogil:
+    """The steps x of a block, for r = -∇q; -1 after Ctrl-C. How many products that takes is added to `products`."""
     cdef Py_ssize_t H = cell.H, ld = cell.ld, live = 0, i, k, _
     for i in range(rows):
         if steps[i].residual > 0:
@@ -248,6 +248,7 @@ cdef int find_steps(const Cell *cell, Py_ssize_t rows, Step *steps, const double
         if interrupted(since):
             return -1
         curvature(cell, live, which, <const real *>p, slopes, bends, work, Bp)
+        products[0] += live
         for i in range(live - 1, -1, -1):
             k = which[i]
             if not advance(H, &steps[k], radius[k], p + i * ld, <const real *>(Bp + i * ld), x + k * ld, r + k * ld):
@@ -279,7 +280,8 @@ cdef char judge(const Step *step, double length, double tolerance, double q, dou
 
 
 cdef int descend_block(real tag, const Cell *cell, States *states, Py_ssize_t rows, const Py_ssize_t *which,
-                       double tolerance, char *outcomes, Py_ssize_t block, void *memory, double *since) noexcept nogil:
+                       double tolerance, char *outcomes, Py_ssize_t block, void *memory, Py_ssize_t *products,
+                       double *since) noexcept nogil:
     """One step for a block of states; -1 after Ctrl-C."""
     cdef Py_ssize_t H = cell.H, ld = cell.ld, size = block * ld, i, j, k
     cdef double *h = <double *>memory  # where the steps lead, and what is there
@@ -313,7 +315,8 @@ cdef int descend_block(real tag, const Cell *cell, States *states, Py_ssize_t ro
         steps[i].enough = accuracy * accuracy
         steps[i].xp = steps[i].xx = steps[i].descent = 0
         steps[i].at_edge = False
-    if find_steps(cell, rows, steps, radius, <const real *>slopes, <const real *>bends, live, p, x, r, work, Bp, since):
+    if find_steps(cell, rows, steps, radius, <const real *>slopes, <const real *>bends, live, p, x, r, work, Bp,
+                  products, since):
         return -1
     for i in range(rows):
         k = which[i] * H
@@ -414,7 +417,10 @@ cdef class Landscape:
         return result
 
     def descend(self, tuple states, cnp.ndarray which, double tolerance, bint in_float, cnp.ndarray outcomes):
-        """One step for the rows `which` (of intp) of states; to outcomes, of int8: what has become of each."""
+        """One step for the rows `which` (of intp) of states; to outcomes, of int8: what has become of each.
+
+        Returns how many products of ∇²q and a vector that took.
+        """
         cdef States all_ = as_states(states)
         cdef Py_ssize_t n = which.shape[0], first = 0, block = self.block(n), ld = self.cell.ld
         cdef Scratch scratch = Scratch()
@@ -423,17 +429,19 @@ cdef class Landscape:
         cdef const Py_ssize_t *rows = <const Py_ssize_t *>data(which)
         cdef char *to = <char *>data(outcomes)
         cdef double since = pyrnn_seconds()
+        cdef Py_ssize_t products = 0
         cdef int status = 0
         with nogil:
             while first < n and status == 0:
                 if in_float:
                     status = descend_block(<float>0, &self.cell, &all_, min(block, n - first), rows + first, tolerance,
-                                           to + first, block, memory, &since)
+                                           to + first, block, memory, &products, &since)
                 else:
                     status = descend_block(<double>0, &self.cell, &all_, min(block, n - first), rows + first, tolerance,
-                                           to + first, block, memory, &since)
+                                           to + first, block, memory, &products, &since)
                 first += block
         pass_on(status)
+        return products
 
 
 cdef States as_states(tuple arrays):

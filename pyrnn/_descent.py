@@ -15,12 +15,14 @@ FLOAT_STEPS = 60  # are found in float, twice as fast; a start that takes more m
 LEAST_COSINE = 0.3  # between a state's last step and the way to a point, for that point to be tried
 DRAWN = 0.5  # of its distance from a point is the most that a step of Newton's may leave, for a state to be drawn there
 BOWL = 0.6, 1.6  # -∇q · way / 2 (q - q of the point), 1 where q is quadratic: between these, the step is tried
-CREDIT = 32  # inverses that may be made before one has drawn a state; from then on, as many as states were drawn
+COST = 4  # of an inverse second derivative: so many H products with ∇²q take as long
+BETWEEN_LOOKS = 400  # products with ∇²q, from one look for points that draw states to the next
+SAVED = 0.5  # of the products of a start that a point draws, about
 LARGEST_CONDITION = 1e10  # of a second derivative; beyond, points form a line, or nearly so
 LONGEST_POLISH = 1e6  # times |F(h) - h|; what is longer comes of rounding errors and goes along a line of points
 INVERSE_BYTES = 128 << 20  # of inverse second derivatives, which so many points can have
 ODD = 0, 2  # of _cell.NONLINEARITIES: tanh and identity
-NONE = object()  # in place of an inverse that is of no use
+UNKNOWN, GOOD, BAD = range(3)  # of what use the inverse at a point is
 
 
 def jacobians(W, slopes, alpha, current):
@@ -68,8 +70,11 @@ class Descent:
         self._take(self._new_states(np.array(starts)))
         self.points, self.slow, self._inverses = [], [], []
         self.origin = np.full(n, -1)
-        self._credit = CREDIT
-        self._axis, self._shadows = np.full(H, 1 / max(H, 1) ** 0.5), np.empty(n)
+        self._axis = np.full(H, 1 / max(H, 1) ** 0.5)
+        self._places, self._squares, self._shadows = np.empty((0, H)), np.empty(0), np.empty(0)  # of points, and more
+        self._ended, self._use = np.zeros(0, int), np.zeros(0, np.int8)
+        self._products = self._looked = self._made = 0
+        self._left = n  # states that have no end
         self._most_inverses = max(1, INVERSE_BYTES // (8 * max(H, 1) ** 2))
 
     def _states(self):
@@ -103,7 +108,6 @@ class Descent:
         begin, k = len(self.h), len(more[0])
         self._take(tuple(np.concatenate(pair) for pair in zip(self._states(), more, strict=True)))
         self.origin = np.concatenate([self.origin, np.full(k, -1)])
-        self._shadows = np.concatenate([self._shadows, np.empty(k)])
         self._follow(begin, progress)
 
     def _follow(self, first, progress):
@@ -118,6 +122,7 @@ class Descent:
             for number in range(self._max_iterations):
                 if rows.size == 0:
                     break
+                self._left = len(self.h) - first - size + rows.size
                 rows = self._step(rows, number < FLOAT_STEPS)
                 progress.show(f"{first + size - rows.size} of {len(self.starts)} starts, {len(self.points)} points")
             first, size = first + size, 2 * size
@@ -125,7 +130,7 @@ class Descent:
     def _step(self, rows, in_float):
         """One step for these states; returns those that go on."""
         before, outcomes = self.h[rows], np.empty(len(rows), np.int8)
-        self._landscape.descend(self._states(), rows, self._tolerance, in_float, outcomes)
+        self._products += self._landscape.descend(self._states(), rows, self._tolerance, in_float, outcomes)
         lost = outcomes == _fixed_points.LOST
         if in_float and lost.any():  # numbers that float cannot hold
             again = np.empty(np.count_nonzero(lost), np.int8)
@@ -135,7 +140,10 @@ class Descent:
             self._arrive(rows[outcomes == outcome], slow)
         on = outcomes == _fixed_points.GOES_ON
         rows, steps = rows[on], self.h[rows[on]] - before[on]
-        return rows[~self._drawn(rows, steps)] if self.points else rows
+        if not self.points or self._products - self._looked < BETWEEN_LOOKS:
+            return rows
+        self._looked = self._products
+        return rows[~self._drawn(rows, steps)]
 
     def _arrive(self, rows, slow):
         """Note the points that states have reached; of two in one place the one with the lower q stands for both."""
@@ -146,50 +154,83 @@ class Descent:
                 self.points.append(row)
                 self.slow.append(slow)
                 self._inverses.append(None)
+                self._note(known, row)
             elif self.q[row] < self.q[self.points[known]]:
                 self.points[known], self.slow[known], self._inverses[known] = row, slow, None
-            self.origin[row], self._shadows[known] = known, self.h[self.points[known]] @ self._axis
+                self._note(known, row)
+            self.origin[row] = known
+            self._ended[known] += 1
+
+    def _note(self, known, row):
+        """What is asked of a point again and again."""
+        if known == len(self._places):
+            more = max(16, known)
+            self._places = np.concatenate([self._places, np.empty((more, self._places.shape[1]))])
+            self._squares, self._shadows = (np.concatenate([a, np.empty(more)]) for a in (self._squares, self._shadows))
+            self._ended = np.concatenate([self._ended, np.zeros(more, int)])
+            self._use = np.concatenate([self._use, np.zeros(more, np.int8)])
+        h = self._places[known] = self.h[row]
+        self._squares[known], self._shadows[known], self._use[known] = h @ h, h @ self._axis, UNKNOWN
 
     def _place_of(self, h):
         """Which point lies within the tolerance of h, the nearest one, or None."""
         shadows = self._shadows[: len(self.points)]  # on a line: what is far apart there is far apart
         close = np.flatnonzero(abs(shadows - h @ self._axis) <= 1.001 * self._unique_tolerance)
-        distances = np.linalg.norm(self.h[[self.points[i] for i in close]] - h, axis=1)
+        distances = np.linalg.norm(self._places[close] - h, axis=1)
         if close.size == 0 or distances.min() > self._unique_tolerance:
             return None
         return int(close[distances.argmin()])
 
     def _drawn(self, rows, steps):
         """Which states are on the way to a point that is known; they get it as their end."""
-        points = self.h[self.points[: self._most_inverses]]
-        h = self.h[rows]
-        nearest = (np.einsum("ij,ij->i", points, points) - 2 * h @ points.T).argmin(axis=1)
-        way = points[nearest] - h
+        drawn, worth = np.zeros(len(rows), bool), self._worth()
+        if worth.size == 0:
+            return drawn
+        h, gradient = self.h[rows], self._gradient[rows]
+        nearest = worth[self._nearest(h, worth)]
+        way = self._places[nearest] - h
         left = np.linalg.norm(way, axis=1)
         towards = np.einsum("ij,ij->i", steps, way) >= LEAST_COSINE * np.linalg.norm(steps, axis=1) * left
-        height, slope = self.q[rows] - self.q[self.points][nearest], np.einsum("ij,ij->i", self._gradient[rows], way)
+        height, slope = self.q[rows] - self.q[self.points][nearest], np.einsum("ij,ij->i", gradient, way)
         towards &= (-slope >= 2 * BOWL[0] * height) & (-slope <= 2 * BOWL[1] * height)
-        drawn = np.zeros(len(rows), bool)
-        for known in np.unique(nearest[towards]):
-            tried = np.flatnonzero(towards & (nearest == known))
+        near = np.flatnonzero(towards)
+        if near.size and len(worth) < len(self.points):
+            near = near[self._nearest(h[near], np.s_[: len(self.points)]) == nearest[near]]
+        for known in np.unique(nearest[near]):
+            tried = near[nearest[near] == known]
             inverse = self._inverse(known)
             if inverse is None:
                 continue
-            behind = way[tried] + self._gradient[rows[tried]] @ inverse  # of Newton's step, h - ∇q (∇²q)⁻¹
-            near = tried[np.linalg.norm(behind, axis=1) <= DRAWN * left[tried]]
-            drawn[near] = True
-            self._credit += len(near)
-            self.origin[rows[near]] = known
+            behind = way[tried] + gradient[tried] @ inverse  # of Newton's step, h - ∇q (∇²q)⁻¹
+            there = tried[np.linalg.norm(behind, axis=1) <= DRAWN * left[tried]]
+            drawn[there] = True
+            self.origin[rows[there]] = known
+            self._ended[known] += len(there)
         return drawn
 
+    def _nearest(self, h, points):
+        """For each row the nearest of some points."""
+        return (self._squares[points] - 2 * h @ self._places[points].T).argmin(axis=1)
+
+    def _worth(self):
+        """Which points may draw states: those with an inverse, and where the starts that ended there so far let expect
+        that one will save more products than it costs."""
+        n, done = len(self.points), max(len(self.h) - self._left, 1)
+        worth = self._use[:n] == GOOD
+        if self._made < self._most_inverses:
+            expected = (self._ended[:n] - 1) * (self._left / done)
+            worth |= (self._use[:n] == UNKNOWN) & (
+                expected * (SAVED * self._products / done) > COST * self._places.shape[1]
+            )
+        return np.flatnonzero(worth)
+
     def _inverse(self, known):
-        """(∇²q)⁻¹ at a point; None without credit, or where rounding errors would hide in it what a step does."""
-        if self._inverses[known] is None and self._credit > 0:
-            self._credit -= 1
-            second = self._landscape.second_derivative(self._states(), self.points[known])
-            self._inverses[known] = _inverse_of(second)
-        inverse = self._inverses[known]
-        return None if inverse is NONE else inverse
+        """(∇²q)⁻¹ at a point; None where rounding errors would hide in it what a step does, or there are too many."""
+        if self._use[known] == UNKNOWN and self._made < self._most_inverses:
+            inverse = _inverse_of(self._landscape.second_derivative(self._states(), self.points[known]))
+            self._inverses[known], self._use[known] = inverse, BAD if inverse is None else GOOD
+            self._made += 1
+        return self._inverses[known]
 
     def polish(self):
         """A last step of Newton's for each fixed point, as exact as double: it gets the digits that q cannot show."""
@@ -199,14 +240,14 @@ class Descent:
 
 
 def _inverse_of(second):
-    """Of ∇²q, by Cholesky's factor; NONE if it is not positive definite, or its condition is too large."""
+    """Of ∇²q, by Cholesky's factor; None if it is not positive definite, or its condition is too large."""
     factor, failed = lapack.dpotrf(second.T, clean=False)
     if failed:
-        return NONE
+        return None
     upper, failed = lapack.dpotri(factor, overwrite_c=True)
     if failed:
-        return NONE
+        return None
     inverse = np.triu(upper)
     inverse += np.triu(upper, 1).T
     condition = abs(second).sum(axis=0).max() * abs(inverse).sum(axis=0).max()
-    return inverse if condition < LARGEST_CONDITION else NONE
+    return inverse if condition < LARGEST_CONDITION else None

@@ -321,7 +321,10 @@ def test_a_linear_network_takes_few_steps(H, in_float, monkeypatch):
 def test_starts_that_are_drawn_would_have_gone_there(monkeypatch):
     """What a start gets is the same, but for a few, as on the whole way; and no point is lost."""
     params, starts = (np.zeros((12, 1)), symmetric(12), None), starts_for(12, 400)
+    drawn, look = [], _descent.Descent._drawn
+    monkeypatch.setattr(_descent.Descent, "_drawn", lambda *a: drawn.append(look(*a)) or drawn[-1])
     short = pyrnn.find_fixed_points(params, starts=starts)
+    assert sum(map(np.count_nonzero, drawn)) > 50
     monkeypatch.setattr(_descent, "DRAWN", -1.0)
     whole = pyrnn.find_fixed_points(params, starts=starts)
     assert len(whole) > 3
