@@ -240,7 +240,7 @@ def add_gradients(compiled, arguments, results, to_add, alpha, out):
                 a.fill(0)
     names = ("h0", "drive", "alpha")  # the loops only write the first two, and what the third holds they would divide
     apart = [
-        a if a is None or not (name in to_add or accumulate) else np.zeros_like(a)
+        np.zeros_like(a) if a is not None and (name in to_add or (accumulate and name == "alpha")) else a
         for name, a in zip(names, others, strict=True)
     ]
     backward(compiled, *arguments, (dx, dU, dW, db, *apart), accumulate, "x" in to_add)

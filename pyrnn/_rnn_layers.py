@@ -202,19 +202,21 @@ def _part(lengths, some):
 
 def _add_gradients(arrays, options, into, dx, dh0, W_factor, alpha, new):
     """One call of backward: add to the gradients of the parameters, of x and of alpha; write dh0."""
-    _, _, x, U, W, h0 = arrays
-    shapes = {"x": x.shape, "U": U.shape, "W": W.shape, "b": W.shape[:1], "h0": h0.shape}
-    gradients = Gradients(**{name: new(("gradient", name, shape), shape) for name, shape in shapes.items()})
+    _, _, x, _, W, h0 = arrays
+    shapes = {"b": W.shape[:1]}
+    if W_factor is not None:  # then x is part of an array
+        shapes |= {"x": x.shape, "W": W.shape, "h0": h0.shape}
+    own = {name: new(("gradient", name, shape), shape) for name, shape in shapes.items()}
+    gradients = Gradients(**{"x": dx, "U": into.U, "W": into.W, "h0": dh0} | own)
     if alpha is not None:
         gradients.alpha = new("gradient of alpha", alpha.shape)
-    gradients = backward(*arrays, out=gradients, **options)
-    np.add(into.U, gradients.U, out=into.U)
-    dW = gradients.W if W_factor is None else np.multiply(gradients.W, W_factor, out=gradients.W)
-    np.add(into.W, dW, out=into.W)
+    backward(*arrays, out=gradients, accumulate=("U",) if W_factor is not None else ("x", "U", "W"), **options)
     for b in into.b or ():
         b += gradients.b
-    dx += gradients.x
-    dh0[...] = gradients.h0
+    if W_factor is not None:
+        np.add(into.W, np.multiply(gradients.W, W_factor, out=gradients.W), out=into.W)
+        dx += gradients.x
+        dh0[...] = gradients.h0
     if alpha is not None:
         alpha += gradients.alpha
 
