@@ -40,7 +40,7 @@ SMALL = ("pyrnn._blas", "pyrnn._layer", "pyrnn._memory", "pyrnn._profile", "pyrn
 if PROFILE:
     if sys.version_info[:2] == (3, 12):
         sys.exit("PYRNN_PROFILE=1: Cython's line tracing does not work on Python 3.12, take 3.11 or 3.13 and later")
-    DIRECTIVES["linetrace"] = True
+    DIRECTIVES |= {"linetrace": True, "binding": True}  # line_profiler takes no functions of C
     MACROS.append(("CYTHON_TRACE_NOGIL", "1"))
 
 
