@@ -449,17 +449,17 @@ def test_states_handed_out_are_copies(network, cls):
 
 
 def test_steps_allocate_nothing_large():
-    """The influence of H = 64 has 2.5 MB; a step takes its gradients, a Jacobian and little else."""
+    """The influence of H = 64 has 2.5 MB; a step takes its gradients, of 38 KB, and up to four Jacobians of 33 KB."""
     U, W, b, _, _ = pyrnn.initialize(8, 64, rng=0)
     learner, x, dh = pyrnn.RTRL(U, W, b), np.ones(8), np.ones(64)
-    for _ in range(4):
+    for _ in range(8):  # scratch memory has then its size
         learner.step(x, dh)
     tracemalloc.start()
     for _ in range(8):  # of which some move the influence
         learner.step(x, dh)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 200_000
+    assert peak < 300_000
 
 
 def test_an_interrupted_learner_says_so(network):
