@@ -1,19 +1,14 @@
-"""One layer of a network of tensors, in one or two directions, as one call: what `pyrnn.torch` repeats for each layer.
+"""The short way from tensors of PyTorch to the loops: one direction of a layer as one call.
 
-For small networks the way from a tensor through the checks to the loops takes longer than the loops (measured, H = 32,
-B = 1, T = 100: 15 of 26 us). Here it is short for what is plain: tensors with contiguous memory, all steps of all
-sequences. All else goes through `pyrnn.forward` and `pyrnn.backward`.
+For small networks the way through arrays and checks takes longer than the loops (measured, H = 32, B = 1, T = 100: 15
+of 26 us). Here it is short for what is plain: rows and matrices that the loops read as they lie, all steps of all
+sequences. Of anything else nothing is done, and the caller, _layers_of_tensors.py, has another way.
 """
-
-import numpy as np
 
 cimport numpy as cnp
 from libc.string cimport memcpy
 
 from pyrnn._arrays cimport empty, stride, usable
-
-from pyrnn import _cell, _engines, functional
-from pyrnn._results import Gradients
 
 cnp.import_array()
 
@@ -83,80 +78,47 @@ cdef bint plain(cnp.ndarray a, int kind) noexcept:
     return usable(a, kind) and stride(a, 0) >= a.shape[1]
 
 
-# ---- A layer --------------------------------------------------------------------------------------------------------
-def forward(cnp.ndarray x, list directions, cnp.ndarray h0, cnp.ndarray h, cnp.ndarray h_n, Py_ssize_t first,
-            str nonlinearity, lengths, n_threads):
-    """Write the states h [T, B, D H] of a layer, and those in which sequences end to h_n, from its row `first` on.
+# ---- A direction of a layer -----------------------------------------------------------------------------------------
+cdef cnp.ndarray initial_of(cnp.ndarray h0, Py_ssize_t k, cnp.ndarray x, Py_ssize_t H):
+    return empty(x, (x.shape[1], H), zero=True) if h0 is None else state_of(h0, k)
 
-    x: [T, B, I]; directions: for each of D the list of its tensors U, W and the two halves of b if there are; h0:
-    [K, B, H] as h_n, or None for zeros.
+
+def forward(compiled, cnp.ndarray x, list parameters, cnp.ndarray h0, cnp.ndarray h, cnp.ndarray h_n, Py_ssize_t k,
+            int direction, int phi, n_threads):
+    """Write the states of a direction to its columns of h [T, B, D H], and the last ones to row k of h_n [K, B, H].
+
+    x: [T, B, I]; parameters: tensors U, W and the two halves of b if there are; h0: as h_n, or None for zeros;
+    compiled: the engine. False if they are not plain.
     """
-    cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h_n.shape[2], d, i
+    cdef Py_ssize_t T = h.shape[0], H = h_n.shape[2], i
     cdef int kind = cnp.PyArray_TYPE(x)
-    cdef cnp.ndarray U, W, b, initial, states, last
-    cdef bint usual = lengths is None and T > 0 and usable(x, kind)
-    cdef object zeros = None
-    cdef tuple given
-    for d in range(len(directions)):
-        U, W, b = array(directions[d][0]), array(directions[d][1]), bias(directions[d])
-        initial = None if h0 is None else state_of(h0, first + d)
-        last = state_of(h_n, first + d)
-        if usual and plain(U, kind) and plain(W, kind) and (initial is None or plain(initial, kind)):
-            if initial is None:
-                if zeros is None:
-                    zeros = empty(x, (B, H), zero=True)
-                initial = zeros
-            states = part(h, d * H, H, d == 1)
-            given = part(x, 0, x.shape[2], d == 1), U, W, b, initial, states
-            _engines.choose("auto", n_threads).forward(*given, n_threads, _cell.numbers(nonlinearity, "rate")[0])
-            for i in range(B):
-                memcpy(cnp.PyArray_BYTES(last) + i * cnp.PyArray_STRIDE(last, 0),
-                       cnp.PyArray_BYTES(states) + (T - 1) * cnp.PyArray_STRIDE(states, 0) +
-                       i * cnp.PyArray_STRIDE(states, 1), H * cnp.PyArray_ITEMSIZE(x))
-        else:
-            states = part(h, d * H, H, False)
-            functional.forward(x, U, W, b, initial, nonlinearity=nonlinearity, lengths=lengths, reverse=d == 1,
-                               out=states, n_threads=n_threads)
-            if d == 1:
-                last[...] = states[0]
-            else:
-                last[...] = states[T - 1] if lengths is None else states[lengths - 1, np.arange(B)]
+    cdef cnp.ndarray U = array(parameters[0]), W = array(parameters[1]), initial = initial_of(h0, k, x, H), states, last
+    if not (T > 0 and usable(x, kind) and plain(U, kind) and plain(W, kind) and plain(initial, kind)):
+        return False
+    states, last = part(h, direction * H, H, direction == 1), state_of(h_n, k)
+    compiled.forward(part(x, 0, x.shape[2], direction == 1), U, W, bias(parameters), initial, states, n_threads, phi)
+    for i in range(h.shape[1]):
+        memcpy(cnp.PyArray_BYTES(last) + i * cnp.PyArray_STRIDE(last, 0),
+               cnp.PyArray_BYTES(states) + (T - 1) * cnp.PyArray_STRIDE(states, 0) + i * cnp.PyArray_STRIDE(states, 1),
+               H * cnp.PyArray_ITEMSIZE(x))
+    return True
 
 
-def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, list directions, cnp.ndarray h0, cnp.ndarray d_h0,
-             Py_ssize_t first, bint x_gradient, str nonlinearity, lengths, n_threads):
-    """The gradient of x, or None, and for each direction those of its U, W and b, as new arrays.
+def backward(compiled, cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, list parameters, cnp.ndarray h0, Py_ssize_t k,
+             int direction, tuple results, int phi, n_threads):
+    """Write the gradients of x, or add to them in the second direction, and those of U, W, b and of row k of h0.
 
-    dh: [T, B, D H], what the loss and the layer above send into each state. That of h0 is written to d_h0 [K, B, H],
-    unless None, from its row `first` on.
+    dh, h: [T, B, D H]; results: (dx, dU, dW, db, dh0), contiguous, dx may be None. False if they are not plain.
     """
-    cdef Py_ssize_t T = x.shape[0], B = x.shape[1], I = x.shape[2], H = h.shape[2] // len(directions), d
+    cdef Py_ssize_t I = x.shape[2], H = results[2].shape[0]
     cdef int kind = cnp.PyArray_TYPE(x)
-    cdef cnp.ndarray U, W, initial, d_initial, dx = empty(x, (T, B, I)) if x_gradient else None
-    cdef bint usual = lengths is None and usable(x, kind) and usable(h, kind) and usable(dh, kind)
-    cdef tuple given, results
-    cdef list weights = []
-    cdef object zeros = None
-    for d in range(len(directions)):
-        U, W = array(directions[d][0]), array(directions[d][1])
-        initial = None if h0 is None else state_of(h0, first + d)
-        d_initial = empty(x, (B, H)) if d_h0 is None else state_of(d_h0, first + d)
-        results = dx, empty(x, (H, I)), empty(x, (H, H)), empty(x, (H,)), d_initial
-        if usual and plain(U, kind) and plain(W, kind) and (initial is None or plain(initial, kind)):
-            if initial is None:
-                if zeros is None:
-                    zeros = empty(x, (B, H), zero=True)
-                initial = zeros
-            given = part(dh, d * H, H, d == 1), part(h, d * H, H, d == 1), part(x, 0, I, d == 1), U, W, initial
-            if dx is not None:
-                results = (part(dx, 0, I, d == 1), *results[1:])
-            _engines.choose("auto", n_threads).backward(
-                *given, n_threads, _cell.numbers(nonlinearity, "rate")[0], None, False, False, None, None,
-                (*results, None, None), None, False, False, d == 1)
-        else:
-            given = part(dh, d * H, H, False), part(h, d * H, H, False), x, U, W, initial
-            functional.backward(*given, nonlinearity=nonlinearity, lengths=lengths, reverse=d == 1,
-                                out=Gradients(*results), accumulate=("x",) if d == 1 and x_gradient else (),
-                                n_threads=n_threads)
-        weights.append(results[1:4])
-    return dx, weights
+    cdef bint reverse = direction == 1
+    cdef cnp.ndarray U = array(parameters[0]), W = array(parameters[1]), initial = initial_of(h0, k, x, H)
+    if not (usable(x, kind) and usable(h, kind) and usable(dh, kind) and plain(U, kind) and plain(W, kind)
+            and plain(initial, kind)):
+        return False
+    dx = None if results[0] is None else part(results[0], 0, I, reverse)
+    compiled.backward(
+        part(dh, direction * H, H, reverse), part(h, direction * H, H, reverse), part(x, 0, I, reverse), U, W, initial,
+        n_threads, phi, None, False, False, None, None, (dx, *results[1:], None, None), None, False, False, reverse)
+    return True

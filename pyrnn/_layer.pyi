@@ -2,26 +2,27 @@ from numpy import ndarray
 
 def array(tensor: object) -> ndarray: ...
 def forward(
+    compiled: object,
     x: ndarray,
-    directions: list[list[object]],
+    parameters: list[object],
     h0: ndarray | None,
     h: ndarray,
     h_n: ndarray,
-    first: int,
-    nonlinearity: str,
-    lengths: ndarray | None,
+    k: int,
+    direction: int,
+    phi: int,
     n_threads: int | None,
-) -> None: ...
+) -> bool: ...
 def backward(
+    compiled: object,
     dh: ndarray,
     h: ndarray,
     x: ndarray,
-    directions: list[list[object]],
+    parameters: list[object],
     h0: ndarray | None,
-    d_h0: ndarray | None,
-    first: int,
-    x_gradient: bool,
-    nonlinearity: str,
-    lengths: ndarray | None,
+    k: int,
+    direction: int,
+    results: tuple[ndarray | None, ...],
+    phi: int,
     n_threads: int | None,
-) -> tuple[ndarray | None, list[tuple[ndarray, ndarray, ndarray]]]: ...
+) -> bool: ...

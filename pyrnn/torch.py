@@ -17,7 +17,7 @@ except ImportError as error:
     raise ImportError("pyrnn.torch needs PyTorch, version 2.4 or newer: python -m pip install torch") from error
 from torch.nn.utils.rnn import PackedSequence
 
-from pyrnn import _layer, _memory
+from pyrnn._layers_of_tensors import array, backward_layer, forward_layer
 
 __all__ = ["RNN"]
 
@@ -241,12 +241,12 @@ def _is_packed(batch_sizes, N):
 # ---- Tensors and arrays ---------------------------------------------------------------------------------------------
 def _time_first(call, a):
     """A sequence as array [T, B, .]; behind the ends of packed sequences is anything."""
-    a = _layer.array(a)
+    a = array(a)
     if call.batch_sizes is None:
         return a[:, np.newaxis] if call.batch_axis is None else a if call.batch_axis == 1 else a.transpose(1, 0, 2)
     if call.exists is None:
         return a.reshape(len(call.batch_sizes), -1, a.shape[1])
-    padded = _memory.empty((*call.exists.shape, a.shape[1]), a.dtype)
+    padded = np.empty((*call.exists.shape, a.shape[1]), a.dtype)
     padded[call.exists] = a
     return padded
 
@@ -264,7 +264,7 @@ def _states(call, a):
     """States [layers directions, B, H], or without B, as array with B."""
     if a is None:
         return None
-    return _layer.array(a)[:, np.newaxis] if call.batch_axis is None else _layer.array(a)
+    return array(a)[:, np.newaxis] if call.batch_axis is None else array(a)
 
 
 def _dropout_noise(call, h):
@@ -297,12 +297,11 @@ def _forward(call, x, hx, weights, noises=None):
     """
     a, h0, layers, drawn = _time_first(call, x), _states(call, hx), [], noises is None
     noises = [] if drawn else noises
-    T, B, H, D = *a.shape[:2], weights[1].shape[0], call.directions
+    B, H, D = a.shape[1], weights[1].shape[0], call.directions
     h_n = np.empty((call.layers * D, B, H), a.dtype)
     options = (call.nonlinearity, call.lengths, call.n_threads)
     for layer in range(call.layers):
-        h = _memory.empty((T, B, D * H), a.dtype)
-        _layer.forward(a, call.of_layer(weights, layer), h0, h, h_n, layer * D, *options)
+        h = forward_layer(a, call.of_layer(weights, layer), h0, h_n, layer * D, *options)
         layers.append(h)
         if layer < call.layers - 1:
             if drawn:
@@ -328,7 +327,7 @@ def _backward(call, x, hx, weights, layers, noises, d_output, d_h_n, needs_dx):
             for d in range(call.directions):
                 _add_last(call, dh[:, :, d * H : (d + 1) * H], d_last[first + d], d)
         wanted = layer > 0 or needs_dx
-        dx, gradients = _layer.backward(dh, layers[layer], a, directions, h0, d_hx, first, wanted, *options)
+        dx, gradients = backward_layer(dh, layers[layer], a, directions, h0, d_hx, first, wanted, *options)
         for k, (dU, dW, db) in enumerate(gradients, first):
             k *= call.parameters
             d_weights[k : k + 2] = torch.from_numpy(dU), torch.from_numpy(dW)
@@ -456,7 +455,7 @@ class _RNNFunction(torch.autograd.Function):
         if torch.is_grad_enabled() or not all(map(_is_plain, given)):
             return None, *_differentiable(call, x, hx, weights, noises, (d_output, d_h_n), needed)
         if ctx.version is None or ctx.version() == 0:
-            layers = [_layer.array(h) for h in layers]
+            layers = [array(h) for h in layers]
         else:  # the output was modified in place, which torch.nn.RNN allows, and it is the states of the last layer
             layers, _, _ = _forward(call, x, hx, weights, noises)
         gradients = _backward(call, x, hx, weights, layers, noises, d_output, d_h_n, needed[0])
