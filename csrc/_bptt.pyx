@@ -220,7 +220,7 @@ cdef int backward_loop(real tag, Job *job, const real *U, Py_ssize_t ld_u, const
         memcpy(delta + slot, delta, n * sizeof(real))
         if grad != NULL:
             memcpy(grad + slot, grad, n * sizeof(real))
-            leak_gradient_of(job, start, stop, 0, H, <const real *>grad, H)
+            leak_gradient_of(job, start, stop, 0, H, <const real *>grad, H, <real *>NULL, <real *>NULL, 0)
         clock = lap(clock, WEIGHT_GRADIENTS, 0, sizeof(real), 2.0 * rows * H * (I + H),
                     <double>rows * (2 * H + I) + (H * (I + H + 1) if start == 0 else 0))
         accumulate = True

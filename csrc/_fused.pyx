@@ -31,7 +31,7 @@ from pyrnn._profile cimport (
 )
 from pyrnn._scratch cimport Scratch
 from pyrnn._sequences cimport Sequences
-from pyrnn._team cimport run, team_size, work_function
+from pyrnn._team cimport run, work_function
 from pyrnn._wait cimport pyrnn_exchange, pyrnn_load, pyrnn_seconds
 from pyrnn._typed cimport (
     column_sums, fused_backward, fused_forward, gather_rows, leaky_backward, leaky_forward, leaky_step_backward,
@@ -52,9 +52,14 @@ cdef enum:
     BLOCK_BYTES = 96 << 10
 
 
+cdef inline Py_ssize_t most_block_rows(Py_ssize_t H, Py_ssize_t itemsize) noexcept nogil:
+    """How many sequences go through time together at most."""
+    return max(BLOCK_BYTES // max(H * itemsize, 1), <Py_ssize_t>24)
+
+
 cdef inline Py_ssize_t block_rows(Py_ssize_t left, Py_ssize_t H, Py_ssize_t itemsize) noexcept nogil:
     """How many of the sequences that are left go through time together next: an even share of them."""
-    cdef Py_ssize_t most = max(BLOCK_BYTES // max(H * itemsize, 1), <Py_ssize_t>24)
+    cdef Py_ssize_t most = most_block_rows(H, itemsize)
     cdef Py_ssize_t blocks = (left + most - 1) // most
     return (left + blocks - 1) // blocks
 
@@ -123,6 +128,25 @@ cdef inline Py_ssize_t share_of_sequences(const Job *job, int task, int tasks) n
     return low
 
 
+cdef Py_ssize_t most_sequences(const Job *job, int tasks) noexcept nogil:
+    """The most sequences that a task has."""
+    cdef Py_ssize_t most = 0
+    cdef int task
+    for task in range(tasks):
+        most = max(most, share_of_sequences(job, task + 1, tasks) - share_of_sequences(job, task, tasks))
+    return most
+
+
+cdef inline Py_ssize_t most_of(Py_ssize_t n, int tasks) noexcept nogil:
+    """The largest share of n that a task has."""
+    return (n + tasks - 1) // tasks
+
+
+cdef inline real *own(void **memory, int task, real tag) noexcept nogil:
+    """The scratch memory of a task, NULL where none is needed."""
+    return NULL if memory == NULL else <real *>memory[task]
+
+
 cdef bint stopped(Job *job, int member) noexcept nogil:
     """Whether Ctrl-C was pressed: the caller looks, the others hear of it."""
     if member == 0 and interrupted(&job.since):
@@ -161,8 +185,10 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
     cdef const real *panels_U = <const real *>job.panels_U
     cdef const real *panels_W = <const real *>job.panels_W
     cdef const real *b = <const real *>job.b
-    cdef real *state = NULL if job.state == NULL else <real *>job.state + 2 * row * ld
-    cdef real *own = NULL if job.own == NULL else <real *>job.own + 2 * row * ld
+    cdef real *state = own(job.state, task, tag)
+    cdef real *padded_h = own(job.own, task, tag)
+    cdef real *gathered_x = own(job.rows, task, tag)
+    cdef real *gathered_rates = own(job.other_rows, task, tag)
     cdef real *copy = NULL
     cdef real *h_t
     cdef real *rates = NULL
@@ -191,9 +217,9 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
                 steps += n
                 if inputs > 0:
                     ld_x = job.widest
-                    x = read(job, &job.x, t, row + first, n, I, <real *>job.rows + (row + first) * ld_x, &ld_x)
+                    x = read(job, &job.x, t, row + first, n, I, gathered_x, &ld_x)
                 if in_own:
-                    h_t, past = own + (t % 2 * B + first) * ld, own + ((t + 1) % 2 * B + first) * ld
+                    h_t, past = padded_h + (t % 2 * B + first) * ld, padded_h + ((t + 1) % 2 * B + first) * ld
                 else:
                     h_t = <real *>job.h.first + at(job, &job.h, t, row + first)
                     past = NULL if t == 0 else <real *>job.h.first + at(job, &job.h, t - 1, row + first)
@@ -210,7 +236,7 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
                     plus_drive(job, t, row + first, n, b, h_t, ld_h)
                 if job.leaky:
                     if scattered(job, &job.rates):
-                        rates, ld_rates = <real *>job.other_rows + (row + first) * ld, ld
+                        rates, ld_rates = gathered_rates, ld
                     elif job.rates.first != NULL:
                         rates = <real *>job.rates.first + at(job, &job.rates, t, row + first)
                         ld_rates = job.rates.sb
@@ -333,14 +359,14 @@ cdef void backward_work(real tag, Job *job, Py_ssize_t round, int task, int task
 
 cdef void step_back(const Job *job, Py_ssize_t t, Py_ssize_t first, Py_ssize_t n, Py_ssize_t going_on,
                     const real *later, const real *past, Py_ssize_t ld_past, real *grad, Py_ssize_t ld_grad,
-                    real *delta) noexcept nogil:
-    """grad, NULL if nobody asks, and delta of step t for n sequences, of which so many go on to the next step.
+                    real *delta, real *memory, real *other_memory) noexcept nogil:
+    """Write grad, NULL if not requested, and delta of step t for n sequences; `going_on` of them have a next step.
 
-    later: delta_{t+1}, past: grad_{t+1}.
+    later: delta_{t+1}, past: grad_{t+1}; the task's memory for rows, where those are scattered.
     """
     cdef Py_ssize_t H = job.H, ld = job.ld, ld_dh = job.widest, ld_rates = job.widest
-    cdef const real *dh = read(job, &job.dh, t, first, n, H, <real *>job.rows + first * ld_dh, &ld_dh)
-    cdef const real *rates = read(job, &job.rates, t, first, n, H, <real *>job.other_rows + first * ld_rates, &ld_rates)
+    cdef const real *dh = read(job, &job.dh, t, first, n, H, memory, &ld_dh)
+    cdef const real *rates = read(job, &job.rates, t, first, n, H, other_memory, &ld_rates)
     # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t      (10.20, 10.21)
     if going_on > 0 and job.leaky:
         leaky_backward(going_on, H, later, ld, <const real *>job.panels_W, rates, ld_rates, dh, ld_dh, past, ld_past,
@@ -375,6 +401,8 @@ cdef void backward_recurrence(real tag, Job *job, Py_ssize_t start, Py_ssize_t s
     cdef real *grad = <real *>job.grad
     cdef real *panels_x = <real *>job.panels_x
     cdef real *panels_h = <real *>job.panels_h
+    cdef real *memory = own(job.rows, task, tag)
+    cdef real *other_memory = own(job.other_rows, task, tag)
     cdef long long clock = begin()
     while first < end:
         rows = block_rows(end - first, H, sizeof(real))
@@ -386,7 +414,7 @@ cdef void backward_recurrence(real tag, Job *job, Py_ssize_t start, Py_ssize_t s
             here = (rows_before(job, t) - base + first) * ld
             there = ((rows_before(job, t + 1) - base if t < stop - 1 else job.most) + first) * ld
             step_back(job, t, first, n, going_on, delta + there, NULL if grad == NULL else grad + there, ld,
-                      NULL if grad == NULL else grad + here, ld, delta + here)
+                      NULL if grad == NULL else grad + here, ld, delta + here, memory, other_memory)
             steps += n
             products += going_on
         first += rows
@@ -410,24 +438,28 @@ cdef void weight_gradients(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop
     cdef const real *delta = <const real *>job.delta
     cdef const real *D = delta + unit
     cdef Py_ssize_t ld_D = ld
+    cdef real *rows_p = own(job.rows, task, tag)
+    cdef real *rows_q = own(job.other_rows, task, tag)
+    cdef real *panels = own(job.narrow, task, tag)
     cdef bint accumulate = stop < job.T or job.accumulate
     cdef long long clock = begin()
-    if job.narrow != NULL:
-        D, ld_D = <const real *>job.narrow + unit * K, 0
-        pack_narrow(K, units, delta + unit, ld, <real *>D)
+    if panels != NULL:
+        D, ld_D = panels, 0
+        pack_narrow(K, units, delta + unit, ld, panels)
         clock = lap(clock, PACK, member, sizeof(real), 0, 2.0 * K * units)
     # Each task its units: dU = Σ delta_t x_tᵀ    dW = Σ delta_t h_{t-1}ᵀ    db = Σ delta_t   (10.28, 10.26, 10.23)
     outer(K, units, I, D, ld_D, <const real *>job.panels_x, accumulate, <real *>job.dU + unit * I)
     outer(K, units, H, D, ld_D, <const real *>job.panels_h, accumulate, <real *>job.dW + unit * H)
     column_sums(K, units, delta + unit, ld, <real *>job.sum_b + unit, <real *>job.lost + unit)
     if job.leaky:
-        leak_gradient_of(job, start, stop, unit, units, <const real *>job.grad + unit, ld)
+        leak_gradient_of(job, start, stop, unit, units, <const real *>job.grad + unit, ld, rows_p, rows_q,
+                         padded(units, sizeof(real)))
     clock = lap(clock, WEIGHT_GRADIENTS, member, sizeof(real), 2.0 * K * units * (I + H),
                 <double>K * units + (<double>K * (I + H) if task == 0 else 0) +
                 (units * (I + H + 1) if start == 0 else 0))
     # Each task its rows: dx_t = Uᵀ delta_t, and delta itself is the gradient of a drive
     if job.h.where != NULL:
-        scattered_input_gradients(job, start, row, rows, delta + row * ld, task, tasks)
+        scattered_input_gradients(job, start, row, rows, delta + row * ld, rows_p)
     else:
         input_gradients(job, start, stop, row, rows, delta + row * ld)
     lap(clock, INPUT_GRADIENTS, member, sizeof(real), 2.0 * rows * H * I,
@@ -435,11 +467,9 @@ cdef void weight_gradients(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop
 
 
 cdef void scattered_input_gradients(const Job *job, Py_ssize_t start, Py_ssize_t row, Py_ssize_t rows,
-                                    const real *delta, int task, int tasks) noexcept nogil:
-    """The same where rows lie as `where` says."""
-    cdef Py_ssize_t H = job.H, I = job.inputs, ld = job.ld, n, first = share(job.B, task, tasks)
-    cdef Py_ssize_t most = share(job.B, task + 1, tasks) - first
-    cdef real *memory = <real *>job.rows + first * job.widest  # the task's own
+                                    const real *delta, real *memory) noexcept nogil:
+    """The same where rows are scattered; memory: `most_block_rows` rows of the task's own."""
+    cdef Py_ssize_t H = job.H, I = job.inputs, ld = job.ld, n, most = min(job.B, most_block_rows(H, sizeof(real)))
     row += rows_before(job, start)
     while rows > 0:
         n = min(rows, most)
@@ -494,7 +524,7 @@ cdef void initial_gradient(real tag, Job *job, int task, int tasks, int member) 
     if job.leaky:
         leaky_backward(rows, H, first, ld, <const real *>job.panels_W,
                        <const real *>job.fed0 + row * job.ld_fed0, job.ld_fed0, <const real *>job.zeros, 0,
-                       <const real *>job.grad + (job.most + row) * ld, ld, dh0, H, <real *>job.delta + row * ld, ld,
+                       <const real *>job.grad + (job.most + row) * ld, ld, dh0, H, own(job.step, task, tag), ld,
                        <const real *>job.alpha, job.phi, job.current, 1)
     else:
         product(rows, H, H, first, ld, <const real *>job.panels_W, <const real *>NULL, 0, dh0, H)
@@ -503,23 +533,22 @@ cdef void initial_gradient(real tag, Job *job, int task, int tasks, int member) 
 
 
 cdef void state_gradients_work(real tag, Job *job, Py_ssize_t round, int task, int tasks, int member) noexcept nogil:
-    """One round: each task its sequences; delta: 2 B ld numbers, for two steps of each."""
+    """One round: each task its sequences."""
     cdef Py_ssize_t T = job.T, H = job.H, ld = job.ld, ld_grad = job.grad_h.sb, t, n, steps = 0, products = 0
     cdef Py_ssize_t row = share_of_sequences(job, task, tasks), end = share_of_sequences(job, task + 1, tasks)
     cdef Py_ssize_t first = row, rows, going_on
-    cdef real *delta
+    cdef real *delta = own(job.step, task, tag)
     cdef real *grad = <real *>job.grad_h.first
     cdef const real *past
     cdef long long clock = begin()
     while first < end:
         rows = block_rows(end - first, H, sizeof(real))
-        delta = <real *>job.delta + 2 * first * ld
         for t in range(T - 1, -1, -1):
             n, going_on = present(job, t, first, rows), present(job, t + 1, first, rows)
             if n > 0:
                 past = NULL if going_on == 0 else grad + at(job, &job.grad_h, t + 1, first)
                 step_back(job, t, first, n, going_on, delta + (t + 1) % 2 * rows * ld, past, ld_grad,
-                          grad + at(job, &job.grad_h, t, first), ld_grad, delta + t % 2 * rows * ld)
+                          grad + at(job, &job.grad_h, t, first), ld_grad, delta + t % 2 * rows * ld, NULL, NULL)
                 steps += n
                 products += going_on
             if stopped(job, member):
@@ -610,11 +639,12 @@ cpdef cnp.ndarray packed(cnp.ndarray M, bint transposed):
     return out
 
 
-cdef int finish(work_function work, Job *job, Py_ssize_t rounds, Py_ssize_t itemsize, int size) except -1:
+cdef int finish(work_function work, Job *job, Py_ssize_t rounds, Py_ssize_t itemsize, Scratch scratch) except -1:
     """Let a team do the job without the GIL; raise what a signal handler has raised."""
     job.since, job.stop = pyrnn_seconds(), 0
     with nogil:
-        run(work, job, rounds, job.B, size, itemsize, &job.stop)
+        run(&scratch.shares, work, job, rounds, itemsize, &job.stop)
+    scratch.release()
     return pass_on(-1 if job.stop else 0)
 
 
@@ -639,11 +669,13 @@ def forward_packed(cnp.ndarray x, cnp.ndarray panels_U, cnp.ndarray panels_W, cn
                        rates, None, None)
 
 
-cdef int rows_of_a_step(Job *job, Scratch scratch, Py_ssize_t size) except -1:
-    """Memory for what is gathered of the rows of a step."""
+cdef int take_rows(Job *job, Scratch scratch, Py_ssize_t size, Py_ssize_t units) except -1:
+    """Take what each task gathers scattered rows in: whole ones of a block, or B rows of so many units."""
+    cdef Py_ssize_t numbers
     job.widest = padded(max(job.H, job.inputs), size)
-    job.rows = scratch.take(job.B * job.widest * size)
-    job.other_rows = scratch.take(job.B * job.widest * size)
+    numbers = max(min(job.B, most_block_rows(job.H, size)) * job.widest, job.B * padded(units, size))
+    job.rows = scratch.take_by_task(numbers * size)
+    job.other_rows = scratch.take_by_task(numbers * size)
     return 0
 
 
@@ -654,8 +686,11 @@ cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *pa
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = h0.shape[1]
     cdef tuple _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, False)
     cdef cnp.ndarray h = empty(x, (x.shape[0], x.shape[1], H)) if out is None else out
+    cdef Py_ssize_t most
     job.h, job.drive, job.rates, job.b = rows_in(h), rows_in(drive), rows_in(rates), data(b)
     job.ld = padded(H, size)
+    scratch.divide(n_threads, 2.0 * rows_before(&job, job.T) * H * (H + job.inputs), job.B)
+    most = most_sequences(&job, scratch.shares.tasks)
     if sequences is not None:
         job.x.where, job.h.where = sequences.places(x), sequences.places(h)
         if drive is not None:
@@ -663,15 +698,14 @@ cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *pa
         if rates is not None:
             job.rates.where = sequences.places(rates)
         job.longest_first = sequences.longest_first
-        job.own = scratch.take(2 * job.B * job.ld * size)
-        rows_of_a_step(&job, scratch, size)
+        job.own = scratch.take_by_task(2 * most * job.ld * size)
+        take_rows(&job, scratch, size, 0)
     if current or (not scattered(&job, &job.h) and job.B >= FEW and crowded(job.h.sb, size)):
-        job.state = scratch.take(2 * job.B * job.ld * size)
+        job.state = scratch.take_by_task(2 * most * job.ld * size)
     if current:
         feed(&job, size, scratch.take(job.B * H * size))
     job.panels_U, job.panels_W = panels_U, panels_W
-    finish(forward_f32 if size == 4 else forward_f64, &job, 1, size,
-           team_size(n_threads, 2.0 * rows_before(&job, job.T) * H * (H + job.inputs), job.B))
+    finish(forward_f32 if size == 4 else forward_f64, &job, 1, size, scratch)
     return h
 
 
@@ -684,7 +718,10 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     cdef Scratch scratch = Scratch()
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = W.shape[0]
     cdef tuple _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, True)
+    cdef int tasks
     job.accumulate, job.add_x = accumulate, add_x
+    scratch.divide(n_threads, 4.0 * rows_before(&job, job.T) * H * (H + job.inputs), job.B)
+    tasks = scratch.shares.tasks
     results = gradient_arrays(&job, x, drive, results, lost, scratch.take(3 * H * size), goes_on)
     if current and rates is None:
         rates = phi_of(h, phi)
@@ -697,7 +734,7 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
             job.dx.where = sequences.places(results[0])
         if results[5] is not None:
             job.d_drive.where = sequences.places(results[5])
-        rows_of_a_step(&job, scratch, size)
+        take_rows(&job, scratch, size, most_of(H, tasks) if job.leaky else 0)
     job.fed = job.rates if current else job.h
     job.ld = padded(H, size)
     if current:
@@ -706,11 +743,12 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     job.delta = scratch.take((job.most + job.B) * job.ld * size)
     if job.leaky:
         job.grad = scratch.take((job.most + job.B) * job.ld * size)
+        job.step = scratch.take_by_task(most_of(job.B, tasks) * job.ld * size)
     job.panels_x = scratch.take(panels_size(job.most, job.inputs, size) * size)
     job.panels_h = scratch.take(panels_size(job.most, H, size) * size)
-    job.narrow = scratch.take(job.most * H * size) if job.ld * size >= APART else NULL
-    finish(backward_f32 if size == 4 else backward_f64, &job, 2 * job.chunks + 1 if job.T > 0 else 0, size,
-           team_size(n_threads, 4.0 * rows_before(&job, job.T) * H * (H + job.inputs), job.B))
+    if job.ld * size >= APART:
+        job.narrow = scratch.take_by_task(job.most * most_of(H, tasks) * size)
+    finish(backward_f32 if size == 4 else backward_f64, &job, 2 * job.chunks + 1 if job.T > 0 else 0, size, scratch)
     return results
 
 
@@ -726,9 +764,10 @@ def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, int phi=0, cnp
         rates = phi_of(h, phi)
     job.dh, job.rates, job.grad_h = rows_in(dh), rows_in(h if alpha is None else rates), rows_in(grad_h)
     job.ld = padded(H, size)
-    job.panels_W, job.delta = packed_in(scratch, W, False), scratch.take(2 * job.B * job.ld * size)
-    finish(state_gradients_f32 if size == 4 else state_gradients_f64, &job, 1, size,
-           team_size(n_threads, 2.0 * rows_before(&job, job.T) * H * H, job.B))
+    job.panels_W = packed_in(scratch, W, False)
+    scratch.divide(n_threads, 2.0 * rows_before(&job, job.T) * H * H, job.B)
+    job.step = scratch.take_by_task(2 * min(job.B, most_block_rows(H, size)) * job.ld * size)
+    finish(state_gradients_f32 if size == 4 else state_gradients_f64, &job, 1, size, scratch)
     return grad_h
 
 

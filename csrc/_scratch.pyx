@@ -4,6 +4,7 @@ cimport cython
 cimport numpy as cnp
 
 from pyrnn._arrays cimport line
+from pyrnn cimport _team
 
 cnp.import_array()
 
@@ -35,6 +36,7 @@ cdef class Scratch:
     """
     def __cinit__(self):
         self.more = []
+        self.shares.size = self.shares.tasks = 1
         try:
             self.buffer = spares.pop()
         except IndexError:
@@ -52,8 +54,27 @@ cdef class Scratch:
         self.more.append(extra)
         return line(extra)
 
+    cdef int divide(self, object wanted, double flops, Py_ssize_t rows) except -1:
+        self.release()
+        self.shares = _team.divide(wanted, flops, rows)
+        return 0
+
+    cdef void **take_by_task(self, Py_ssize_t size) except NULL:
+        """Memory of tasks lies in cache lines of their own; under the address sanitizer each is an allocation."""
+        cdef int task
+        cdef void **memory = <void **>self.take(self.shares.tasks * sizeof(void *))
+        for task in range(self.shares.tasks):
+            memory[task] = self.take(size)
+        return memory
+
+    cdef void release(self) noexcept:
+        """Give the team back to other calls."""
+        _team.release(&self.shares)
+        self.shares.size = 1
+
     def __dealloc__(self):
         global spare_bytes
+        self.release()
         if self.wanted + 64 > spare_bytes:
             spare_bytes = min(self.wanted + 64, <Py_ssize_t>KEPT_BYTES)
         if self.buffer is not None and cnp.PyArray_DIM(self.buffer, 0) >= spare_bytes and len(spares) < KEPT:

@@ -7,22 +7,28 @@ not come yet: if the others sleep, or have lost their processor, the caller does
 The threads are Python's, which makes them portable and known to debuggers, but they never take the GIL again: they
 serve jobs in C. A thread that has finished waits for the next job with its eyes open for SPIN seconds, which makes the
 hand-over of a job under a microsecond in a training loop, and then goes to sleep on a lock. One team serves the whole
-process; a call that finds it at work, from another thread or from inside, does everything itself. A child after fork
-starts a team of its own when it needs one.
+process. A call claims it before it takes its scratch memory, which is handed out by task; a call that finds it claimed,
+from another thread or from inside, has one task and does everything itself. A child after fork starts a team of its own
+when it needs one.
+
+Tests force other schedules: `set_schedule` makes a seed choose which member does each task, in which order, and where
+it pauses before, within and after the task. A fault that needs a busy machine then shows on an idle one.
 """
 
 import _thread
 import os
 
 from cpython.pythread cimport (
-    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock,
+    WAIT_LOCK,
 )
 
+from pyrnn cimport _profile
 from pyrnn._arrays cimport interrupted
 from pyrnn._profile cimport WAIT, begin, lap
 from pyrnn._wait cimport (
-    pyrnn_add, pyrnn_atomic, pyrnn_atomic64, pyrnn_exchange, pyrnn_keep_off, pyrnn_load, pyrnn_load64, pyrnn_pause,
-    pyrnn_processor, pyrnn_replace64, pyrnn_seconds, pyrnn_store64, pyrnn_thread, pyrnn_yield,
+    pyrnn_add, pyrnn_atomic, pyrnn_atomic64, pyrnn_exchange, pyrnn_keep_off, pyrnn_load, pyrnn_load64, pyrnn_nap,
+    pyrnn_pause, pyrnn_processor, pyrnn_replace64, pyrnn_seconds, pyrnn_store64, pyrnn_thread, pyrnn_yield,
 )
 
 cdef enum:
@@ -41,32 +47,49 @@ cdef struct Member:
     PyThread_type_lock alarm       # held but for the moment of waking it
 
 cdef Member members[MOST]          # members[0] is whoever calls
-cdef int started = 1
+cdef int started = 1               # read and written by whoever has claimed the team
 
 # The call at work. `ticket` holds its number, odd, in the upper half, and its next task in the lower one; between calls
 # the number is even. The plain ones are written before the ticket opens a call, and read by who has taken a task of it.
-cdef pyrnn_atomic busy = 0, calls = 0, total = 0, complete = 0
+# Even and odd rounds are counted apart: a task then reads nothing that other tasks of its round write, so that
+# ThreadSanitizer takes none of them to be ordered.
+cdef pyrnn_atomic busy = 0, calls = 0, total = 0
+cdef pyrnn_atomic complete[2]
 cdef pyrnn_atomic64 ticket = 0
 cdef work_function current_work
 cdef void *current_job
-cdef int current_tasks
+cdef Py_ssize_t current_rounds
+cdef int current_tasks, current_size
 cdef Py_ssize_t current_itemsize
 
+# A forced schedule: its seed, 0 for none; the calls made under it; that of the call at work, and who has left that.
+cdef unsigned long long seed = 0, seeded_calls = 0, current_seed = 0
+cdef pyrnn_atomic left = 0
 
-cdef void wait_for(long count, int member, Py_ssize_t itemsize, pyrnn_atomic *stop) noexcept nogil:
-    """Wait until so many tasks are complete; who has no processor to do them gets this one after a while.
+cdef extern from *:
+    """
+    #include "wait.h"
+    static PYRNN_THREAD_LOCAL unsigned long long pyrnn_phases;
+    """
+    unsigned long long phases "pyrnn_phases"  # that the calling thread has been through under forced schedules
+
+
+cdef void wait_for(Py_ssize_t round, int member, Py_ssize_t itemsize, pyrnn_atomic *stop) noexcept nogil:
+    """Wait until a round may begin; the processor of a member that waits for long goes to one that has work.
 
     The caller looks for Ctrl-C meanwhile: `stop`, NULL for the others.
     """
     cdef int i = 0
     cdef double since = 0
     cdef long long clock
-    if pyrnn_load(&complete) >= count:
+    cdef pyrnn_atomic *before = &complete[(round + 1) % 2]
+    cdef long count = current_tasks * <long>((round + 1) // 2)
+    if pyrnn_load(before) >= count:
         return
     clock = begin()
-    while pyrnn_load(&complete) < count:
+    while pyrnn_load(before) < count:
         i += 1
-        if i < 4000:
+        if i < 4000 and not current_seed:
             pyrnn_pause()
             continue
         pyrnn_yield()
@@ -81,31 +104,135 @@ cdef void wait_for(long count, int member, Py_ssize_t itemsize, pyrnn_atomic *st
 cdef void take_part(int member, long call, pyrnn_atomic *stop) noexcept nogil:
     """Do tasks of the call of this number until all are taken."""
     cdef long long now
-    cdef long task
+    cdef long task, round
     while True:
         now = pyrnn_load64(&ticket)
         task = <long>(now & 0x7fffffff)
         if now >> 32 != call or task >= pyrnn_load(&total):
             return
+        if current_seed:
+            follow_schedule(member, stop)
+            return
         if pyrnn_replace64(&ticket, now, now + 1):
-            wait_for(task - task % current_tasks, member, current_itemsize, stop)
-            current_work(current_job, task // current_tasks, task % current_tasks, current_tasks, member)
-            pyrnn_add(&complete, 1)
+            round = task // current_tasks
+            wait_for(round, member, current_itemsize, stop)
+            current_work(current_job, round, task % current_tasks, current_tasks, member)
+            pyrnn_add(&complete[round % 2], 1)
 
 
-cdef void run(work_function work, void *job, Py_ssize_t rounds, Py_ssize_t rows, int size, Py_ssize_t itemsize,
+# ---- Forced schedules, for tests ------------------------------------------------------------------------------------
+cdef unsigned long long mixed(unsigned long long a, unsigned long long b) noexcept nogil:
+    """A number that depends on all bits of both (the finalizer of SplitMix64; Steele, Lea, Flood, OOPSLA 2014)."""
+    a += (b + 1) * <unsigned long long>0x9e3779b97f4a7c15
+    a = (a ^ (a >> 30)) * <unsigned long long>0xbf58476d1ce4e5b9
+    a = (a ^ (a >> 27)) * <unsigned long long>0x94d049bb133111eb
+    return a ^ (a >> 31)
+
+
+cdef void disturb(unsigned long long chance) noexcept nogil:
+    """Do nothing, spin, give the processor away, or sleep for up to 64 microseconds."""
+    cdef unsigned long long _
+    if chance % 16 < 4:
+        for _ in range((chance >> 8) % 512):
+            pyrnn_pause()
+    elif chance % 16 < 6:
+        pyrnn_yield()
+    elif chance % 16 == 6:
+        pyrnn_nap(<long>((chance >> 8) % 64))
+
+
+cdef void between_phases() noexcept nogil:
+    global phases
+    phases += 1
+    disturb(mixed(seed, phases))
+
+
+cdef void follow_schedule(int member, pyrnn_atomic *stop) noexcept nogil:
+    """Do the tasks that the seed gives to a member, in the order that it gives them; nobody leaves the call before all
+    members have come."""
+    cdef Py_ssize_t round
+    cdef int i, task, tasks = current_tasks
+    cdef unsigned long long chance
+    for round in range(current_rounds):
+        chance = mixed(current_seed, round)
+        for i in range(tasks):
+            # Any step that is prime to the number of tasks goes through all of them: 1 or the number less 1.
+            task = (<int>(chance >> 32) & 0x7fffffff) % tasks
+            task = (task + i) % tasks if chance & 1 else (task + i * (tasks - 1)) % tasks
+            if mixed(chance, task) % <unsigned long long>current_size != <unsigned long long>member:
+                continue
+            wait_for(round, member, current_itemsize, stop)
+            disturb(mixed(chance, tasks + task))
+            current_work(current_job, round, task, tasks, member)
+            disturb(mixed(chance, 2 * tasks + task))
+            pyrnn_add(&complete[round % 2], 1)
+    pyrnn_add(&left, 1)
+
+
+def set_schedule(unsigned long long number):
+    """Let the seed `number` choose the schedule of the calls that follow, 0 for none; returns the seed before.
+
+    A call then takes as many threads as it is told to, whatever its size, up to one for each sequence, and all of them
+    take part.
+    """
+    global seed, seeded_calls
+    before, seed, seeded_calls = seed, number, 0
+    if number:
+        _profile.after_phase = between_phases
+    else:
+        _profile.after_phase = NULL
+    return before
+
+
+# ---- A call ---------------------------------------------------------------------------------------------------------
+cdef Shares divide(object wanted, double flops, Py_ssize_t rows) except *:
+    cdef Shares shares
+    cdef Py_ssize_t size = rows, least = 1
+    if not seed:
+        least = ROWS
+        size = min(rows // ROWS, <Py_ssize_t>min(flops / WORTH, <double>MOST))
+    shares.size = shares.tasks = 1
+    if size >= 2:
+        size = min(size, <Py_ssize_t>(default_threads() if wanted is None else min(wanted, MOST)), <Py_ssize_t>MOST)
+    if size < 2 or pyrnn_exchange(&busy, 1):
+        return shares
+    try:
+        shares.size = have_started(<int>size)
+    finally:
+        if shares.size == 1:
+            pyrnn_exchange(&busy, 0)
+    if shares.size > 1:
+        shares.tasks = <int>min(rows // least, <Py_ssize_t>PIECES * shares.size)
+    return shares
+
+
+cdef void release(const Shares *shares) noexcept nogil:
+    if shares.size > 1:
+        pyrnn_exchange(&busy, 0)
+
+
+cdef void run(const Shares *shares, work_function work, void *job, Py_ssize_t rounds, Py_ssize_t itemsize,
               pyrnn_atomic *stop) noexcept nogil:
-    global current_work, current_job, current_tasks, current_itemsize
-    cdef int i, tasks = <int>min(rows // ROWS, <Py_ssize_t>PIECES * size)
+    global current_work, current_job, current_rounds, current_tasks, current_size, current_itemsize
+    global current_seed, seeded_calls
+    cdef int i, task, size = shares.size, tasks = shares.tasks
+    cdef Py_ssize_t round
     cdef long call, processor
-    if size == 1 or tasks * rounds > 0x7fffffff or pyrnn_exchange(&busy, 1):
-        for i in range(rounds):
-            work(job, i, 0, 1, 0)
+    if size == 1 or tasks * rounds > 0x7fffffff:
+        for round in range(rounds):
+            for task in range(tasks):
+                work(job, round, task, tasks, 0)
         return
     call = (pyrnn_load(&calls) + 2) & 0x3fffffff | 1
     pyrnn_exchange(&calls, call)
-    current_work, current_job, current_tasks, current_itemsize = work, job, tasks, itemsize
-    pyrnn_exchange(&complete, 0)
+    current_work, current_job, current_rounds, current_tasks, current_itemsize = work, job, rounds, tasks, itemsize
+    current_size, current_seed = size, seed
+    if seed:
+        seeded_calls += 1
+        current_seed = mixed(seed, seeded_calls) | 1
+    pyrnn_exchange(&left, 0)
+    pyrnn_exchange(&complete[0], 0)
+    pyrnn_exchange(&complete[1], 0)
     pyrnn_exchange(&total, tasks * rounds)
     pyrnn_store64(&ticket, <long long>call << 32)
     processor = pyrnn_processor()
@@ -117,11 +244,13 @@ cdef void run(work_function work, void *job, Py_ssize_t rounds, Py_ssize_t rows,
         if pyrnn_exchange(&members[i].asleep, 0):
             PyThread_release_lock(members[i].alarm)
     take_part(0, call, stop)
-    wait_for(tasks * rounds, 0, itemsize, stop)
+    wait_for(rounds, 0, itemsize, stop)
+    while current_seed and pyrnn_load(&left) < size:
+        pyrnn_yield()
     pyrnn_store64(&ticket, <long long>(call + 1) << 32)
-    pyrnn_exchange(&busy, 0)
 
 
+# ---- The members ----------------------------------------------------------------------------------------------------
 cdef void serve(int index) noexcept nogil:
     cdef Member *me = &members[index]
     cdef long done = 0
@@ -135,7 +264,7 @@ cdef void serve(int index) noexcept nogil:
             i += 1
             if i % 64 == 0 and pyrnn_seconds() - since > SPIN:
                 pyrnn_exchange(&me.asleep, 1)
-                # Called between the look and the nap: whoever clears `asleep` first decides who releases the lock.
+                # A job may arrive between the check and the sleep; whoever clears `asleep` first releases the lock.
                 if pyrnn_load(&me.call) == done or not pyrnn_exchange(&me.asleep, 0):
                     PyThread_acquire_lock(me.alarm, WAIT_LOCK)
                 since = pyrnn_seconds()
@@ -146,6 +275,27 @@ cdef void serve(int index) noexcept nogil:
 def _serve(int index):
     with nogil:
         serve(index)
+
+
+cdef int have_started(int size) except -1:
+    """Start members until there are so many, and return how many there are; by a call that has claimed the team."""
+    global started
+    cdef PyThread_type_lock alarm
+    while started < size:
+        alarm = PyThread_allocate_lock()
+        if alarm == NULL:
+            break
+        PyThread_acquire_lock(alarm, WAIT_LOCK)
+        members[started].call, members[started].asleep, members[started].thread = 0, 0, 0
+        members[started].kept_off, members[started].alarm = -1, alarm
+        try:
+            _thread.start_new_thread(_serve, (started,))
+        except RuntimeError:  # no more threads to be had: those there are do
+            PyThread_release_lock(alarm)
+            PyThread_free_lock(alarm)
+            break
+        started += 1
+    return min(size, started)
 
 
 def _forget():
@@ -169,27 +319,9 @@ def default_threads():
     text = os.environ.get("PYRNN_NUM_THREADS", "").strip()
     if not text:
         return processors()
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"environment variable PYRNN_NUM_THREADS must be a positive integer, got {text!r}")
+    if not (text.isdecimal() and len(text.lstrip("0")) < 10 and int(text) > 0):
+        shown = text if len(text) < 40 else text[:40] + "..."
+        raise ValueError(
+            f"environment variable PYRNN_NUM_THREADS must be a positive integer below 10^9, got {shown!r}"
+        )
     return int(text)
-
-
-cdef int team_size(object wanted, double flops, Py_ssize_t rows) except -1:
-    global started
-    cdef Py_ssize_t size = min(rows // ROWS, <Py_ssize_t>min(flops / WORTH, <double>MOST), <Py_ssize_t>MOST)
-    if size < 2:
-        return 1
-    size = min(size, <Py_ssize_t>(default_threads() if wanted is None else min(wanted, MOST)))
-    while started < size:
-        members[started].call, members[started].asleep, members[started].thread = 0, 0, 0
-        members[started].kept_off = -1
-        members[started].alarm = PyThread_allocate_lock()
-        if members[started].alarm == NULL:
-            break
-        PyThread_acquire_lock(members[started].alarm, WAIT_LOCK)
-        try:
-            _thread.start_new_thread(_serve, (started,))
-        except RuntimeError:  # no more threads to be had: those there are do
-            break
-        started += 1
-    return <int>min(size, <Py_ssize_t>started)

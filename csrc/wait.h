@@ -24,6 +24,7 @@ static inline int pyrnn_replace64(pyrnn_atomic64 *a, long long old, long long v)
     return _InterlockedCompareExchange64(a, v, old) == old;
 }
 static inline void pyrnn_yield(void) { SwitchToThread(); }
+static inline void pyrnn_nap(long microseconds) { Sleep((microseconds + 999) / 1000); }
 #else
 #include <sched.h>
 #define PYRNN_THREAD_LOCAL __thread
@@ -39,6 +40,11 @@ static inline int pyrnn_replace64(pyrnn_atomic64 *a, long long old, long long v)
     return __atomic_compare_exchange_n(a, &old, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 static inline void pyrnn_yield(void) { sched_yield(); }
+static inline void pyrnn_nap(long microseconds) /* less than a second */
+{
+    struct timespec span = {0, microseconds * 1000};
+    nanosleep(&span, NULL);
+}
 #endif
 
 static inline void pyrnn_pause(void)

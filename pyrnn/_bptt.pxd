@@ -49,20 +49,25 @@ cdef struct Job:
     bint accumulate                # to the gradients of weights, as they are
     bint add_x                     # to that of x
     bint goes_on                   # they will be added to
-    # Of the fused engine: the distance of rows in memory of its own, panels, scratch.
+    # Of the fused engine: the stride of rows in memory of its own, and panels.
     Py_ssize_t ld
     const void *panels_U
     const void *panels_W
-    void *state
+    # Written in one round, read in those that follow: delta and, with alpha, grad of the rows of a chunk, after them of
+    # the first step of the chunk behind it; panels of x and of what W multiplies.
     void *delta
     void *grad
     void *panels_x
     void *panels_h
-    void *narrow                   # narrow panels of delta; NULL where it is read as it lies
-    # The same where rows lie as `where` says, of a step: states of two steps; rows [B, widest] of two arrays.
-    void *own
-    void *rows
-    void *other_rows
+    # Scratch memory by task, see Scratch.take_by_task: states of two steps, padded, where h itself is crowded or its
+    # rows are scattered; panels of delta, NULL where it is read in place; delta of two steps (state_gradients), or of
+    # h0 (backward). Where rows are scattered, rows of two arrays, `widest` apart.
+    void **state
+    void **own
+    void **narrow
+    void **step
+    void **rows
+    void **other_rows
     Py_ssize_t widest
     double since                   # when the caller last looked for Ctrl-C
     pyrnn_atomic stop              # 1 once a signal handler has raised an exception
@@ -74,7 +79,7 @@ cdef inline Py_ssize_t at(const Job *job, const Rows *a, Py_ssize_t t, Py_ssize_
 
 
 cdef inline bint scattered(const Job *job, const Rows *a) noexcept nogil:
-    """Whether the rows of a step lie at no one distance: `at` does not tell where, but `places`."""
+    """True if the rows of a step are not equally spaced: use `places`, not `at`."""
     return a.where != NULL and not job.longest_first
 
 
@@ -132,20 +137,20 @@ cdef inline const real *read(const Job *job, const Rows *a, Py_ssize_t t, Py_ssi
 
 
 cdef inline void leak_gradient_of(const Job *job, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t unit, Py_ssize_t units,
-                                  const real *grad, Py_ssize_t ld) noexcept nogil:
+                                  const real *grad, Py_ssize_t ld, real *memory_p, real *memory_q,
+                                  Py_ssize_t ld_memory) noexcept nogil:
     """dalpha = Σ grad_h_t ∘ (r_t - h_{t-1}) of some units and steps; grad: whole rows of all the steps, ld apart.
 
     In the current form the sum of grad_h_t ∘ (h_t - h_{t-1}), which is alpha times that with a_t for r_t.
+    memory_p, memory_q: B rows of these units, ld_memory apart, where rows are scattered.
     """
-    cdef Py_ssize_t t, n, rows, base = rows_before(job, start), ld_p = job.widest, ld_q = job.widest
+    cdef Py_ssize_t t, n, rows, base = rows_before(job, start), ld_p = ld_memory, ld_q = ld_memory
     cdef Rows p = job.h if job.current else job.rates
     cdef Rows q = job.h
     cdef const real *later
     cdef const real *earlier
     cdef real *total = <real *>job.sum_alpha + unit
     cdef real *lost = <real *>job.lost_alpha + unit
-    cdef real *memory_p = NULL if job.rows == NULL else <real *>job.rows + unit
-    cdef real *memory_q = NULL if job.rows == NULL else <real *>job.other_rows + unit
     p.first, q.first = <real *>p.first + unit, <real *>q.first + unit
     if start == 0:
         rows = present(job, 0, 0, job.B)
@@ -155,7 +160,7 @@ cdef inline void leak_gradient_of(const Job *job, Py_ssize_t start, Py_ssize_t s
     t = max(start, 1)
     while t < stop:
         n = 1 if job.offsets != NULL else stop - t  # steps at once
-        rows, ld_p, ld_q = present(job, t, 0, job.B), job.widest, job.widest
+        rows, ld_p, ld_q = present(job, t, 0, job.B), ld_memory, ld_memory
         later = read(job, &p, t, 0, rows, units, memory_p, &ld_p)
         earlier = read(job, &q, t - 1, 0, rows, units, memory_q, &ld_q)
         column_products(n, rows, units, grad + (rows_before(job, t) - base) * ld, ld, later, p.st, ld_p, earlier, q.st,

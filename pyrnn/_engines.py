@@ -2,6 +2,8 @@
 
 import operator
 
+import numpy as np
+
 from pyrnn import _bptt, _fused, _kernels, profiling
 
 ENGINES = {"blas": _bptt, "fused": _fused}
@@ -33,7 +35,7 @@ def choose(engine="auto", n_threads=None):
 
 def _check_threads(n_threads):
     try:
-        fits = operator.index(n_threads) >= 1
+        fits = operator.index(None if isinstance(n_threads, bool | np.bool_) else n_threads) >= 1
     except TypeError:
         raise TypeError(f"n_threads must be a positive integer or None, got {n_threads!r}") from None
     if not fits:

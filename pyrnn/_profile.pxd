@@ -7,6 +7,7 @@ cdef enum:  # the phases; their names, in this order, are PHASES in _profile.pyx
     OUTPUT_GRADIENTS, JACOBIAN, WAIT, COUNT_OF_PHASES
 
 cdef pyrnn_atomic running  # 1 while a profile does
+cdef void (*after_phase)() noexcept nogil  # what tests of threads do between phases, else NULL
 
 cdef void record(long long since, long long now, int phase, int member, Py_ssize_t itemsize, double flops,
                  double numbers) noexcept nogil
@@ -23,6 +24,8 @@ cdef inline long long lap(long long since, int phase, int member, Py_ssize_t ite
     written once in a call; of what all members read or all chunks need, like W, the first one counts it.
     """
     cdef long long now = 0
+    if after_phase != NULL:
+        after_phase()
     if since:
         now = pyrnn_nanoseconds()
         record(since, now, phase, member, itemsize, flops, numbers)

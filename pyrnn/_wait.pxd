@@ -10,6 +10,7 @@ cdef extern from "wait.h":
     bint pyrnn_replace64(pyrnn_atomic64 *a, long long old, long long v) noexcept nogil
     void pyrnn_yield() noexcept nogil
     void pyrnn_pause() noexcept nogil
+    void pyrnn_nap(long microseconds) noexcept nogil
     double pyrnn_seconds() noexcept nogil
     long long pyrnn_nanoseconds() noexcept nogil
     long pyrnn_processor() noexcept nogil

@@ -130,7 +130,7 @@ def test_default_threads(text, expected, monkeypatch):
 
 def test_wrong_default_threads(monkeypatch):
     monkeypatch.setenv("PYRNN_NUM_THREADS", "many")
-    with pytest.raises(ValueError, match="PYRNN_NUM_THREADS must be a positive integer, got 'many'"):
+    with pytest.raises(ValueError, match="PYRNN_NUM_THREADS must be a positive integer below 10\\^9, got 'many'"):
         _team.default_threads()
 
 
@@ -175,3 +175,46 @@ assert not wrong
 
 def test_teams_called_from_several_threads():
     subprocess.run([sys.executable, "-P", "-c", NESTED], check=True, timeout=300)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "1" + 23 * "0", 5000 * "9"])
+def test_default_threads_out_of_range(text, monkeypatch):
+    monkeypatch.setenv("PYRNN_NUM_THREADS", text)
+    with pytest.raises(ValueError, match="PYRNN_NUM_THREADS must be a positive integer below 10"):
+        pyrnn.forward(np.zeros((50, 64, 64)), np.zeros((128, 64)), np.zeros((128, 128)), engine="fused")
+
+
+@pytest.mark.parametrize("n_threads", [True, False, np.True_, 1.0, "2"])
+def test_number_of_threads_of_a_wrong_type(n_threads):
+    with pytest.raises(TypeError, match="n_threads must be a positive integer or None, got "):
+        pyrnn.forward(np.zeros((2, 1, 1)), np.zeros((1, 1)), np.zeros((1, 1)), n_threads=n_threads)
+
+
+def test_more_threads_than_any_machine_has():
+    network = arrays(6, 16, 8, 64, np.float64)
+    assert bits(everything(*network, n_threads=10**23)) == bits(everything(*network, n_threads=1))
+
+
+NO_THREADS = """
+import _thread, tracemalloc
+import numpy as np, pyrnn
+
+def refuse(*arguments):
+    raise RuntimeError("can't start new thread")
+
+_thread.start_new_thread = refuse
+x, U, W = np.ones((50, 64, 64)), np.ones((128, 64)) / 99, np.ones((128, 128)) / 999
+run = lambda: pyrnn.forward(x, U, W, n_threads=7, engine="fused").tobytes()
+expected = run()
+tracemalloc.start()
+run()
+before, _ = tracemalloc.get_traced_memory()
+for _ in range(100):
+    assert run() == expected
+after, _ = tracemalloc.get_traced_memory()
+assert after - before < 2000, after - before
+"""
+
+
+def test_calls_where_threads_cannot_start_leave_nothing_behind():
+    subprocess.run([sys.executable, "-P", "-c", NO_THREADS], check=True)
