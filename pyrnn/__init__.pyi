@@ -6,7 +6,6 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, Self, TypeVar, ove
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from typing_extensions import disjoint_base
 
 from pyrnn.profiling import FunctionTotals, PhaseRecord, PhaseTotals
 
@@ -97,17 +96,14 @@ _Dale = Literal["rectified", "absolute"]
 _Omega = Literal["book", "published"]
 _Nest = TypeVar("_Nest", bound=NDArray | tuple[Any, ...] | list[Any] | dict[Any, Any] | None)
 
-class _InputGradients(NamedTuple):
-    x: NDArray
+class Gradients(NamedTuple):
+    x: NDArray | None
     U: NDArray
     W: NDArray
     b: NDArray
     h0: NDArray
-
-@disjoint_base
-class Gradients(_InputGradients):
-    drive: NDArray | None
-    alpha: NDArray | float | None
+    drive: NDArray | None = None
+    alpha: NDArray | float | None = None
 
 class OutputGradients(NamedTuple):
     h: NDArray

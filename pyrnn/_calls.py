@@ -4,6 +4,7 @@ Arrays here are checked, of one dtype, with a batch axis. `steps` is (lengths [B
 may be None.
 """
 
+import operator
 from collections.abc import Collection
 
 import numpy as np
@@ -175,14 +176,18 @@ def new_results(x_gradient, x, U, drive, leak):
     return tuple(None if shape is None else _memory.empty(shape, x.dtype) for shape in shapes)
 
 
-def results_of(out, x, U, inputs, leak):
+def results_of(out, x, U, inputs, drive, alpha):
     """The arrays of `out`, Gradients of an earlier call, as such results; None if they do not fit as they lie."""
-    if type(out) is not Gradients:
+    if type(out) is not Gradients or (out.drive is None and drive):
         return None
-    d_alpha = out.alpha if isinstance(out.alpha, np.ndarray) and out.alpha.ndim else None
-    if leak is not None and d_alpha is None:
+    *results, d_drive, d_alpha = out
+    if alpha is None:
+        d_alpha = None
+    elif np.ndim(alpha) == 0:  # its gradient is a sum over the units
         d_alpha = np.empty(len(U), x.dtype)
-    results = (*out, out.drive, None if leak is None else d_alpha)
+    elif d_alpha is None:
+        return None
+    results = (*results, d_drive if drive else None, d_alpha)
     return results if _bptt.fit_results(results, x, U, inputs) else None
 
 
@@ -213,7 +218,7 @@ def names_to_add(accumulate, out):
     """Check the names of the fields of `out` that backward is to add to; returns them as a set."""
     if type(accumulate) is tuple and (not accumulate or (accumulate == ("x",) and getattr(out, "x", None) is not None)):
         return accumulate  # what most ask for, in no time
-    names = ("x", "U", "W", "b", "h0", "drive", "alpha")
+    names = Gradients._fields
     if isinstance(accumulate, str) or not isinstance(accumulate, Collection):
         raise TypeError(f"accumulate must be a collection of names, such as ('x',), got {accumulate!r}")
     for name in accumulate:
@@ -244,14 +249,10 @@ def add_gradients(compiled, arguments, results, to_add, alpha, out):
         for name, a in zip(names, others, strict=True)
     ]
     backward(compiled, *arguments, (dx, dU, dW, db, *apart), accumulate, "x" in to_add)
-    before = out.alpha
     for name, a, a_apart in zip(names, others, apart, strict=True):
         if a_apart is not a:
             put(a_apart, a, name in to_add and not (name == "alpha" and np.ndim(alpha) == 0))
-    out = gradients(results, alpha, out)
-    if "alpha" in to_add and np.ndim(alpha) == 0:
-        out.alpha += before
-    return out
+    return gradients(results, alpha, out, "alpha" in to_add)
 
 
 def put(a, to, add):
@@ -262,12 +263,14 @@ def put(a, to, add):
         to[...] = a
 
 
-def gradients(results, alpha, out=None):
-    """Results as the public tuple, the one that was given or a new one; with a number for alpha where it is one."""
-    if out is None:
-        out = Gradients(*results[:5])
-        if results[5] is not None:
-            out.drive = results[5]
-    if alpha is not None:
-        out.alpha = results[6] if np.ndim(alpha) else results[6].sum()
-    return out
+def gradients(results, alpha, out=None, add_alpha=False):
+    """Results as the public tuple, `out` if they are what it holds; with a number for alpha where it is one.
+
+    add_alpha: add the number to that of `out`.
+    """
+    if alpha is not None and np.ndim(alpha) == 0:
+        d_alpha = results[6].sum()
+        results = (*results[:6], d_alpha + out.alpha if add_alpha else d_alpha)
+    if out is not None and all(map(operator.is_, results, out)):
+        return out
+    return Gradients(*results)

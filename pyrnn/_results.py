@@ -7,22 +7,19 @@ import numpy as np
 from pyrnn.parameters import Parameters
 
 
-class _InputGradients(NamedTuple):
-    x: np.ndarray
+class Gradients(NamedTuple):
+    """Gradients of a loss with respect to the inputs of `pyrnn.forward`, each shaped like its input.
+
+    ``x`` is None where it was not requested; ``drive`` and ``alpha`` are None unless the call had the argument.
+    """
+
+    x: np.ndarray | None
     U: np.ndarray
     W: np.ndarray
     b: np.ndarray
     h0: np.ndarray
-
-
-class Gradients(_InputGradients):
-    """Gradients of a loss with respect to the inputs of `pyrnn.forward`, each shaped like its input.
-
-    Five fields, and two attributes that are None unless the call had the argument: ``drive`` and ``alpha``.
-    """
-
-    drive = None
-    alpha = None
+    drive: np.ndarray | None = None
+    alpha: np.ndarray | float | None = None
 
 
 class OutputGradients(NamedTuple):

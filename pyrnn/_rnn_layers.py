@@ -207,9 +207,8 @@ def _add_gradients(arrays, options, into, dx, dh0, W_factor, alpha, new):
     if W_factor is not None:  # then x is part of an array
         shapes |= {"x": x.shape, "W": W.shape, "h0": h0.shape}
     own = {name: new(("gradient", name, shape), shape) for name, shape in shapes.items()}
-    gradients = Gradients(**{"x": dx, "U": into.U, "W": into.W, "h0": dh0} | own)
-    if alpha is not None:
-        gradients.alpha = new("gradient of alpha", alpha.shape)
+    d_alpha = None if alpha is None else new("gradient of alpha", alpha.shape)
+    gradients = Gradients(**{"x": dx, "U": into.U, "W": into.W, "h0": dh0, "alpha": d_alpha} | own)
     backward(*arrays, out=gradients, accumulate=("U",) if W_factor is not None else ("x", "U", "W"), **options)
     for b in into.b or ():
         b += gradients.b

@@ -6,7 +6,6 @@ import math
 import numpy as np
 
 from pyrnn import _checks
-from pyrnn._results import Gradients
 
 QUIET = np.errstate(all="ignore")  # NaN and inf pass through; what is too small to matter becomes 0
 
@@ -53,7 +52,7 @@ def clip_gradients(gradients, *, max_norm=None, max_value=None, error_if_nonfini
     gradients : array_like, tuple, list or dict of these, or None
         An array, a named tuple such as `LossGradients`, `Gradients` or `Parameters`, or any nest of tuples, lists and
         dicts with arrays and None in it. **All** arrays in it count for the norm: of `LossGradients`, take
-        ``gradients.parameters`` to leave out those of x and h0. ``drive`` and ``alpha`` of `Gradients` count.
+        ``gradients.parameters`` to leave out those of x and h0.
     max_norm : float, optional
         Clip by norm: if the norm of all arrays together is above it, multiply all by max_norm / norm.
     max_value : float, optional
@@ -179,11 +178,7 @@ def _replaced(tree, arrays):
         for key, value in zip(tree, new, strict=True):
             result[key] = value
         return result
-    fields, attributes = new[: len(tree)], new[len(tree) :]
-    result = type(tree)._make(fields) if hasattr(tree, "_fields") else type(tree)(fields)
-    for attribute, value in zip(_attributes(tree), attributes, strict=True):
-        setattr(result, attribute, value)
-    return result
+    return type(tree)._make(new) if hasattr(tree, "_fields") else type(tree)(new)
 
 
 def _children(tree, name=""):
@@ -193,11 +188,5 @@ def _children(tree, name=""):
     if not isinstance(tree, tuple | list):
         return None
     if hasattr(tree, "_fields"):
-        names = (*tree._fields, *_attributes(tree))
-        return [(f"{name}.{field}", getattr(tree, field)) for field in names]
+        return [(f"{name}.{field}", child) for field, child in zip(tree._fields, tree, strict=True)]
     return [(f"{name}[{i}]", child) for i, child in enumerate(tree)]
-
-
-def _attributes(tree):
-    """Names of the gradients that `Gradients` carries beside its fields."""
-    return tuple(vars(tree)) if isinstance(tree, Gradients) else ()

@@ -266,13 +266,11 @@ def backward_jvp(
     dx = dx if dx is None or not reverse else np.ascontiguousarray(dx[::-1])
     if not batched:
         dx, d_drive, dh0 = None if dx is None else dx[:, 0], None if drive is None else d_drive[:, 0], dh0[0]
-    result = Gradients(dx, dU, dW, db, dh0)
-    if drive is not None:
-        result.drive = d_drive
+    d_alpha = None
     if alpha is not None:
         each = _alpha_tangent(point, dots, moved, states[0], g_dot)
-        result.alpha = each if np.ndim(alpha) else each.sum()
-    return result
+        d_alpha = each if np.ndim(alpha) else each.sum()
+    return Gradients(dx, dU, dW, db, dh0, d_drive, d_alpha)
 
 
 @np.errstate(all="ignore")

@@ -189,8 +189,9 @@ def backward(
     x_gradient : bool
         Whether the gradient at x is wanted; without it, ``x`` of the result is None.
     out : Gradients, optional
-        What an earlier call of the same shapes has returned: to be overwritten, so that a loop of training steps
-        allocates nothing. Its ``x`` is None if that gradient is not wanted.
+        What an earlier call of the same shapes has returned: its arrays are overwritten, so that a loop of training
+        steps allocates nothing. Its ``x`` is None if that gradient is not wanted. If `alpha` is a number, so is its
+        gradient: read it from the result, ``out`` keeps the old one.
     accumulate : collection of str
         Which of ``out`` to add to instead, of "x", "U", "W", "b", "h0", "drive" and "alpha": ("U", "W", "b") sums over
         minibatches, ("x",) over two directions that read the same input.
@@ -200,9 +201,9 @@ def backward(
     Returns
     -------
     Gradients
-        Named tuple ``(x, U, W, b, h0)`` of new arrays, shaped like the inputs of `forward`, or ``out``. All five are
-        there, also where b or h0 was None. Its attributes ``drive`` and ``alpha`` are None unless those were given.
-        Steps that do not exist have gradient 0.
+        Named tuple ``(x, U, W, b, h0, drive, alpha)`` of arrays shaped like the inputs of `forward`, new ones or those
+        of ``out``. The first five are there also where b or h0 was None; ``drive`` and ``alpha`` are None unless those
+        were given. Steps that do not exist have gradient 0.
 
     Raises
     ------
@@ -246,7 +247,7 @@ def backward(
             h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
         if lengths is mask is out is None and x_gradient is True and not reverse:
             if alpha is drive is None:
-                return Gradients(*compiled.backward(dh, h, x, U, W, h0, n_threads, phi)[:5])
+                return Gradients(*compiled.backward(dh, h, x, U, W, h0, n_threads, phi))
             results = compiled.backward(dh, h, x, U, W, h0, n_threads, phi, leak, current, wants_drive, rates)
             return _calls.gradients(results, alpha)
         options = (n_threads, phi, leak, current)
@@ -254,8 +255,8 @@ def backward(
         if out is None:
             results = _calls.new_results(x_gradient, x, U, wants_drive, leak)
         else:
-            results = _calls.results_of(out, x, U, (dh, h, x, U, W, h0, drive, leak, rates), leak)
-        if results is not None and (results[5] is not None) == wants_drive:
+            results = _calls.results_of(out, x, U, (dh, h, x, U, W, h0, drive, leak, rates), wants_drive, alpha)
+        if results is not None:
             arguments = (dh, h, x, U, W, h0, options, rates, steps)
             if to_add:
                 return _calls.add_gradients(compiled, arguments, results, to_add, alpha, out)
@@ -290,15 +291,14 @@ def backward(
         dx, d_drive = (None if a is None else a[:, 0] for a in (dx, d_drive))
         results = (dx, dU, dW, db, dh0[0], d_drive, d_alpha)
     if out is not None:
-        before, kept = out.alpha, (*out, out.drive, out.alpha if np.ndim(out.alpha) else None)
-        for name, a, to in zip((*Gradients._fields, "drive", "alpha"), results, kept, strict=True):
-            if a is not None and to is not None:
+        written = []
+        for name, a, to in zip(Gradients._fields, results, out, strict=True):
+            if a is None or (name == "alpha" and np.ndim(alpha) == 0):
+                to = a  # not requested, or a number still to be summed
+            else:
                 _calls.put(a, to, name in to_add)
-        results = (*results[:6], results[6] if kept[6] is None else kept[6])
-        out = _calls.gradients(results, alpha, out)
-        if "alpha" in to_add and np.ndim(alpha) == 0:
-            out.alpha += before
-        return out
+            written.append(to)
+        return _calls.gradients(written, alpha, out, "alpha" in to_add)
     return _calls.gradients(results, alpha)
 
 

@@ -45,20 +45,20 @@ def backward(dh, h, x, U, W, h0=None, *, nonlinearity="tanh", alpha=None, form="
     grad_h, delta, dh0 = _backward(dh, h, W, h0, nonlinearity, alpha, form, exists, lengths, reverse, rates)
     h_previous = _previous(h, h0, reverse, lengths)
     steps = tuple(range(delta.ndim - 1))                        # the axes of time and batch
-    gradients = Gradients(
-        x=delta @ U,                                            # dx_t = Uᵀ delta_t
+    d_alpha = None
+    if alpha is not None:                                       # h_t = h_{t-1} + alpha (r_t - h_{t-1}), or a_t for r_t
+        moved = rates - h_previous if form == "rate" else (h - h_previous) / alpha
+        each = np.where(exists, grad_h * moved, 0).sum(axis=steps)
+        d_alpha = each if np.ndim(alpha) else each.sum()
+    return Gradients(
+        x=delta @ U if x_gradient else None,                    # dx_t = Uᵀ delta_t
         U=np.tensordot(delta, np.where(exists, x, 0), (steps, steps)),  # 10.28
         W=np.tensordot(delta, h_previous if form == "rate" else phi(h_previous), (steps, steps)),  # 10.26
         b=delta.sum(axis=steps),                                # 10.23
         h0=dh0,
+        drive=None if drive is None else delta,                 # a_t = ... + drive_t
+        alpha=d_alpha,
     )
-    if drive is not None:
-        gradients.drive = delta                                 # a_t = ... + drive_t
-    if alpha is not None:                                       # h_t = h_{t-1} + alpha (r_t - h_{t-1}), or a_t for r_t
-        moved = rates - h_previous if form == "rate" else (h - h_previous) / alpha
-        each = np.where(exists, grad_h * moved, 0).sum(axis=steps)
-        gradients.alpha = each if np.ndim(alpha) else each.sum()
-    return gradients
 
 
 def state_gradients(dh, h, W, *, nonlinearity="tanh", alpha=None, form="rate", lengths=None, mask=None, reverse=False,
@@ -251,10 +251,9 @@ def backward_jvp(dh, h, x, U, W, h0=None, *, dh_dot=None, x_dot=None, U_dot=None
     move = lambda a, a_dot: a if a_dot is None else a + 1j * step * a_dot
     moved = (move(a, d) for a, d in ((dh, dh_dot), (h, h_dot), (x, x_dot), (U, U_dot), (W, W_dot), (h0, h0_dot)))
     g = backward(*moved, nonlinearity=nonlinearity, alpha=None if alpha is None else move(alpha, alpha_dot), form=form,
-                 drive=drive, reverse=reverse, rates=None if rates is None else move(rates, r_dot))
-    result = Gradients(*(np.imag(a) / step for a in g))
-    result.drive, result.alpha = (None if a is None else np.imag(a) / step for a in (g.drive, g.alpha))
-    return result if x_gradient else result._replace(x=None)
+                 drive=drive, reverse=reverse, rates=None if rates is None else move(rates, r_dot),
+                 x_gradient=x_gradient)
+    return Gradients(*(None if a is None else np.imag(a) / step for a in g))
 
 
 def _tangents(h, x, U, W, h0, dots, nonlinearity, alpha, form, lengths, mask, reverse, rates):

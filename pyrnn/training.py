@@ -110,13 +110,13 @@ def loss_and_gradients(
     else:
         value, do = LOSSES[loss](output(h, V, c), targets, weights)
         dh, dV, dc = output_gradients(do.astype(h.dtype, copy=False), h, V)
-    below = backward(dh.astype(h.dtype, copy=False), h, x, U, W, h0)
+    below = backward(dh.astype(h.dtype, copy=False), h, x, U, W, h0, x_gradient=x_gradient)
     return value, LossGradients(
         U=below.U,
         W=below.W,
         b=None if b is None else below.b,
         V=dV,
         c=None if c is None else dc,
-        x=below.x if x_gradient else None,
+        x=below.x,
         h0=below.h0,
     )

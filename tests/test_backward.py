@@ -39,7 +39,7 @@ def test_chunks(network, arguments, agree, layout, set_chunk_bytes, steps, B, I)
 def test_missing_h0_is_zero(network, arguments, dtype, B):
     given = arguments("backward", network(B=B, dtype=dtype))
     zeros = given | {"h0": np.zeros_like(given["h0"])}
-    for a, b in zip(pyrnn.backward(**given | {"h0": None}), pyrnn.backward(**zeros), strict=True):
+    for a, b in zip(pyrnn.backward(**given | {"h0": None})[:5], pyrnn.backward(**zeros)[:5], strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -57,9 +57,10 @@ def test_returns_named_new_arrays(network, arguments):
     given = arguments("backward", network())
     gradients = pyrnn.backward(**given)
     assert isinstance(gradients, pyrnn.Gradients)
-    assert gradients._fields == ("x", "U", "W", "b", "h0")
-    arrays = [*gradients, *given.values()]
-    for i, a in enumerate(gradients):
+    assert gradients._fields == ("x", "U", "W", "b", "h0", "drive", "alpha")
+    assert gradients.drive is gradients.alpha is None
+    arrays = [*gradients[:5], *given.values()]
+    for i, a in enumerate(gradients[:5]):
         assert a.flags.writeable
         assert not any(np.shares_memory(a, other) for other in arrays[i + 1 :])
 
@@ -71,16 +72,18 @@ def test_returns_named_new_arrays(network, arguments):
 def test_complex_step(network, arguments, states, complex_step, assert_close, module, B, T):
     n = network(T, B, 3, 4)
     exact = complex_step(lambda **given: (n["dh"] * states(**given)).sum(), arguments("forward", n))
-    for name, gradient in module.backward(**arguments("backward", n))._asdict().items():
-        assert_close(gradient, exact[name], 1e-13)
+    gradients = module.backward(**arguments("backward", n))
+    for name in ("x", "U", "W", "b", "h0"):
+        assert_close(getattr(gradients, name), exact[name], 1e-13)
 
 
 @pytest.mark.parametrize("B", [None, 2])
 def test_central_differences(network, arguments, central_differences, assert_close, B):
     n = network(4, B, 3, 4)
     differences = central_differences(lambda **given: (n["dh"] * pyrnn.forward(**given)).sum(), arguments("forward", n))
-    for name, gradient in pyrnn.backward(**arguments("backward", n))._asdict().items():
-        assert_close(gradient, differences[name], 1e-8)
+    gradients = pyrnn.backward(**arguments("backward", n))
+    for name in ("x", "U", "W", "b", "h0"):
+        assert_close(getattr(gradients, name), differences[name], 1e-8)
 
 
 def test_long_sequence_with_loss_at_the_end(network, arguments, agree, set_chunk_bytes):
@@ -96,8 +99,8 @@ def test_linear_in_dh(network, arguments, assert_close):
     given = arguments("backward", network())
     other = np.cos(np.arange(given["dh"].size)).reshape(given["dh"].shape)
     both = pyrnn.backward(**given | {"dh": 2 * given["dh"] + other})
-    parts = zip(pyrnn.backward(**given), pyrnn.backward(**given | {"dh": other}), strict=True)
-    for a, (first, second) in zip(both, parts, strict=True):
+    parts = zip(pyrnn.backward(**given)[:5], pyrnn.backward(**given | {"dh": other})[:5], strict=True)
+    for a, (first, second) in zip(both[:5], parts, strict=True):
         assert_close(a, 2 * first + second, 1e-13)
 
 
@@ -117,7 +120,7 @@ def test_sums_over_the_batch(network, arguments, assert_close):
 def test_saturated_units_pass_nothing(network, arguments):
     n = network()
     n["h"] = np.sign(n["h"])
-    for gradient in pyrnn.backward(**arguments("backward", n)):
+    for gradient in pyrnn.backward(**arguments("backward", n))[:5]:
         np.testing.assert_array_equal(gradient, 0)
 
 
@@ -142,7 +145,7 @@ def test_memory_does_not_grow_with_time(network, arguments, set_chunk_bytes, rev
         tracemalloc.start()
         try:
             gradients = pyrnn.backward(**given)
-            beside.append(tracemalloc.get_traced_memory()[1] - sum(a.nbytes for a in gradients))
+            beside.append(tracemalloc.get_traced_memory()[1] - sum(a.nbytes for a in gradients[:5]))
         finally:
             tracemalloc.stop()
     assert beside[1] < beside[0] + 4096

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -182,6 +183,17 @@ def test_without_the_gradient_of_x(limited):
     assert without.x is None
     assert_same((other, without), (value, gradients._replace(x=None)))
     assert without.parameters.ravel().shape == params.ravel().shape
+
+
+def test_the_gradient_of_x_is_not_computed():
+    params, others = problem(1000, 4, 256, 8, 5)
+    most = []
+    for x_gradient in (True, False):
+        tracemalloc.start()
+        pyrnn.loss_and_gradients(params, **others, x_gradient=x_gradient)
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert most[0] > others["x"].nbytes > 2 * most[1]
 
 
 @pytest.mark.parametrize("B", [None, 0, 1, 3])

@@ -38,12 +38,12 @@ def form(request):
 
 
 def run(module, n, form, drive=True, **options):
-    """h, rates or None, and the five or seven gradients as a dictionary."""
+    """h, rates or None, and the gradients as a dictionary."""
     rates = np.full_like(n["dh"], np.nan) if "alpha" in form else None
     extra = form | options | ({"drive": n["drive"]} if drive else {})
     h = module.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], rates=rates, **extra)
     g = module.backward(n["dh"], h, n["x"], n["U"], n["W"], n["h0"], rates=rates, **extra)
-    return h, rates, g._asdict() | {"drive": g.drive, "alpha": g.alpha}
+    return h, rates, g._asdict()
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def test_alpha_of_one_is_no_leak(network, dtype, form):
         np.testing.assert_array_equal(rates, plain)
         a = pyrnn.backward(n["dh"], h, n["x"], n["U"], n["W"], n["h0"], alpha=1, rates=rates, engine="fused")
         b = pyrnn.backward(n["dh"], h, n["x"], n["U"], n["W"], n["h0"], engine="fused")
-        for one, other in zip(a, b, strict=True):
+        for one, other in zip(a._replace(alpha=None), b, strict=True):
             np.testing.assert_array_equal(one, other)
     else:  # the rates of currents without leak are the states of the plain cell
         a0 = np.arctanh(n["h0"])
@@ -421,20 +421,38 @@ def test_bad_rates(network):
             function(*(n[name] for name in given), alpha=0.5, rates=n["h"][1:])
 
 
-def test_gradients_are_five_and_two_more(network):
+def test_gradients_are_seven_fields(network):
     import pickle
 
     n = network(T=5, B=4, I=3, H=6)
     h, rates, _ = run(pyrnn, n | {"drive": n["dh"]}, {"alpha": 0.5})
     g = pyrnn.backward(n["dh"], h, n["x"], n["U"], n["W"], n["h0"], alpha=0.5, rates=rates, drive=n["dh"])
-    assert len(g) == 5
+    assert g._fields == ("x", "U", "W", "b", "h0", "drive", "alpha")
     assert g.drive.shape == h.shape
     assert np.shape(g.alpha) == ()
-    for other in (copy.copy(g), copy.deepcopy(g), pickle.loads(pickle.dumps(g))):
+    for other in (copy.copy(g), copy.deepcopy(g), pickle.loads(pickle.dumps(g)), g._replace(x=None)):
         np.testing.assert_array_equal(other.drive, g.drive)
         assert other.alpha == g.alpha
         assert type(other) is pyrnn.Gradients
-    assert pyrnn.backward(n["dh"], n["h"], n["x"], n["U"], n["W"]).drive is None
+    plain = pyrnn.backward(n["dh"], n["h"], n["x"], n["U"], n["W"])
+    assert plain.drive is None
+    assert plain.alpha is None
+
+
+def test_gradients_without_that_of_x(network):
+    """The reference too leaves out that of x alone."""
+    n = network(T=5, B=4, I=3, H=6)
+    options = {"alpha": 0.5, "drive": n["dh"], "rates": np.empty_like(n["dh"])}
+    h = pyrnn.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], **options)
+    arguments = (n["dh"], h, n["x"], n["U"], n["W"], n["h0"])
+    dots = {"U_dot": n["U"], "alpha_dot": 0.5}
+    for module in (pyrnn, reference):
+        for function, more in ((module.backward, {}), (module.backward_jvp, dots)):
+            with_x = function(*arguments, **options, **more)
+            without = function(*arguments, **options, **more, x_gradient=False)
+            assert without.x is None
+            for a, b in zip(without[1:], with_x[1:], strict=True):
+                np.testing.assert_array_equal(a, b)
 
 
 # ---- Gradients that are overwritten, or not wanted ------------------------------------------------------------------
@@ -450,24 +468,21 @@ def test_overwritten_gradients(network, dtype, seed):
     options = form | drive | {"rates": rates, "engine": engine}
     expected = pyrnn.backward(*arguments, **options)
     again = pyrnn.backward(*arguments, **options)
-    kept = [*again, again.drive]
-    for a in kept:
-        if a is not None:
+    for a in again:
+        if np.ndim(a):
             a[...] = np.nan
-    assert pyrnn.backward(*arguments, **options, out=again) is again
-    for a, k, e in zip([*again, again.drive], kept, [*expected, expected.drive], strict=True):
-        assert a is k
-        if e is not None:
-            np.testing.assert_array_equal(a, e)
-    np.testing.assert_array_equal(np.asarray(again.alpha, float), np.asarray(expected.alpha, float))
     without = pyrnn.backward(*arguments, **options, x_gradient=False)
     assert without.x is None
-    assert pyrnn.backward(*arguments, **options, out=without) is without
-    others = [*expected[1:], expected.drive, expected.alpha]
-    for a, e in zip([*without[1:], without.drive, without.alpha], others, strict=True):
-        assert (a is None) == (e is None)
-        if e is not None:
-            np.testing.assert_array_equal(a, e)
+    for out, wanted in ((again, expected), (without, expected._replace(x=None))):
+        result = pyrnn.backward(*arguments, **options, out=out)
+        assert type(result) is pyrnn.Gradients
+        assert (result is out) == ("alpha" not in form or np.ndim(form["alpha"]) > 0)
+        for a, k, e in zip(result, out, wanted, strict=True):
+            assert a is k or (np.ndim(k) == 0 and a is not None)
+            if e is None:
+                assert a is None
+            else:
+                np.testing.assert_array_equal(a, e)
 
 
 @pytest.mark.parametrize("seed", range(120))
@@ -480,7 +495,7 @@ def test_added_gradients(network, dtype, seed):
     h = pyrnn.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], rates=rates, **form, **drive, engine=options["engine"])
     arguments = [n["dh"], h, n["x"], n["U"], n["W"], n["h0"]]
     expected = pyrnn.backward(*arguments, **options)
-    names = [*pyrnn.Gradients._fields, "drive", "alpha"]
+    names = pyrnn.Gradients._fields
     there = [name for name in names if getattr(expected, name) is not None]
     chosen = {name for name in there if rng.integers(2)}
 
@@ -491,13 +506,11 @@ def test_added_gradients(network, dtype, seed):
         return b if rng.integers(4) else np.repeat(b, 2, axis=-1)[..., ::2]
 
     out = pyrnn.Gradients(*map(filled, expected))
-    out.drive, out.alpha = filled(expected.drive), filled(expected.alpha)
-    given = [getattr(out, name) for name in names]
-    before = [copy.copy(a) for a in given]
-    assert pyrnn.backward(*arguments, **options, out=out, accumulate=chosen) is out
+    before = [copy.copy(a) for a in out]
+    result = pyrnn.backward(*arguments, **options, out=out, accumulate=chosen)
     eps = np.finfo(dtype).eps
-    for name, a, b in zip(names, given, before, strict=True):
-        e, actual = getattr(expected, name), getattr(out, name)
+    for name, a, b in zip(names, out, before, strict=True):
+        e, actual = getattr(expected, name), getattr(result, name)
         if np.ndim(e):
             assert actual is a
         if name not in there:
@@ -509,11 +522,43 @@ def test_added_gradients(network, dtype, seed):
             np.testing.assert_array_equal(actual, e)
 
 
+@pytest.mark.parametrize("alpha", [0.5, np.full(6, 0.5)])
+@pytest.mark.parametrize("plain", [True, False])
+def test_gradients_of_a_call_with_other_arguments(network, alpha, plain):
+    """drive and alpha of `out` that this call does not have are left alone, and absent from the result."""
+    n = network(T=5, B=4, I=3, H=6)
+    rates = np.empty_like(n["dh"])
+    h = pyrnn.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], alpha=alpha, rates=rates)
+    W = n["W"] if plain else n["W"].tolist()
+    arguments = (n["dh"], h, n["x"], n["U"], W, n["h0"])
+    leaky = {"alpha": alpha, "rates": rates}
+    with_both = pyrnn.backward(*arguments, **leaky, drive=n["dh"])
+    for options in ({}, leaky):
+        before = copy.deepcopy(with_both)
+        result = pyrnn.backward(*arguments, **options, out=with_both)
+        expected = pyrnn.backward(*arguments, **options)
+        assert result.W is with_both.W
+        assert result.drive is None
+        for a, e in zip(result, expected, strict=True):
+            assert (a is None) == (e is None)
+            if e is not None:
+                np.testing.assert_array_equal(a, e)
+        np.testing.assert_array_equal(with_both.drive, before.drive)
+    kept = pyrnn.backward(*arguments)
+    with pytest.raises(TypeError, match=r"out\.drive must be a NumPy array, got NoneType"):
+        pyrnn.backward(*arguments, drive=n["dh"], out=kept)
+    if np.ndim(alpha):
+        with pytest.raises(TypeError, match=r"out\.alpha must be a NumPy array, got NoneType"):
+            pyrnn.backward(*arguments, **leaky, out=kept)
+    else:
+        np.testing.assert_array_equal(pyrnn.backward(*arguments, **leaky, out=kept).alpha, with_both.alpha)
+
+
 def test_bad_names_of_gradients_to_add_to(network):
     n = network(T=5, B=4, I=3, H=6)
     arguments = [n[name] for name in ("dh", "h", "x", "U", "W", "h0")]
     out = pyrnn.backward(*arguments)
-    before = [a.copy() for a in out]
+    before = copy.deepcopy(out)
     names = "'x', 'U', 'W', 'b', 'h0', 'drive', 'alpha'"
     cases = [
         ("x", TypeError, "accumulate must be a collection of names, such as ('x',), got 'x'"),

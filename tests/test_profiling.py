@@ -25,7 +25,7 @@ def run_all(net, **options):
     """One call of each compiled function; forward and backward with the options."""
     h = pyrnn.forward(net["x"], net["U"], net["W"], net["b"], net["h0"], **options)
     grads = pyrnn.backward(net["dh"], h, net["x"], net["U"], net["W"], net["h0"], **options)
-    return h, *grads
+    return h, *grads[:5]
 
 
 def bits(results):

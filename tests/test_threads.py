@@ -45,9 +45,9 @@ def jobs(T, B, I, H, dtype):
 
     return [
         lambda: [pyrnn.forward(**forward_arguments, engine="blas")],
-        lambda: list(pyrnn.backward(dh, h, **rest, engine="blas")),
+        lambda: list(pyrnn.backward(dh, h, **rest, engine="blas")[:5]),
         lambda: [pyrnn.forward(**forward_arguments, engine="fused")],
-        lambda: list(pyrnn.backward(dh, h, **rest, engine="fused")),
+        lambda: list(pyrnn.backward(dh, h, **rest, engine="fused")[:5]),
         lambda: [pyrnn.state_gradients(dh, h, rest["W"])],
         loss_and_gradients,
     ]

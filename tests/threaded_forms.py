@@ -66,7 +66,7 @@ def loop(n, leak, steps, nonlinearity, drive, add):
     driven = {"drive": n["drive"]} if drive else {}
     h = pyrnn.forward(x, U, W, b, h0, rates=rates, engine="fused", **cell, **driven)
     g = pyrnn.backward(dh, h, x, U, W, h0, rates=rates, engine="fused", **cell, **driven)
-    results = [h, rates, *g, g.drive, g.alpha]
+    results = [h, rates, *g]
     if add:
         names = ("x", "U", "W", "b")
         again = pyrnn.backward(
