@@ -269,7 +269,7 @@ cdef void recurrent_gradient(Py_ssize_t start, Py_ssize_t stop, const Job *job, 
     first += start
     rows = rows_before(job, stop) - rows_before(job, first)
     delta += (rows_before(job, first) - base) * H
-    if rows <= 0:
+    if rows <= 0 and accumulate:  # else dW is written: zeros of no sequences
         return
     if job.offsets == NULL:
         merged_gradient(stop - first, B, H, H, delta, H, <const real *>job.fed.first + (first - 1) * job.fed.st,
@@ -311,7 +311,7 @@ cdef inline void divide_by_alpha(const Job *job, Py_ssize_t first, Py_ssize_t en
 
 cdef int state_gradients_loop(real tag, Job *job, const real *W, Py_ssize_t ld_w) noexcept nogil:
     """job.delta: B rows."""
-    cdef Py_ssize_t t, H = job.H
+    cdef Py_ssize_t t, H = job.H, rows = rows_before(job, job.T)
     cdef real *grad_t
     cdef const real *past = NULL
     cdef real *delta = <real *>job.delta
@@ -325,8 +325,8 @@ cdef int state_gradients_loop(real tag, Job *job, const real *W, Py_ssize_t ld_w
         past = grad_t
         if interrupted(&since):
             return -1
-    lap(clock, BACKWARD_RECURRENCE, 0, sizeof(real), 2.0 * (rows_before(job, job.T) - rows_before(job, 1)) * H * H,
-        3.0 * rows_before(job, job.T) * H + H * H)
+    lap(clock, BACKWARD_RECURRENCE, 0, sizeof(real), 2.0 * (rows - rows_before(job, min(1, job.T))) * H * H,
+        3.0 * rows * H + H * H)
     return 0
 
 

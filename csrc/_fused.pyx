@@ -495,7 +495,7 @@ cdef void input_gradients(const Job *job, Py_ssize_t start, Py_ssize_t stop, Py_
     cdef bint at_once = job.offsets != NULL or (  # where the rows of all steps lie one after the other
         job.dx.st == job.B * job.dx.sb and job.d_drive.st == job.B * job.d_drive.sb)
     t, first = start, row
-    if not at_once:
+    if not at_once and rows > 0:  # without sequences there is nothing to divide by
         t, first = start + row // job.B, row % job.B
     while rows > 0:
         n = rows if at_once else min(rows, job.B - first)

@@ -114,7 +114,7 @@ def state_gradients(compiled, dh, h, W, options, rates, steps):
     packed_dh = sequences.gather_gradients(dh, initial)
     packed_h, packed_rates = (None if a is None else sequences.gather(a) for a in (h, rates))
     packed = compiled.state_gradients(packed_dh, packed_h, W, *options, packed_rates, sequences.offsets)
-    if mask is not None:
+    if mask is not None and len(h) > 0:
         # Where sequences do not begin with a step, h0 stands in h; its gradient, as that of a network without inputs.
         x, U = np.empty((1, sequences.N, 0), h.dtype), np.empty((len(W), 0), h.dtype)
         h0 = sequences.first_rows(h[-1 if reverse else 0])

@@ -81,4 +81,4 @@ def _scaled(slopes):
     """Slopes with the largest of each row in [1/2, 1), and the exponents of what they were divided by."""
     largest = slopes.max(axis=-1, initial=0)
     exponents = np.where(np.isfinite(largest), np.frexp(largest)[1], 0)
-    return np.ldexp(slopes, -exponents[..., np.newaxis]), exponents.astype(np.int64)
+    return np.ldexp(slopes, -exponents[..., np.newaxis]), np.ascontiguousarray(exponents, np.int64)

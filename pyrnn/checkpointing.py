@@ -51,10 +51,12 @@ def schedule_for(x, U, V, targets, weights, limit):
 
 
 def schedule(T, B, I, H, O, layer, size, limit, wide=8):
-    """The schedule of the least time within `limit` bytes, or None if all states fit.
+    """The schedule of the least time within `limit` bytes, or None if all states fit or there are none.
 
     size: of a number in bytes, wide: of one in a loss.
     """
+    if T * B == 0:  # nothing to keep
+        return None
     chunk = _bptt.steps_of_a_chunk(T, B, max(H, I), size)
     output_chunk = _bptt.steps_of_a_chunk(T, B, max(H, O), size) if layer else chunk
     state, rows, output_rows = B * H * size, chunk * B, output_chunk * B
@@ -72,7 +74,7 @@ def schedule(T, B, I, H, O, layer, size, limit, wide=8):
         return fixed + (leaf * chunk + levels * _branches(-(-chunks // leaf), levels)) * state
 
     for levels in range(1, LEVELS + 1):
-        for leaf in range(min(chunks, max(1, (limit - fixed) // (chunk * state))), 0, -1):  # the longest that fits
+        for leaf in range(min(chunks, max(1, (limit - fixed) // max(chunk * state, 1))), 0, -1):  # longest first
             if needed(leaf, levels) <= limit:
                 branches = _branches(-(-chunks // leaf), levels)
                 sizes = (leaf * chunk * branches**level for level in range(levels - 1, -1, -1))

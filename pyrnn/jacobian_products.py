@@ -232,10 +232,14 @@ def _through(name, given, backwards, *arguments):
 
 @QUIET
 def normalized(v):
-    """A copy of rows with the largest number of each in [1, 2), and the exponents that they were divided by."""
+    """A copy of rows with the largest number of each in [1, 2), and the exponents that they were divided by.
+
+    Both are contiguous, whatever the order of the axes of v in memory, which NumPy's functions keep.
+    """
     largest = np.abs(v).max(axis=-1, initial=0)
     exponents = np.where(np.isfinite(largest) & (largest > 0), np.frexp(largest)[1] - 1, 0)
-    return np.ldexp(v, -exponents[..., np.newaxis]), exponents.astype(np.int64)
+    exponents = np.ascontiguousarray(exponents, np.int64)
+    return np.ascontiguousarray(np.ldexp(v, -exponents[..., np.newaxis])), exponents
 
 
 @QUIET

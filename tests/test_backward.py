@@ -124,6 +124,18 @@ def test_saturated_units_pass_nothing(network, arguments):
         np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.parametrize("engine", ["blas", "fused"])
+def test_no_sequences_give_zeros_over_many_chunks(network, arguments, dtype, set_chunk_bytes, engine):
+    set_chunk_bytes(1)
+    for H in (1, 3, 50):
+        given = arguments("backward", network(7, 0, 2, H, dtype=dtype))
+        for _ in range(5):
+            used = [np.full((H, H), np.nan, dtype) for _ in range(8)]
+            del used
+            for gradient in pyrnn.backward(**given, engine=engine)[1:4]:
+                np.testing.assert_array_equal(gradient, 0)
+
+
 # ---- Memory ---------------------------------------------------------------------------------------------------------
 def test_new_arrays_owe_nothing_to_old_memory(network, arguments, agree):
     """Whatever lies in memory that NumPy hands out again, NaN too, must not reach the result."""

@@ -205,7 +205,19 @@ def test_edge_sizes(T, B, H):
         params = pyrnn.Parameters(np.ones((0, 2)), np.ones((0, 0)), None, np.ones((3, 0)), params.c)
         others["h0"] = None
     expected = pyrnn.loss_and_gradients(params, **others)
-    assert_same(pyrnn.loss_and_gradients(params, **others, memory_limit=2**20), expected)
+    for limit in [2**20] if T and B != 0 else [1, 2**20]:  # no steps take no memory
+        assert_same(pyrnn.loss_and_gradients(params, **others, memory_limit=limit), expected)
+
+
+def test_least_limit_of_a_network_without_units():
+    params, others = problem(400, 3, 2, 1, 3)
+    params = pyrnn.Parameters(np.ones((0, 2)), np.ones((0, 0)), None, np.ones((3, 0)), params.c)
+    others["h0"] = None
+    expected = pyrnn.loss_and_gradients(params, **others)
+    with pytest.raises(ValueError, match=r"memory_limit must be at least \d+ bytes") as error:
+        pyrnn.loss_and_gradients(params, **others, memory_limit=1)
+    least = int(re.search(r"\d+", str(error.value))[0])
+    assert_same(pyrnn.loss_and_gradients(params, **others, memory_limit=least), expected)
 
 
 # ---- Schedules ------------------------------------------------------------------------------------------------------

@@ -276,6 +276,20 @@ def test_sizes_of_nothing(sizes):
     assert flow.log_jacobian_norms.shape == (1, T, B)
 
 
+def test_scales_of_a_batch_first_h():
+    """Two steps of 0.5 (1 - h²) for two sequences, by hand: the exponents of slopes must not change places."""
+    h = np.array([[[0.1], [0.1]], [[0.9], [0.9]]]).transpose(1, 0, 2)
+    expected = (0.5 * (1 - np.array([0.1, 0.9]) ** 2)) ** 2
+    W, one = np.array([[0.5]]), np.ones((2, 1, 1))
+    for product in (
+        pyrnn.jacobian_product(h, W),
+        pyrnn.jacobian_vector_product(h, W, one),
+        pyrnn.vector_jacobian_product(h, W, one),
+    ):
+        np.testing.assert_allclose(value(product)[:, 0, 0], expected, rtol=1e-14)
+    np.testing.assert_allclose(pyrnn.log_singular_values(h, W)[-1, :, 0], np.log(expected), rtol=1e-14)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_nan_and_inf_pass_through(bad):
     (h, W, _), _ = run({})

@@ -149,10 +149,13 @@ def test_each_sequence_as_alone(assert_close, options, bidirectional):
     assert_close(whole, total, 1e-13)
 
 
-@pytest.mark.parametrize("T", [0, 1])
+@pytest.mark.parametrize("T", [0, 1, 5])
 @pytest.mark.parametrize("B", [None, 0, 1])
 @pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("options", [{}, {"alpha": 0.5, "form": "current"}, {"output_size": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"output_size": 2}, {"alpha": 0.5}, {"alpha": 0.5, "form": "current", "output_size": 2}],
+)
 def test_sizes_of_nothing(T, B, batch_first, options):
     rnn, x = rnn_and_x(T, B, batch_first=batch_first, bidirectional=True, num_layers=2, **options)
     h0 = np.ones(state_shape(rnn, B))
@@ -165,7 +168,21 @@ def test_sizes_of_nothing(T, B, batch_first, options):
         if T == 0:
             np.testing.assert_array_equal(h_n, h0)
             np.testing.assert_array_equal(gradients.h0, np.ones_like(h0))
+        if T == 0 or B == 0:
             assert not rnn.gradients.any()
+            loss, gradient = rnn.loss_and_gradients(x, np.zeros(x.shape[:-1], int), h0=h0, **more)
+            assert loss == 0
+            assert not gradient.any()
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("options", [{}, {"output_size": 2}, {"alpha": 0.5, "form": "current"}])
+def test_training_without_sequences(dtype, batch_first, options):
+    rnn = pyrnn.RNN(3, 4, 2, batch_first=batch_first, dtype=dtype, **options)
+    steps = (0, 5) if batch_first else (5, 0)
+    loss, gradient = rnn.loss_and_gradients(np.zeros((*steps, 3), dtype), np.zeros(steps, int))
+    assert loss == 0
+    assert not gradient.any()
 
 
 def test_inf_and_nan_pass_without_a_warning():

@@ -63,6 +63,18 @@ def test_gives_the_deltas_of_backward(network, arguments, assert_close):
     assert_close(gradients.h0, delta[0] @ n["W"], 1e-13)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("options", [{}, {"nonlinearity": "relu", "alpha": 0.5, "form": "current"}])
+def test_masks_of_no_steps(dtype, reverse, options):
+    for T, B, H in ((0, 2, 3), (0, 0, 3), (4, 2, 3), (4, 2, 0), (4, 0, 3)):
+        dh = np.ones((T, B, H), dtype)
+        mask = np.zeros((T, B), bool)
+        gradients = pyrnn.state_gradients(dh, dh / 2, np.eye(H, dtype=dtype), mask=mask, reverse=reverse, **options)
+        assert gradients.shape == dh.shape
+        sums = dh[::-1].cumsum(axis=0)[::-1] if not reverse else dh.cumsum(axis=0)  # each state is that before it
+        np.testing.assert_allclose(gradients, np.broadcast_to(sums, dh.shape))
+
+
 def test_new_array_owes_nothing_to_old_memory(network, arguments, agree):
     """Whatever lies in memory that NumPy hands out again, NaN too, must not reach the result."""
     n = network(4, 3, 5, 50)
