@@ -16,6 +16,7 @@ from libc.string cimport memcpy, memset
 
 from pyrnn._arrays cimport data, empty, fits, gather, interrupted, pass_on, pyrnn_seconds, real, stride, usable
 from pyrnn._blas cimport by_rows
+from pyrnn._kernels cimport flush_subnormals, restore_subnormals
 from pyrnn._profile cimport (
     BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, JACOBIAN, OUTPUT, OUTPUT_GRADIENTS, PACK,
     WEIGHT_GRADIENTS, begin, lap,
@@ -577,7 +578,9 @@ cdef cnp.ndarray run_forward(real tag, Job *job, cnp.ndarray x, cnp.ndarray U, c
             job.rates.first, job.rates.st, job.rates.sb = data(rates), 0, 0
     job.fed = job.rates if job.current else job.h
     with nogil:
+        flush_subnormals()
         status = forward_loop(tag, job, pU, ld_u, pW, ld_w, transposed, pcopy)
+        restore_subnormals()
     pass_on(status)
     return h
 
@@ -597,9 +600,11 @@ cdef int run_backward(real tag, Job *job, cnp.ndarray x, cnp.ndarray U, cnp.ndar
         first = empty(x, (job.B, job.H))
         feed(job, sizeof(real), data(first))
     with nogil:
+        flush_subnormals()
         status = backward_loop(tag, job, pU, ld_u, pW, ld_w, pcopy)
         if status == 0 and not job.goes_on:
             end_of_sums(job, sizeof(real), 0, job.H)
+        restore_subnormals()
     return pass_on(status)
 
 
@@ -610,7 +615,9 @@ cdef cnp.ndarray run_state_gradients(real tag, Job *job, cnp.ndarray W, cnp.ndar
     cdef int status
     job.delta = data(delta)
     with nogil:
+        flush_subnormals()
         status = state_gradients_loop(tag, job, pW, ld_w)
+        restore_subnormals()
     pass_on(status)
     return grad_h
 
@@ -625,7 +632,9 @@ cdef cnp.ndarray run_jacobian(real tag, cnp.ndarray h, cnp.ndarray W, int phi, c
     cdef real *pJ = <real *>data(J)
     cdef int status
     with nogil:
+        flush_subnormals()
         status = jacobian_loop(T, B, H, ph, ht, hb, pW, ld_w, pJ, pa, phi, current)
+        restore_subnormals()
     pass_on(status)
     return J
 
@@ -642,7 +651,9 @@ cdef cnp.ndarray run_output(real tag, cnp.ndarray h, cnp.ndarray V, cnp.ndarray 
     cdef real *pcopy = <real *>data(copy)
     cdef int status
     with nogil:
+        flush_subnormals()
         status = output_loop(T, B, H, O, ph, ht, hb, pV, ld_v, pc, po, chunk, pcopy)
+        restore_subnormals()
     pass_on(status)
     return o
 
@@ -664,8 +675,10 @@ cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.nd
     cdef real *pcopy_h = <real *>data(copy_h)
     cdef int status
     with nogil:
+        flush_subnormals()
         status = output_gradients_loop(T, B, H, O, pdo, dt, db_, ph, ht, hb, pV, ld_v, pdh, pdV, pdc, chunk, pcopy_o,
                                        pcopy_h)
+        restore_subnormals()
     pass_on(status)
     return dh, dV, dc
 
@@ -904,10 +917,12 @@ def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V, tuple results
 
 def _phi(cnp.ndarray rows, int phi):
     """phi of rows [n, H], contiguous, in place; returns them."""
+    flush_subnormals()
     if cnp.PyArray_ITEMSIZE(rows) == 4:
         step_forward(rows.shape[0], rows.shape[1], <const float *>NULL, <float *>data(rows), rows.shape[1], phi)
     else:
         step_forward(rows.shape[0], rows.shape[1], <const double *>NULL, <double *>data(rows), rows.shape[1], phi)
+    restore_subnormals()
     return rows
 
 

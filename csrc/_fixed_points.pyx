@@ -22,6 +22,7 @@ from libc.math cimport INFINITY, sqrt
 from libc.string cimport memcpy, memset
 
 from pyrnn._arrays cimport data, empty, interrupted, line, lines, padded, pass_on, real
+from pyrnn._kernels cimport flush_subnormals, restore_subnormals
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport pack, pack_transposed, panels_size, product, step_forward
 from pyrnn._wait cimport pyrnn_seconds
@@ -376,6 +377,7 @@ cdef class Landscape:
         cdef double since = pyrnn_seconds()
         cdef int status = 0
         with nogil:
+            flush_subnormals()
             while first < n and status == 0:
                 rows = min(block, n - first)
                 for i in range(rows):
@@ -387,6 +389,7 @@ cdef class Landscape:
                     memcpy(all_.gradient + (first + i) * H, h + 3 * size + i * ld, H * sizeof(double))
                 first += rows
                 status = interrupted(&since)
+            restore_subnormals()
         pass_on(status)
 
     def second_derivative(self, tuple states, Py_ssize_t row):
@@ -401,6 +404,7 @@ cdef class Landscape:
         cdef double since = pyrnn_seconds()
         cdef int status = 0
         with nogil:
+            flush_subnormals()
             memset(which, 0, block * sizeof(Py_ssize_t))
             while first < H and status == 0:
                 rows = min(block, H - first)
@@ -413,6 +417,7 @@ cdef class Landscape:
                     memcpy(to + (first + i) * H, v + (2 * block + i) * ld, H * sizeof(double))
                 first += rows
                 status = interrupted(&since)
+            restore_subnormals()
         pass_on(status)
         return result
 
@@ -432,6 +437,7 @@ cdef class Landscape:
         cdef Py_ssize_t products = 0
         cdef int status = 0
         with nogil:
+            flush_subnormals()
             while first < n and status == 0:
                 if in_float:
                     status = descend_block(<float>0, &self.cell, &all_, min(block, n - first), rows + first, tolerance,
@@ -440,6 +446,7 @@ cdef class Landscape:
                     status = descend_block(<double>0, &self.cell, &all_, min(block, n - first), rows + first, tolerance,
                                            to + first, block, memory, &products, &since)
                 first += block
+            restore_subnormals()
         pass_on(status)
         return products
 

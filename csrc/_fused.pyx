@@ -25,6 +25,7 @@ from pyrnn._bptt cimport (
     Job, Rows, at, chunk_steps, end_of_sums, feed, gradient_arrays, leak_gradient_of, output_results, phi_of, places,
     present, read, rows_before, rows_in, scattered, set_up,
 )
+from pyrnn._kernels cimport flush_subnormals, restore_subnormals
 from pyrnn._profile cimport (
     BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, OUTPUT, OUTPUT_GRADIENTS, PACK,
     WEIGHT_GRADIENTS, begin, lap,
@@ -643,7 +644,9 @@ cdef int finish(work_function work, Job *job, Py_ssize_t rounds, Py_ssize_t item
     """Let a team do the job without the GIL; raise what a signal handler has raised."""
     job.since, job.stop = pyrnn_seconds(), 0
     with nogil:
+        flush_subnormals()
         run(&scratch.shares, work, job, rounds, itemsize, &job.stop)
+        restore_subnormals()
     scratch.release()
     return pass_on(-1 if job.stop else 0)
 
@@ -780,7 +783,9 @@ cdef cnp.ndarray run_output(real tag, cnp.ndarray h, const void *panels_V, Py_ss
     cdef Py_ssize_t chunk = chunk_steps(T, B, max(H, O), sizeof(real))
     cdef int status
     with nogil:
+        flush_subnormals()
         status = output_loop(T, B, H, O, ph, ht, hb, <const real *>panels_V, pc, po, chunk)
+        restore_subnormals()
     pass_on(status)
     return o
 
@@ -801,7 +806,9 @@ cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.nd
     cdef real *panels = <real *>scratch.take(panels_size(chunk * B, H, sizeof(real)) * sizeof(real))
     cdef int status
     with nogil:
+        flush_subnormals()
         status = output_gradients_loop(T, B, H, O, pdo, dt, db_, ph, ht, hb, pV, pdh, pdV, pdc, chunk, rows, panels)
+        restore_subnormals()
     pass_on(status)
     return dh, dV, dc
 

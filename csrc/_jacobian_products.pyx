@@ -15,6 +15,7 @@ from libc.math cimport fabs, frexp, ldexp, log, sqrt
 from libc.string cimport memcpy, memset
 
 from pyrnn._arrays cimport data, interrupted, padded, pass_on, real, stride
+from pyrnn._kernels cimport flush_subnormals, restore_subnormals
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport pack, pack_transposed, panels_size, product
 from pyrnn._wait cimport pyrnn_seconds
@@ -367,7 +368,9 @@ cdef int run_vectors(real tag, cnp.ndarray slopes, cnp.ndarray exponents, cnp.nd
     cdef double *pn = <double *>data(log_norms)
     cdef int status
     with nogil:
+        flush_subnormals()
         status = vectors_loop(tag, &c, backwards, k, pv, ps, pa, pn, block, v, out)
+        restore_subnormals()
     return pass_on(status)
 
 
@@ -401,5 +404,7 @@ def log_singular_values(cnp.ndarray slopes, cnp.ndarray exponents, cnp.ndarray W
     cdef double *pl = <double *>data(logs)
     cdef int status
     with nogil:
+        flush_subnormals()
         status = singular_values_loop(&c, pl, q, out, s, R, squares, scales)
+        restore_subnormals()
     pass_on(status)

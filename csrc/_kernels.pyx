@@ -6,9 +6,20 @@ import numpy as np
 
 cimport numpy as cnp
 
+from pyrnn._floating cimport pyrnn_floating, pyrnn_flush, pyrnn_restore
 from pyrnn._wait cimport pyrnn_nanoseconds
 
 cnp.import_array()
+
+cdef extern from *:
+    """
+    #include "floating.h"
+    #include "wait.h"
+    static PYRNN_THREAD_LOCAL int pyrnn_flushing;
+    static PYRNN_THREAD_LOCAL pyrnn_floating pyrnn_of_caller;
+    """
+    bint flushing "pyrnn_flushing"               # 1 between flush_subnormals and restore_subnormals
+    pyrnn_floating of_caller "pyrnn_of_caller"   # what is restored
 
 ctypedef void (*kernel_f32)(Py_ssize_t n, const float *x, float *y) noexcept nogil
 ctypedef void (*kernel_f64)(Py_ssize_t n, const double *x, double *y) noexcept nogil
@@ -17,6 +28,22 @@ ctypedef void (*kernel_f64)(Py_ssize_t n, const double *x, double *y) noexcept n
 cdef const pyrnn_kernel_table *kernels() noexcept nogil:
     """The table of kernels in use."""
     return &pyrnn_kernels
+
+
+cdef void flush_subnormals() noexcept nogil:
+    global flushing, of_caller
+    if not flushing:
+        of_caller = pyrnn_flush()
+        flushing = True
+
+
+cdef bint restore_subnormals() noexcept nogil:
+    global flushing
+    if not flushing:
+        return False
+    pyrnn_restore(of_caller)
+    flushing = False
+    return True
 
 
 def available():

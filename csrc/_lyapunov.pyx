@@ -18,6 +18,7 @@ from scipy.linalg.cython_lapack cimport dgeqrf, dorgqr, dpotrf
 from pyrnn._arrays cimport data, interrupted, padded, pass_on, stride
 from pyrnn._blas cimport hold, let_go
 from pyrnn._jacobian_products cimport Steps, step
+from pyrnn._kernels cimport flush_subnormals, restore_subnormals
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport fused_backward, pack_transposed, panels_size
 from pyrnn._wait cimport pyrnn_seconds
@@ -226,11 +227,13 @@ def vectors(cnp.ndarray W, int phi, cnp.ndarray h, cnp.ndarray slopes, cnp.ndarr
     for r in range(H):
         zeros[r] = 0
     with nogil:
+        flush_subnormals()
         pack_transposed(H, H, matrix, ld_W, panels)
         for r in range(k):
             memcpy(w.rows + r * ld, q + r * H, H * sizeof(double))
         times = evolve(&w, n, automatic, &interval, sums)
         for r in range(k):
             memcpy(q + r * H, w.rows + r * ld, H * sizeof(double))
+        restore_subnormals()
     pass_on(-1 if times < 0 else 0)
     return times, interval

@@ -22,6 +22,7 @@ from libc.string cimport memcpy, memset
 
 from pyrnn._arrays cimport data, empty, interrupted, line, lines, padded, pass_on, real, stride
 from pyrnn._kernels cimport kernels
+from pyrnn._kernels cimport flush_subnormals, restore_subnormals
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport (
     gemm, jacobian_step, pack, pack_transposed, panels_size, product, step_backward, step_forward, transpose,
@@ -73,6 +74,7 @@ def immediate(cnp.ndarray x, cnp.ndarray past, cnp.ndarray h, cnp.ndarray rates,
     z, slopes = empty(h, (rows, H + I + 1)), empty(h, (rows, H))
     moved = None if alpha is None else empty(h, (rows, H))
     cdef cnp.ndarray r = h if rates is None else rates
+    flush_subnormals()
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
         immediate_typed(<float>0, rows, I, H, <const float *>data(x), stride(x, 0), <const float *>data(past),
                         <const float *>data(h), <const float *>data(r), <float *>data(z), <float *>data(slopes),
@@ -81,6 +83,7 @@ def immediate(cnp.ndarray x, cnp.ndarray past, cnp.ndarray h, cnp.ndarray rates,
         immediate_typed(<double>0, rows, I, H, <const double *>data(x), stride(x, 0), <const double *>data(past),
                         <const double *>data(h), <const double *>data(r), <double *>data(z), <double *>data(slopes),
                         <double *>data(moved), <const double *>data(alpha), phi, current)
+    restore_subnormals()
     return z, slopes, moved, z[:, :H] if current else r
 
 
@@ -280,6 +283,7 @@ cdef object advance_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t B,
     cdef double since = pyrnn_seconds()
     cdef int status = 0
     with nogil:
+        flush_subnormals()
         for k in range(B):
             b = k if high else B - 1 - k
             go_through(tag, b, H, Z, steps, n, K, K + H * H, M, panels, &earlier, z, of_units, of_alpha)
@@ -290,6 +294,7 @@ cdef object advance_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t B,
                           block, high, &since)
             if status:
                 break
+        restore_subnormals()
     pass_on(status)
     return gradients
 
@@ -357,12 +362,14 @@ cdef cnp.ndarray contract_typed(real tag, cnp.ndarray memory, bint high, Py_ssiz
     cdef int status
     memcpy(d, data(dh), B * H * size)
     with nogil:
+        flush_subnormals()
         for b in range(B):
             through_steps(b, H, Z, C, steps, n, d + b * H, d + B * H, <real *>NULL)
         status = contract_loop(B, H * C, H, P, ld, block, <const real *>d, g)
         memcpy(d, data(dh), B * H * size)
         for b in range(B):
             through_steps(b, H, Z, C, steps, n, d + b * H, d + B * H, g + b * H * C)
+        restore_subnormals()
     pass_on(status)
     return G
 
@@ -448,6 +455,7 @@ cdef object advance_block_typed(real tag, cnp.ndarray memory, bint high, Py_ssiz
     cdef const real *pW = <const real *>data(W)
     cdef double since = pyrnn_seconds()
     with nogil:
+        flush_subnormals()
         for k in range(B):
             b = k if high else B - 1 - k
             status = block_of_one(T, B, H, Z, C, pz + b * Z, ps + b * H, pm + b * H if pm != NULL else pm,
@@ -455,6 +463,7 @@ cdef object advance_block_typed(real tag, cnp.ndarray memory, bint high, Py_ssiz
                                   high, J, K, K + H * H, panels, M, M + T * H * ld, &since)
             if status:
                 break
+        restore_subnormals()
     pass_on(status)
 
 
@@ -484,6 +493,7 @@ cdef void trace_typed(real tag, cnp.ndarray trace, tuple step, cnp.ndarray W, tu
     cdef real *e = <real *>data(trace)
     cdef real kept, slope, phi_slope
     with nogil:
+        flush_subnormals()
         for b in range(B):
             row_z = <const real *>data(z) + b * Z
             p = <const real *>data(point) + b * ld_point
@@ -501,6 +511,7 @@ cdef void trace_typed(real tag, cnp.ndarray trace, tuple step, cnp.ndarray W, tu
                 if C > Z:
                     e[Z] = kept * e[Z] + m[b * H + i]
                 e += C
+        restore_subnormals()
 
 
 def advance_trace(cnp.ndarray trace, tuple step, cnp.ndarray W, tuple cell, bint recurrent):
@@ -518,6 +529,7 @@ cdef void scaled_sum(real tag, cnp.ndarray trace, cnp.ndarray factors, cnp.ndarr
     cdef real *g
     cdef real factor
     with nogil:
+        flush_subnormals()
         for b in range(B):
             g = <real *>data(out)
             for i in range(H):
@@ -526,6 +538,7 @@ cdef void scaled_sum(real tag, cnp.ndarray trace, cnp.ndarray factors, cnp.ndarr
                     g[j] = factor * e[j] if b == 0 else g[j] + factor * e[j]
                 e += C
                 g += C
+        restore_subnormals()
 
 
 def contract_trace(cnp.ndarray trace, cnp.ndarray factors):
@@ -599,6 +612,7 @@ cdef void rank_one_typed(real tag, cnp.ndarray v, cnp.ndarray theta, cnp.ndarray
     cdef Py_ssize_t ld_point = stride(point, 0)
     cdef const real *pm = <const real *>data(moved)
     with nogil:
+        flush_subnormals()
         for b in range(B):
             jacobian_step(H, <const real *>data(point) + b * ld_point, <const real *>data(W), H, J,
                           <const real *>data(alpha), phi, current)
@@ -606,6 +620,7 @@ cdef void rank_one_typed(real tag, cnp.ndarray v, cnp.ndarray theta, cnp.ndarray
             rank_one_step(H, Z, C, <const real *>data(z) + b * Z, <const real *>data(slopes) + b * H,
                           pm + b * H if pm != NULL else pm, <const real *>data(signs) + b * H, panels,
                           <real *>data(v) + b * H, v_next, <real *>data(theta) + b * H * C)
+        restore_subnormals()
 
 
 def advance_rank_one(cnp.ndarray v, cnp.ndarray theta, cnp.ndarray signs, tuple step, cnp.ndarray W, tuple cell):

@@ -11,6 +11,7 @@ from libc.string cimport memcpy
 from pyrnn import _fused
 
 from pyrnn._arrays cimport data, empty, fits, line, lines, padded, real, stride
+from pyrnn._floating cimport pyrnn_floating, pyrnn_flush, pyrnn_restore
 from pyrnn._kernels cimport kernels
 from pyrnn._profile cimport FORWARD_RECURRENCE, OUTPUT, begin, lap
 from pyrnn._typed cimport fused_forward, leaky_forward, product, step_forward
@@ -271,7 +272,9 @@ cdef void step_typed(real tag, Stepper self, const real *x, Py_ssize_t ld_x, rea
 
 
 cdef inline void step(Stepper self, const void *x, Py_ssize_t ld_x, void *out, Py_ssize_t ld_out) noexcept nogil:
+    cdef pyrnn_floating state = pyrnn_flush()  # no signal is looked for meanwhile
     if self.kind == cnp.NPY_FLOAT32:
         step_typed(<float>0, self, <const float *>x, ld_x, <float *>out, ld_out)
     else:
         step_typed(<double>0, self, <const double *>x, ld_x, <double *>out, ld_out)
+    pyrnn_restore(state)

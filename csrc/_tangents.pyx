@@ -17,6 +17,7 @@ from libc.string cimport memcpy, memset
 from pyrnn._arrays cimport crowded, data, empty, interrupted, padded, pass_on, pyrnn_seconds, real, stride
 from pyrnn._bptt cimport Job, Rows, at, chunk_steps, feed, present, rows_in, set_up
 from pyrnn._fused cimport APART, packed_in, rows_product
+from pyrnn._kernels cimport flush_subnormals, restore_subnormals
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport (
     column_sums, fused_backward, leaky_step_backward, outer, pack, pack_narrow, pack_transposed, panels_size, product,
@@ -618,7 +619,9 @@ def tangent(cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndar
     if not current and job.job.B >= 4 and crowded(job.h_dot.sb, size):
         job.state = scratch.take(2 * job.job.B * job.job.ld * size)
     with nogil:
+        flush_subnormals()
         status = tangent_loop(<float>0, &job) if size == 4 else tangent_loop(<double>0, &job)
+        restore_subnormals()
     pass_on(status)
 
 
@@ -629,10 +632,12 @@ def deltas(cnp.ndarray g, int phi, cnp.ndarray alpha, bint current, cnp.ndarray 
     cdef cnp.ndarray delta = padded_rows(g, g.shape[0], g.shape[1], g.shape[2])
     job.rates, job.ld = rows_in(rates), padded(job.H, cnp.PyArray_ITEMSIZE(g))
     with nogil:
+        flush_subnormals()
         if cnp.PyArray_ITEMSIZE(g) == 4:
             delta_loop(&job, <float *>data(g), <float *>data(delta))
         else:
             delta_loop(&job, <double *>data(g), <double *>data(delta))
+        restore_subnormals()
     return delta
 
 
@@ -674,7 +679,9 @@ def second_order(cnp.ndarray g, cnp.ndarray delta, cnp.ndarray dh_dot, cnp.ndarr
     job.panels_h = scratch.take(panels_size(most, H, size) * size)
     job.narrow = scratch.take(most * H * size) if tangent.job.ld * size >= APART else NULL
     with nogil:
+        flush_subnormals()
         status = second_loop(<float>0, &job) if size == 4 else second_loop(<double>0, &job)
+        restore_subnormals()
     pass_on(status)
     return delta_dot, g_dot, dx, dU, dW, db + lost
 
@@ -709,7 +716,9 @@ def each(cnp.ndarray delta, cnp.ndarray x, cnp.ndarray fed, cnp.ndarray fed0, bi
         job.panels_h = scratch.take(panels_size(job.chunk, H, size) * size)
         job.narrow = scratch.take(job.chunk * H * size)
     with nogil:
+        flush_subnormals()
         status = each_loop(<float>0, &job) if size == 4 else each_loop(<double>0, &job)
+        restore_subnormals()
     pass_on(status)
     return squares if norms else (dU, dW, db)
 

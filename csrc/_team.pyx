@@ -25,6 +25,7 @@ from cpython.pythread cimport (
 
 from pyrnn cimport _profile
 from pyrnn._arrays cimport interrupted
+from pyrnn._floating cimport pyrnn_floating, pyrnn_flush, pyrnn_restore
 from pyrnn._profile cimport WAIT, begin, lap
 from pyrnn._wait cimport (
     pyrnn_add, pyrnn_atomic, pyrnn_atomic64, pyrnn_exchange, pyrnn_keep_off, pyrnn_load, pyrnn_load64, pyrnn_nap,
@@ -105,19 +106,21 @@ cdef void take_part(int member, long call, pyrnn_atomic *stop) noexcept nogil:
     """Do tasks of the call of this number until all are taken."""
     cdef long long now
     cdef long task, round
+    cdef pyrnn_floating state = pyrnn_flush()  # of this thread
     while True:
         now = pyrnn_load64(&ticket)
         task = <long>(now & 0x7fffffff)
         if now >> 32 != call or task >= pyrnn_load(&total):
-            return
+            break
         if current_seed:
             follow_schedule(member, stop)
-            return
+            break
         if pyrnn_replace64(&ticket, now, now + 1):
             round = task // current_tasks
             wait_for(round, member, current_itemsize, stop)
             current_work(current_job, round, task % current_tasks, current_tasks, member)
             pyrnn_add(&complete[round % 2], 1)
+    pyrnn_restore(state)
 
 
 # ---- Forced schedules, for tests ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 cimport numpy as cnp
 from libc.string cimport memcpy
 
+from pyrnn._kernels cimport flush_subnormals, restore_subnormals
 from pyrnn._memory cimport new_array
 from pyrnn._wait cimport pyrnn_seconds
 
@@ -54,7 +55,12 @@ cdef inline bint fits(object a, int kind, int ndim, const cnp.npy_intp *shape) n
 
 
 cdef inline int check_signals() noexcept with gil:
-    return PyErr_CheckSignals()
+    """Let the handlers of signals run, with subnormal numbers as the caller has them."""
+    cdef bint flushing = restore_subnormals()
+    cdef int status = PyErr_CheckSignals()
+    if flushing:
+        flush_subnormals()
+    return status
 
 
 cdef inline int interrupted(double *since) noexcept nogil:

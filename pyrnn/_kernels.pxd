@@ -132,3 +132,8 @@ cdef extern from "kernels.h":
     const char *pyrnn_compiler
 
 cdef const pyrnn_kernel_table *kernels() noexcept nogil
+
+# Around the loops of a call, without the GIL: subnormal numbers count as zeros (csrc/floating.h), until the state that
+# the caller had is restored; of which the second says whether there was anything to restore. They do not nest.
+cdef void flush_subnormals() noexcept nogil
+cdef bint restore_subnormals() noexcept nogil
