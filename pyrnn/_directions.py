@@ -38,6 +38,15 @@ class Point(NamedTuple):
         """What W multiplies in the step after each, and in the first step."""
         return (self.rates, rates_of(self.h0, self.phi)) if self.current else (self.h, self.h0)
 
+    @property
+    def read(self):
+        """What an output layer reads: phi(h) in the current form, else h."""
+        return self.rates if self.current else self.h
+
+    def slopes(self):
+        """phi'(h), through which gradients of what an output layer reads reach h; None where that is h itself."""
+        return _cell.slopes_from(_cell.NONLINEARITIES[self.phi], self.rates) if self.current else None
+
 
 def check(h, x, U, W, h0, *, nonlinearity, alpha, form, rates, dots=None, **sequences):
     """Check the arguments of a call: a Point, the dots in the order of DOTS, and `sequences`, other arrays like h.

@@ -16,7 +16,7 @@ class Objective:
     Parameters
     ----------
     params : Parameters
-        Or any ``(U, W, b, V, c)``: the shapes, and a first point. Without V the states themselves are the outputs.
+        Or any ``(U, W, b, V, c)``: the shapes, and a first point. Without V the outputs are what V would read.
     x : array_like, shape (T, B, I) or (T, I)
     targets : array_like
         What the loss expects: classes (T, B) or (T,), or numbers (T, B, O) or (T, O).
@@ -26,7 +26,7 @@ class Objective:
     weights : array_like, shape (T, B) or (T,), optional
         Multiplies the loss of each step; 0 masks a step.
     nonlinearity, alpha, form
-        Of the cell, as in `forward`. The outputs read h in both forms.
+        Of the cell, as in `forward`. V reads h, in the ``current`` form phi(h), as in `RNN` and `Stepper`.
 
     Attributes
     ----------
@@ -190,19 +190,30 @@ class _At:
         (x, targets, loss, h0, weights, cell), (U, W, b, V, c) = data, self.params
         rates = None if cell["alpha"] is None else _memory.empty((*x.shape[:-1], len(U)), x.dtype)
         h = forward(x, U, W, b, h0, rates=rates, **cell)
-        self.o = h if V is None else output(h, V, c)
+        read = rates if cell["form"] == "current" else h
+        self.o = read if V is None else output(read, V, c)
         self.loss, do = losses.LOSSES[loss](self.o, targets, weights)
         do = do.astype(h.dtype, copy=False)
         point, _, _ = _directions.check(h, x, U, W, h0, rates=rates, **cell)
         self.point, _, (self._do,) = _directions.with_batch(point, (None,) * 7, do)
+        self._slopes = self.point.slopes()
         self._gradient = self._states = self._top_gradients = self._chances = None
 
     def _top(self):
         """(dh, dV, dc) of the loss itself."""
         if self._top_gradients is None:
-            V = self.params.V
-            self._top_gradients = (self._do, None, None) if V is None else output_gradients(self._do, self.point.h, V)
+            self._top_gradients = self._through_output(self._do)
         return self._top_gradients
+
+    def _through_output(self, do):
+        """(dh, dV, dc) from the gradient of the outputs."""
+        dr, dV, dc = self._to_read(do)
+        return dr if self._slopes is None else self._slopes * dr, dV, dc
+
+    def _to_read(self, do):
+        """The same with the gradient of what V reads for dh."""
+        V = self.params.V
+        return (do, None, None) if V is None else output_gradients(do, self.point.read, V)
 
     def gradient(self):
         if self._gradient is None:
@@ -224,11 +235,16 @@ class _At:
         """How states and outputs move in a direction: what `second_order` reads, and o_dot."""
         dots = (None, v.U, v.W, v.b, None, None, None)
         moved = _directions.kept_tangent(self.point, dots)
+        read_dot = self._read_dot(moved)
         if self.params.V is None:
-            return dots, moved, moved[0]
-        o_dot = output(moved[0], self.params.V, v.c)
-        o_dot += output(self.point.h, v.V)
+            return dots, moved, read_dot
+        o_dot = output(read_dot, self.params.V, v.c)
+        o_dot += output(self.point.read, v.V)
         return dots, moved, o_dot
+
+    def _read_dot(self, moved):
+        """How what V reads moves: h_dot, in the current form the tangent of phi(h)."""
+        return moved[1 if self.point.current else 0]
 
     @losses.QUIET
     def _loss_curvature(self, o_dot):
@@ -256,21 +272,23 @@ class _At:
         do_dot, V = self._loss_curvature(o_dot), self.params.V
         if self._states is None:
             self._states = _directions.gradient_states(self.point, self._top()[0])
-        dh_dot, dV, dc = do_dot, None, None
+        dh_dot, dV, dc = self._to_read(do_dot)
         if V is not None:
-            # The tangents of dh = Vᵀ do and dV = Σ do hᵀ                      (10.19, 10.24)
-            dh_dot, dV, dc = output_gradients(do_dot, self.point.h, V)
-            more = output_gradients(self._do, moved[0], v.V)
+            # The tangents of dr = Vᵀ do and dV = Σ do rᵀ, with r = h or phi(h)                  (10.19, 10.24)
+            more = output_gradients(self._do, self._read_dot(moved), v.V)
             dh_dot += more.h
             dV += more.V
+        if self._slopes is not None:
+            dh_dot = self._slopes * dh_dot
+            if self._data.cell["nonlinearity"] == "tanh":  # the others have no phi''; here it is -2 phi phi'
+                dr = self._to_read(self._do)[0]
+                dh_dot -= 2 * self.point.read * self._read_dot(moved) * dr
         _, _, _, dU, dW, db = _directions.second_order(self.point, dots, moved, self._states, dh_dot)
         return self._as_parameters(dU, dW, db, dV, dc)
 
     def gauss_newton_product(self, v):
         _, _, o_dot = self._move(v)
-        do_dot, V = self._loss_curvature(o_dot), self.params.V
-        top = (do_dot, None, None) if V is None else output_gradients(do_dot, self.point.h, V)
-        return self._below(*top)
+        return self._below(*self._through_output(self._loss_curvature(o_dot)))
 
 
 def hvp(

@@ -19,14 +19,14 @@ def output_jacobian(params, x, *, steps=None, h0=None, nonlinearity="tanh", alph
     Parameters
     ----------
     params : Parameters
-        Or any ``(U, W, b, V, c)``. Without V the states themselves are the outputs.
+        Or any ``(U, W, b, V, c)``. Without V the outputs are what V would read.
     x : array_like, shape (T, B, I) or (T, I)
     steps : array_like of integers, shape (S,), optional
         The steps whose outputs count, from -T to T - 1; None for all.
     h0 : array_like, shape (B, H) or (H,), optional
         The state before ``x[0]``; None for zeros.
     nonlinearity, alpha, form
-        Of the cell, as in `forward`. The outputs read h in both forms.
+        Of the cell, as in `forward`. V reads h, in the ``current`` form phi(h), as in `RNN` and `Stepper`.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def output_jacobian(params, x, *, steps=None, h0=None, nonlinearity="tanh", alph
     if V is not None:
         outputs = np.arange(O)
         dV = J[..., recurrent : recurrent + V.size].reshape(*J.shape[:3], O, H)  # a copy where O and H are above 1
-        dV[:, :, outputs, outputs] = point.h[steps][:, :, np.newaxis]
+        dV[:, :, outputs, outputs] = point.read[steps][:, :, np.newaxis]
         J[..., recurrent : recurrent + V.size] = dV.reshape(*J.shape[:3], V.size)
     if c is not None:
         J[..., -O:] = np.eye(O, dtype=x.dtype)
@@ -130,7 +130,8 @@ def _rows(point, top, steps, bias, J):
         at = np.arange(first, min(first + together, S * O))
         end = steps[at // O].max() + 1  # nothing behind it counts
         dh = np.zeros((end, len(at), H), point.h.dtype)
-        dh[steps[at // O], np.arange(len(at))] = top[at % O]
+        step, slopes = steps[at // O], point.slopes()
+        dh[step, np.arange(len(at))] = top[at % O] if slopes is None else slopes[step, 0] * top[at % O]
         until = point._replace(
             h=point.h[:end], x=point.x[:end], rates=None if point.rates is None else point.rates[:end]
         )
@@ -146,6 +147,7 @@ def _columns(point, top, steps, bias, J):
     """
     T, _, H = point.h.shape
     fed, fed0 = point.fed
+    slopes = point.slopes()
     before = np.concatenate([fed0, fed[:-1, 0]])[:T]
     together = max(1, NUMBERS // max(1, T * H))
     first = 0
@@ -157,5 +159,6 @@ def _columns(point, top, steps, bias, J):
             drive[:, np.arange(len(at)), at // max(n, 1)] = read[:, at % max(n, 1)]
             h_dot = np.empty_like(drive)
             _directions.tangent(_shared(point, len(at)), (None,) * 5 + (drive, None), h_dot)
-            J[..., first + start : first + start + len(at)] = np.swapaxes(h_dot[steps] @ top.T, 1, 2)
+            read_dot = h_dot[steps] if slopes is None else slopes[steps] * h_dot[steps]
+            J[..., first + start : first + start + len(at)] = np.swapaxes(read_dot @ top.T, 1, 2)
         first += H * n

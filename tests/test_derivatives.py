@@ -293,7 +293,8 @@ def torch_loss(torch, params, x, targets, options, nonlinearity="tanh", alpha=No
             a = x_t @ U.T + (h if form == "rate" else phi(h)) @ W.T + (0 if b is None else b)
             new = phi(a) if form == "rate" else a
             h = new if alpha is None else (1 - alpha) * h + alpha * new
-            out.append(h if V is None else h @ V.T + (0 if c is None else c))
+            read = h if form == "rate" else phi(h)
+            out.append(read if V is None else read @ V.T + (0 if c is None else c))
         return torch.stack(out)
 
     def loss_of(o):
@@ -313,6 +314,8 @@ CELLS = (
     {"alpha": 0.4},
     {"alpha": 0.4, "form": "current"},
     {"alpha": 0.4, "nonlinearity": "relu"},
+    {"alpha": 0.4, "form": "current", "nonlinearity": "relu"},
+    {"alpha": 0.4, "form": "current", "nonlinearity": "identity"},
 )
 
 
@@ -344,6 +347,29 @@ def test_products_against_pytorch(network, loss, kind, cell):
 
     J = torch.func.jacrev(outputs)(p).numpy()
     close(pyrnn.output_jacobian(params, x, h0=options["h0"], **cell), J)
+
+
+@pytest.mark.parametrize("output", [True, False])
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_the_output_layer_reads_the_same_in_an_objective_an_rnn_and_a_stepper(network, cell, output):
+    """h in the rate form, phi(h) in the current one."""
+    params, x, targets, _ = problem(network, "squared_error", output=output)
+    U, W, b, V, c = params
+    rnn = pyrnn.RNN(U.shape[1], len(U), output_size=None if V is None else len(V), dtype=float, **cell)
+    state = {"weight_ih_l0": U, "weight_hh_l0": W, "bias_ih_l0": b, "bias_hh_l0": np.zeros(len(b))}
+    rnn.load_state_dict(state | ({} if V is None else {"weight_out": V, "bias_out": c}))
+    expected, _ = rnn.loss_and_gradients(x, targets, loss="squared_error")
+    expected_gradients = dict(rnn.named_gradients())
+    objective = pyrnn.Objective(params, x, targets, loss="squared_error", **cell)
+    np.testing.assert_allclose(objective.fun(objective.first), expected, rtol=1e-13)
+    gradients = params.unravel(objective.jac(objective.first))
+    close(gradients.W, expected_gradients["weight_hh_l0"], 1e-13)
+    o = rnn(x)[0]
+    if V is not None:
+        close(gradients.V, expected_gradients["weight_out"], 1e-13)
+        close(pyrnn.Stepper(*params, batch=x.shape[1], **cell).run(x), o, 1e-13)
+    J = pyrnn.output_jacobian(params, x, **cell)
+    close(np.tensordot(2 * (o - targets), J, 3), gradients.ravel(), 1e-13)
 
 
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
@@ -566,7 +592,8 @@ def test_rows_and_columns_of_the_output_jacobian(network, monkeypatch, sizes, le
     rates = np.empty_like(n["dh"]) if form else None
     h = pyrnn.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], rates=rates, **form)
     h_dot = pyrnn.jvp(h, n["x"], n["U"], n["W"], n["h0"], U_dot=d.U, W_dot=d.W, b_dot=d.b, rates=rates, **form)
-    close(chosen @ v, (h_dot @ n["V"].T + h @ d.V.T + d.c)[steps], 1e-12)
+    read, read_dot = (np.tanh(h), h_dot / np.cosh(h) ** 2) if leak.startswith("current") else (h, h_dot)
+    close(chosen @ v, (read_dot @ n["V"].T + read @ d.V.T + d.c)[steps], 1e-12)
 
 
 def test_output_jacobian_of_nothing(network):
