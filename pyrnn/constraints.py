@@ -142,7 +142,8 @@ class Constraint:
         Parameters
         ----------
         raw : array_like, shape (rows, columns)
-            As given to `apply`.
+            As given to `apply`: raw weights, in which an inhibitory connection is positive. Effective weights cannot be
+            told from raw ones and give wrong gradients in silence: `raw` makes raw weights of them.
         grad_effective : array_like, shape (rows, columns)
             The gradient with respect to ``apply(raw)``: the dW that `pyrnn.backward` returns.
 
