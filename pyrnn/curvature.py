@@ -24,7 +24,9 @@ class Objective:
     h0 : array_like, shape (B, H) or (H,), optional
         The state before ``x[0]``; None for zeros.
     weights : array_like, shape (T, B) or (T,), optional
-        Multiplies the loss of each step; 0 masks a step.
+        Multiplies the loss of each step. Where it is 0 the target is not read, but the input is: the step still moves
+        the state, and a NaN in its x makes the gradients NaN. `RNN` with `lengths` leaves out steps that
+        do not exist.
     nonlinearity, alpha, form
         Of the cell, as in `forward`. V reads h, in the ``current`` form phi(h), as in `RNN` and `Stepper`.
 

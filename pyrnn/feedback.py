@@ -372,7 +372,8 @@ def scheduled_sampling(
         sequence by itself, the first ones aside.
     choose : {"sample", "argmax"}
         What is fed back otherwise with softmax_cross_entropy: a class drawn from softmax(o_{t-1}), or the most probable
-        one. With squared_error it is o_{t-1} itself.
+        one. With squared_error it is o_{t-1} itself. Outputs of +inf count as in `sample`; those of which one is NaN,
+        or all are -inf, give no class: nothing is fed back then, that is zeros, and the loss of that step is NaN.
     rng : int, numpy.random.Generator or None
         As in `numpy.random.default_rng`.
 
@@ -432,8 +433,14 @@ def _choose(n, fed, told, numbers, sample, rng):
         o = stepper.step(arguments)
         if told[t + 1].all():
             continue
-        said = o if numbers else _one_hot(_drawn(o, rng) if sample else o.argmax(axis=-1), n.O, o.dtype)
+        said = o if numbers else _one_hot(_said(o, sample, rng), n.O, o.dtype)
         np.copyto(fed[t + 1], said, where=~np.asarray(told[t + 1])[..., np.newaxis])
+
+
+def _said(o, sample, rng):
+    """The classes that outputs say, -1 where they say none."""
+    logits, none = _logits(o)
+    return np.where(none, -1, _chosen(logits, 1.0 if sample else 0, rng))
 
 
 def _probability(probability, T):
@@ -476,12 +483,14 @@ def sample(params, length, *, batch=None, x=None, first=None, h0=None, end_symbo
     Samples
         Named tuple ``(classes, lengths, log_probabilities)``. ``lengths`` counts the end symbol; behind it ``classes``
         is `end_symbol`, too, and ``log_probabilities`` 0. These are log softmax(o_t) at any temperature: their sum is
-        minus the cross-entropy when the sequence is fed back with `teacher_forcing`.
+        minus the cross-entropy when the sequence is fed back with `teacher_forcing`. A class whose output is +inf has
+        probability 1, or 1/n if n classes have that; one with -inf has 0.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, length, batch or temperature is negative, or end_symbol is no class.
+        If shapes do not fit, length, batch or temperature is negative, end_symbol is no class, or the outputs of a step
+        give no class: if one is NaN, or all are -inf.
     TypeError
         If length, batch or end_symbol is not an integer, or an argument is not real.
 
@@ -543,10 +552,12 @@ def sample(params, length, *, batch=None, x=None, first=None, h0=None, end_symbo
     for t in range(length):
         arguments[..., :I] = n.x[t]
         o = stepper.step(arguments).astype(np.float64, copy=False)
-        drawn = o.argmax(axis=-1) if temperature == 0 else _drawn(o / temperature, rng)
+        o, none = _logits(o)
+        if none.any():
+            _check_chosen(none & going_on, t)
+        drawn = _chosen(o, temperature, rng)
         chosen = np.take_along_axis(o, drawn[..., np.newaxis], axis=-1)[..., 0]
-        top = o.max(axis=-1)
-        log_p = chosen - top - np.log(np.exp(o - top[..., np.newaxis]).sum(axis=-1))
+        log_p = chosen - np.log(np.exp(o).sum(axis=-1))
         np.copyto(classes[t : t + 1], drawn, where=going_on)
         np.copyto(log_probabilities[t : t + 1], log_p, where=going_on)
         if end_symbol is not None:
@@ -559,9 +570,33 @@ def sample(params, length, *, batch=None, x=None, first=None, h0=None, end_symbo
     return Samples(classes, lengths if rows else np.intp(lengths), log_probabilities)
 
 
-def _drawn(o, rng):
-    """Classes from softmax(o)."""
-    return (o + rng.gumbel(size=o.shape)).argmax(axis=-1)
+def _logits(o):
+    """(o less its largest entry, whether there is no class: one is NaN or all are -inf).
+
+    Where some are +inf, these are 0 and the others -inf: the limit.
+    """
+    top = o.max(axis=-1)
+    if np.isfinite(top).all():
+        return o - top[..., np.newaxis], np.zeros(top.shape, bool)
+    infinite = np.isposinf(top)[..., np.newaxis]
+    shifted = np.where(infinite, np.where(np.isposinf(o), 0, -np.inf), o - top[..., np.newaxis])
+    return shifted.astype(o.dtype, copy=False), np.isnan(top) | np.isneginf(top)
+
+
+def _check_chosen(none, t):
+    """Raise an error if a sequence has no class at step t."""
+    where = np.argwhere(none)
+    if len(where):
+        at = f"step {t}" + (f" of sequence {where[0][0]}" if none.ndim else "")
+        got = "NaN or only -inf"
+        raise ValueError(f"params, x, first and h0 must give outputs that a class can be drawn from, got {got} at {at}")
+
+
+def _chosen(o, temperature, rng):
+    """Classes from softmax(o / temperature), o as `_logits` returns it; at 0 the first of the largest."""
+    if temperature == 0:
+        return o.argmax(axis=-1)
+    return (o / temperature + rng.gumbel(size=o.shape)).argmax(axis=-1)
 
 
 # ---- What they share ------------------------------------------------------------------------------------------------

@@ -25,8 +25,9 @@ def softmax_cross_entropy(o, targets, weights=None):
     targets : array_like of int, shape (T, B) or (T,)
         The class y_t of each step, 0 to O - 1; anything where the weight is 0.
     weights : array_like, shape (T, B) or (T,), optional
-        Multiplies the loss of each step. Where it is 0 the step does not exist: its target is not looked at, and a
-        NaN in its o does not spread. 1/(T B) everywhere makes the sum a mean.
+        Multiplies the loss of each step. Where it is 0 neither o nor the target is read: a NaN there does not spread
+        to the loss or to do. (A NaN in the states themselves spreads through `backward`: steps that do not exist are
+        left out by its `lengths` or `mask`.) 1/(T B) everywhere makes the sum a mean.
 
     Returns
     -------
@@ -45,7 +46,8 @@ def softmax_cross_entropy(o, targets, weights=None):
     Notes
     -----
     Equations 10.11 to 10.14 and 10.18 of Goodfellow et al., "Deep Learning": L = -Σ_t log ŷ_t[y_t], and its gradient
-    ŷ_t - 1[y_t]. The greatest o is subtracted first, so that no o is too large.
+    ŷ_t - 1[y_t]. The greatest o is subtracted first, so that no o is too large. A class whose o is -inf has probability
+    0. A step with an o of NaN or +inf, or of -inf for all classes, has the loss NaN, as in PyTorch.
 
     Examples
     --------

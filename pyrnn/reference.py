@@ -172,15 +172,20 @@ def softmax_cross_entropy(o, targets, weights=None):
     log_p = o - o.max(axis=-1, keepdims=True)                   # the softmax does not change, and cannot overflow
     log_p = log_p - np.log(np.exp(log_p).sum(axis=-1, keepdims=True))  # 10.11
     is_target = np.arange(o.shape[-1]) == np.asarray(targets)[..., np.newaxis]
-    loss = -(weights * np.where(is_target, log_p, 0).sum(axis=-1)).sum()  # 10.12-10.14
-    return loss, weights[..., np.newaxis] * (np.exp(log_p) - is_target)  # 10.17, 10.18
+    loss = -_weighted(weights, np.where(is_target, log_p, 0).sum(axis=-1)).sum()  # 10.12-10.14
+    return loss, _weighted(weights[..., np.newaxis], np.exp(log_p) - is_target)  # 10.17, 10.18
 
 
 def squared_error(o, targets, weights=None):
     weights = np.ones(o.shape[:-1], o.dtype) if weights is None else weights
     error = o - targets
-    loss = (weights * (error**2).sum(axis=-1)).sum()            # 10.12, 10.13 with L_t = |o_t - y_t|²
-    return loss, 2 * weights[..., np.newaxis] * error           # 10.17, the gradient with respect to o_t
+    loss = _weighted(weights, (error**2).sum(axis=-1)).sum()    # 10.12, 10.13 with L_t = |o_t - y_t|²
+    return loss, 2 * _weighted(weights[..., np.newaxis], error)  # 10.17, the gradient with respect to o_t
+
+
+def _weighted(weights, a):
+    """weights a, and 0 where a weight is 0, whatever a is there."""
+    return weights * np.where(weights == 0, 0, a)
 
 
 def loss_and_gradients(params, x, targets, *, loss="softmax_cross_entropy", h0=None, weights=None, memory_limit=None,

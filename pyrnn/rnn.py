@@ -488,7 +488,9 @@ class RNN:
             Anything behind the ends of sequences.
         loss : {"softmax_cross_entropy", "squared_error"}
         weights : array_like, shape (T, B), (B, T) with batch_first, or (T,), optional
-            Multiplies the loss of each step; 0 masks a step. Those behind the ends of sequences count as 0.
+            Multiplies the loss of each step; those behind the ends of sequences count as 0. Where it is 0 the target is
+            not read, but the input is: the step still moves the state, and a NaN in its x makes the gradients NaN.
+            Steps behind the ends, by `lengths`, are not read at all.
         out : ndarray, shape of `parameters`, optional
             Where to write the gradient; ``rnn.gradients`` itself to save the copy.
 

@@ -36,7 +36,9 @@ def loss_and_gradients(
     h0 : array_like, shape (B, H) or (H,), optional
         The state before ``x[0]``; None for zeros.
     weights : array_like, shape (T, B) or (T,), optional
-        Multiplies the loss of each step; 0 masks a step.
+        Multiplies the loss of each step. Where it is 0 the target is not read, but the input is: the step still moves
+        the state, and a NaN in its x makes the gradients NaN. `lengths` or `mask` of `forward` and
+        `backward`, or `lengths` of `RNN`, leave out steps that do not exist.
     memory_limit : int, optional
         How many bytes the call may use beside its arguments and what it returns; None for as many as are fastest.
         Where the states of all steps do not fit, some are kept and the others computed a second time, which takes a

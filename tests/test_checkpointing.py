@@ -115,6 +115,14 @@ def test_nan_and_inf_pass_through(name, value):
 
 
 @fused
+def test_targets_of_weight_zero_are_not_read():
+    params, others = problem(1000, 4, 3, 128, 5)
+    expected = pyrnn.loss_and_gradients(params, **others)
+    others["targets"][others["weights"] == 0] = np.nan
+    assert_same(pyrnn.loss_and_gradients(params, **others, memory_limit=least_limit(params, others)), expected)
+
+
+@fused
 def test_sums_that_overflow():
     """A sum of inf has lost NaN, which is left out."""
     params, others = problem(1000, 4, 3, 128, 5)

@@ -524,13 +524,16 @@ def test_layouts(problem, layout, function, loss, assert_close):
 def test_nan_passes_through(problem, function):
     params, others = problem()
     others["x"][3, 1] = np.nan
+    if function is pyrnn.sample:
+        with pytest.raises(
+            ValueError, match=r"outputs that a class can be drawn from, got NaN .* at step 3 of sequence 1"
+        ):
+            call(function, params, others)
+        return
     result = call(function, params, others)
     if function is pyrnn.free_running_output:
         assert np.isfinite(result[:, [0, 2]]).all()
         assert np.isnan(result[3:, 1]).all()
-    elif function is pyrnn.sample:
-        assert np.isnan(result.log_probabilities[3:, 1]).all()
-        assert np.isfinite(result.log_probabilities[:, [0, 2]]).all()
     else:
         assert np.isnan(result[0])
         assert np.isfinite(result[1].x[:, [0, 2]]).all()
@@ -610,6 +613,75 @@ def test_errors(problem, function, changes, error, message):
     params = given.pop("params", params._replace(**{n: a for n, a in changes.items() if n in params._fields}))
     with pytest.raises(error, match=f"^{message}$"):
         call(function, params, given)
+
+
+# ---- Outputs that are not finite ------------------------------------------------------------------------------------
+def constant(o):
+    """A network whose outputs are these, whatever it is fed."""
+    o = np.asarray(o, float)
+    return pyrnn.FeedbackParameters(
+        np.empty((1, 0)), np.zeros((1, 1)), None, np.zeros((len(o), 1)), o, np.zeros((1, len(o)))
+    )
+
+
+@pytest.mark.parametrize("temperature", [0, 1e-300, 0.5, 1, 1e300])
+@pytest.mark.parametrize("batch", [None, 4])
+def test_an_output_of_inf_is_drawn_with_probability_1(temperature, batch):
+    samples = pyrnn.sample(constant([1, np.inf, -np.inf, 1e308]), 30, batch=batch, temperature=temperature, rng=0)
+    np.testing.assert_array_equal(samples.classes, 1)
+    np.testing.assert_array_equal(samples.log_probabilities, 0)
+
+
+def test_several_outputs_of_inf_share_it():
+    samples = pyrnn.sample(constant([np.inf, 5, np.inf, -np.inf, np.inf]), 600, rng=0)
+    counts = np.bincount(samples.classes, minlength=5)
+    assert counts[[1, 3]].tolist() == [0, 0]
+    assert counts[[0, 2, 4]].min() > 150  # of 200, with a standard deviation of 12
+    np.testing.assert_allclose(samples.log_probabilities, -np.log(3), rtol=1e-15)
+    assert set(pyrnn.sample(constant([0, np.inf, np.inf]), 50, temperature=0).classes) == {1}
+
+
+def test_an_output_of_minus_inf_is_never_drawn():
+    samples = pyrnn.sample(constant([0, -np.inf, 0]), 500, rng=0)
+    assert 1 not in samples.classes
+    np.testing.assert_allclose(samples.log_probabilities, -np.log(2), rtol=1e-15)
+
+
+@pytest.mark.parametrize("o", [[0, np.nan, 1], [np.nan, np.inf, 0], [-np.inf, -np.inf, -np.inf]], ids=str)
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_no_class_is_drawn_from_nan_or_from_nothing(o, temperature):
+    message = (
+        "^params, x, first and h0 must give outputs that a class can be drawn from, got NaN or only -inf at step 0"
+    )
+    with pytest.raises(ValueError, match=message + "$"):
+        pyrnn.sample(constant(o), 5, temperature=temperature)
+    with pytest.raises(ValueError, match=message + " of sequence 0$"):
+        pyrnn.sample(constant(o), 5, batch=2, temperature=temperature)
+    assert pyrnn.sample(constant(o), 0).classes.size == 0  # no step, no error
+
+
+def test_sequences_that_have_ended_may_have_outputs_of_nan():
+    """Nothing is drawn from them."""
+    params = pyrnn.initialize_feedback(1, 3, 2, rng=0)._replace(c=np.array([-1e3, 0]))  # class 1 at once
+    x = np.zeros((4, 2, 1))
+    x[1:, 0] = np.nan
+    params.V[:] = 0
+    x[0, 1], params.V[0, 0], params.U[0, 0] = 10, 1e4, 1.0  # the second sequence draws class 0 at first
+    samples = pyrnn.sample(params, 4, batch=2, x=x, end_symbol=1, rng=0)
+    assert samples.lengths[0] == 1
+    assert samples.lengths[1] > 1
+
+
+@pytest.mark.parametrize("choose", ["sample", "argmax"])
+def test_what_scheduled_sampling_feeds_back_of_outputs_that_are_not_finite(choose):
+    options = {"probability": 0, "choose": choose, "rng": 0}
+    x, targets = np.empty((5, 2, 0)), np.zeros((5, 2), int)
+    fed = pyrnn.scheduled_sampling(constant([0, np.inf, 0]), x, targets, **options).fed
+    np.testing.assert_array_equal(fed[1:], np.broadcast_to([0, 1, 0], (4, 2, 3)))
+    for o in ([0, np.nan, 0], [-np.inf] * 3):
+        result = pyrnn.scheduled_sampling(constant(o), x, targets, **options)
+        np.testing.assert_array_equal(result.fed, 0)
+        assert np.isnan(result.loss)
 
 
 def test_sample_wants_x_where_u_does(problem):

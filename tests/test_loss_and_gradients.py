@@ -5,7 +5,7 @@ import pytest
 import scipy.optimize
 
 import pyrnn
-from pyrnn import gradient_check
+from pyrnn import gradient_check, reference
 
 LOSSES = ["softmax_cross_entropy", "squared_error"]
 every_loss = pytest.mark.parametrize("loss", LOSSES)
@@ -89,6 +89,63 @@ def test_central_differences(problem, central_differences, assert_close, loss, B
             assert gradient is None
         else:
             assert_close(gradient, differences[name], 1e-8)
+
+
+def whole_networks(params, x, targets, weights):
+    """By name, the functions that have a squared error of their own, and what they return."""
+    (H, I), O = params.U.shape, len(params.V)
+    rnn = pyrnn.RNN(I, H, output_size=O, dtype=float, rng=0)
+    feedback = pyrnn.FeedbackParameters(*params, 0.1 * np.ones((H, O)))
+    options = {"loss": "squared_error", "weights": weights}
+    objective = pyrnn.Objective(params, x, targets, **options)
+    p = objective.first
+    yield "loss_and_gradients", pyrnn.loss_and_gradients(params, x, targets, **options)
+    yield "reference", reference.loss_and_gradients(params, x, targets, **options)
+    yield "truncated", pyrnn.truncated_gradients(params, x, targets, k1=3, k2=4, **options)
+    yield "RNN", rnn.loss_and_gradients(x, targets, **options)
+    yield "Objective", [objective.fun(p), objective.jac(p), objective.hessp(p, p), objective.ggnp(p, p)]
+    yield "free_running", pyrnn.free_running(feedback, x, targets, **options)
+    flow = pyrnn.gradient_flow(params, x, targets=targets, **options)
+    yield "gradient_flow", np.exp(flow.log_gradient_norms)
+
+
+def numbers(result):
+    """All numbers of a nested result, one after the other."""
+    parts = result if isinstance(result, tuple | list) else [result]
+    if parts is result:
+        return np.concatenate([numbers(part) for part in parts if part is not None])
+    return np.ravel(result)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_targets_of_weight_zero_are_not_read(problem, bad):
+    given = problem("squared_error", T=20, B=3, H=5)
+    weights, targets, x = given["weights"], given["targets"], given["x"]
+    weights[weights < np.median(weights)] = 0
+    params, _ = split(given)
+    expected = dict(whole_networks(params, x, targets, weights))
+    targets[weights == 0] = bad
+    for name, result in whole_networks(params, x, targets, weights):
+        assert np.isfinite(numbers(result)).all(), name
+        np.testing.assert_array_equal(numbers(result), numbers(expected[name]), err_msg=name)
+
+
+def test_inputs_of_weight_zero_are_read_and_lengths_leave_them_out(problem):
+    """What the documentation of `weights` says: a NaN in x there makes the gradients NaN, but not the loss."""
+    given = problem("squared_error", T=5, B=2, I=2, H=4)
+    given["weights"] = np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    rnn = pyrnn.RNN(2, 4, output_size=6, dtype=float, rng=0)
+    names = ("x", "targets", "weights", "loss")
+    options = {name: given.get(name, "squared_error") for name in names} | {"lengths": [5, 2]}
+    expected = rnn.loss_and_gradients(**options)
+    given["x"][2:, 1] = np.nan
+    params, others = split(given)
+    loss, gradients = pyrnn.loss_and_gradients(params, **others, loss="squared_error")
+    assert np.isfinite(loss)
+    assert np.isnan(gradients.W).all()
+    actual = rnn.loss_and_gradients(**options)
+    assert actual[0] == expected[0]
+    np.testing.assert_array_equal(actual[1], expected[1])
 
 
 def test_masked_sequences_of_different_lengths(problem, assert_close):

@@ -130,6 +130,22 @@ def test_softmax_against_scipy(network, scale):
     np.testing.assert_allclose(do, weights[..., np.newaxis] * (np.exp(log_p) - one_hot), rtol=0, atol=2e-15)
 
 
+@pytest.mark.parametrize("o", [[0, np.nan], [np.inf, 0], [np.inf, np.inf], [-np.inf, -np.inf], [0, -np.inf]], ids=str)
+@pytest.mark.parametrize("target", [0, 1])
+def test_softmax_of_infinite_outputs_is_that_of_pytorch(o, target):
+    """NaN, but for a class of -inf, whose probability is 0; a step of weight 0 hides it."""
+    torch = pytest.importorskip("torch")
+    loss, do = pyrnn.softmax_cross_entropy([o, [0.0, 1.0]], [target, 0])
+    leaf = torch.tensor([o, [0.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(leaf, torch.tensor([target, 0]), reduction="sum")
+    expected.backward()
+    np.testing.assert_allclose(loss, expected.item(), rtol=1e-14)
+    np.testing.assert_allclose(do, leaf.grad.numpy(), rtol=1e-14)
+    hidden, hidden_do = pyrnn.softmax_cross_entropy([o, [0.0, 1.0]], [target, 0], [0.0, 1.0])
+    np.testing.assert_allclose(hidden, np.log1p(np.e), rtol=1e-14)
+    np.testing.assert_array_equal(hidden_do[0], 0)
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1, 100, 1e6])
 @pytest.mark.parametrize("target", range(4))
 def test_softmax_against_arbitrary_precision(scale, target):
