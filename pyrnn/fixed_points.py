@@ -10,6 +10,17 @@ from pyrnn._network import as_parameters
 from pyrnn._progress import Progress
 
 
+def _divided(left, shares):
+    """left / conj(shares), by real and imaginary parts: a complex number over 0 has NaN for the part that is 0."""
+    size = abs(shares)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        phase = np.where(size == 0, 1, shares.real / size + 1j * (shares.imag / size))
+        result = left * phase
+        for part in (result.real, result.imag):
+            part[...] = np.where(part == 0, 0, part / size)
+    return result
+
+
 class FixedPoints:
     """What `find_fixed_points` has found: k points, the fixed ones first, those that most starts led to before others.
 
@@ -51,7 +62,8 @@ class FixedPoints:
         Of the Jacobian, by falling modulus. Modes with a modulus above 1 grow.
     right, left : ndarray of complex128, shape (k, H, H)
         Eigenvectors in columns, in that order: J r = λ r with |r| = 1, and lᴴ J = λ lᴴ with lᴴ r = 1, so that lᴴ v is
-        the share of a mode in v. Where the Jacobian has too few eigenvectors, l is huge or infinite.
+        the share of a mode in v. Where the Jacobian has too few eigenvectors, lᴴ r of those it has is 0 but for
+        rounding, and the entries of l that are not 0 are huge or infinite. NaN where the Jacobian is not finite.
     unstable : ndarray of int, shape (k,)
         How many modes grow.
     stability : ndarray of str, shape (k,)
@@ -95,9 +107,9 @@ class FixedPoints:
             w, l, r = scipy.linalg.eig(J, left=True, right=True)
             order = np.lexsort((-w.imag, -abs(w)))
             values[i], left[i], right[i] = w[order], l[:, order], r[:, order]
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            left /= np.einsum("kij,kij->kj", left.conj(), right).conj()[:, np.newaxis]
-        return values, right, left
+        with np.errstate(invalid="ignore"):
+            shares = np.einsum("kij,kij->kj", left.conj(), right)[:, np.newaxis]  # lᴴ r
+        return values, right, _divided(left, shares)
 
     @property
     def eigenvalues(self):

@@ -14,6 +14,7 @@ from scipy.optimize import minimize, minimize_scalar
 
 import pyrnn
 from pyrnn import _cell, _descent, _progress, reference
+from pyrnn.fixed_points import _divided
 
 FORMS = {
     "plain": {},
@@ -262,6 +263,23 @@ def test_too_few_eigenvectors():
     points = pyrnn.find_fixed_points((np.zeros((2, 1)), W, None), starts=np.ones((1, 2)), nonlinearity="identity")
     np.testing.assert_allclose(points.eigenvalues, [[0.5, 0.5]])
     assert (abs(points.left) > 1e6).any()
+    assert not np.isnan(points.left).any()
+
+
+@pytest.mark.parametrize("share", [0, 5e-324, -1e-320, 1e-320j])
+def test_left_eigenvectors_of_a_defective_jacobian_are_infinite_where_they_are_not_0(share):
+    """Not NaN beside inf, as complex numbers over 0 are in NumPy."""
+    l = np.array([0, 1, -2, 3j, 1 - 1j])
+    result = _divided(l[np.newaxis, :, np.newaxis], np.full((1, 1, 1), share, complex))[0, :, 0]
+    np.testing.assert_array_equal(result == 0, l == 0)
+    assert not np.isnan(result).any()
+    assert np.isinf(result[1:]).all()
+
+
+def test_left_eigenvectors_are_divided_by_their_shares():
+    rng = np.random.default_rng(0)
+    l, share = (rng.standard_normal((*shape, 2)) @ [1, 1j] for shape in ((2, 3, 3), (2, 1, 3)))
+    np.testing.assert_allclose(_divided(l, share), l / share.conj(), rtol=1e-14)
 
 
 def test_selection():
