@@ -1,123 +1,183 @@
-"""The SimpleRNN layers in files of Keras 3: their configuration and arrays, read without running anything."""
+"""The SimpleRNN layers in files of Keras: their configuration and arrays, read without running anything."""
 
 import contextlib
 import io
 import json
 import os
 import re
+import stat
 import zipfile
-import zlib
 
-import numpy as np
+from pyrnn._hdf5 import Group, Limit
 
 ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "linear": "identity", None: "identity"}
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"  # the members of a .keras archive
-_FLAGS = ("go_backwards", "zero_output_for_mask", "return_sequences")
-# Keras names the groups of a container's layers after their classes, and counts: simple_rnn, simple_rnn_1.
-_GROUPS = {
-    "SimpleRNN": "simple_rnn",
-    "RNN": "rnn",
-    "Bidirectional": "bidirectional",
-    "Sequential": "sequential",
-    "Functional": "functional",
-}
-# What unpacks to more than this, and to so many times what lies in the file, is taken for an attack.
-_LARGE, _EXPANSION = 2**28, 100
+_FLAGS = ("go_backwards", "zero_output_for_mask", "return_sequences", "stateful", "unroll")
+_ARRAYS = ("kernel", "recurrent_kernel", "bias")
+_LAYERS = ("SimpleRNN", "RNN", "Bidirectional")
+_MODELS = ("Sequential", "Functional")
+_CHECKPOINT = "_layer_checkpoint_dependencies"  # where Keras 2.12 to 2.14 put the groups of layers, later "layers"
+_PACKAGES = ("keras", "tf_keras", "keras_core")
+# All that is unpacked from a file may be so many times its size, and at least this much.
+_LARGE, _EXPANSION = 2**20, 100
 
 
 def layers_in(h5py, path, activation):
     """Name and fields of each layer in turn; `backward` among them has those of the second direction."""
-    os.stat(path)  # zipfile and h5py have errors of their own for missing files
-    if not zipfile.is_zipfile(path):
-        with _opened(h5py, path, path) as file:
-            if "layer_names" in file.attrs:
-                raise ValueError("weights of the older HDF5 layout must come with their model, of model.save")
-            if "model_config" not in file.attrs:
-                yield from _without_config(h5py, file, activation or "tanh")
-            elif activation is None:
-                yield from _of_older_model(h5py, file)
-            else:
-                raise ValueError(f"activation must be None for a whole model, which says it itself, got {activation!r}")
-        return
-    if activation is not None:
-        raise ValueError(f"activation must be None for a .keras file, which says it itself, got {activation!r}")
-    config, weights = _members(path)
-    with _opened(h5py, io.BytesIO(weights), path) as file:
-        if _kind(config) not in ("Sequential", "Functional"):
-            raise ValueError(
-                "config.json must be of a Sequential or functional model: save the weights of others as .weights.h5"
-            )
-        yield from _of_model(h5py, file, config, "", "")
+    with open_file(path) as source, _errors(path):
+        limit = Limit(os.fstat(source.fileno()).st_size, _LARGE, _EXPANSION)
+        if source.read(8) != b"\x89HDF\r\n\x1a\n" and zipfile.is_zipfile(source):
+            yield from _of_archive(h5py, source, limit, activation)
+        else:
+            with h5py.File(path, "r") as file:
+                yield from _of_hdf5(h5py, file, limit, activation)
+
+
+def open_file(path):
+    """Open a file to read its bytes; OSError if the system refuses, ValueError if it is a folder or a device."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path} must be a whole .keras or .h5 file, got a folder or a device")
+    return open(path, "rb")
 
 
 @contextlib.contextmanager
-def _opened(h5py, source, path):
-    """An HDF5 file, with errors that say which one is damaged."""
+def _errors(path):
+    """Turn what goes wrong with a damaged file into a ValueError that names it."""
     try:
-        with h5py.File(source, "r") as file:
-            yield file
+        yield
     except ValueError as error:
-        text = str(error)
-        raise ValueError(text if text.startswith(str(path)) else f"{path}: {text}") from None
-    except (OSError, RuntimeError, KeyError, TypeError, AttributeError, MemoryError) as error:
-        raise ValueError(f"{path} must be a whole .keras or .weights.h5 file: {error}") from error
+        raise ValueError(f"{path}: {error}") from None
+    except Exception as error:  # h5py and zipfile have many kinds for bytes that make no sense
+        raise ValueError(f"{path} must be a whole .keras or .h5 file: {error}") from error
 
 
-def _members(path):
-    """The configuration and the bytes of the weights in a .keras archive."""
+def _of_archive(h5py, source, limit, activation):
+    """The layers of a .keras file."""
+    if activation is not None:
+        raise ValueError(f"activation must be None for a .keras file, which says it itself, got {activation!r}")
+    with zipfile.ZipFile(source) as archive:
+        config, weights = (_member(archive, name, limit) for name in (_CONFIG, _WEIGHTS))
+    config = _parsed(config, _CONFIG, limit)
+    if _kind(config) not in _MODELS:
+        got = {key: config[key] for key in ("module", "class_name") if key in config} if isinstance(config, dict) else 0
+        raise ValueError(
+            f"{_CONFIG} must be of a Sequential or functional model, got {got or type(config).__name__!r:.200}: "
+            "save the weights of others as .weights.h5"
+        )
+    with h5py.File(io.BytesIO(weights), "r") as file:
+        yield from _of_model(Group.root(h5py, file, limit), config, "")
+
+
+def _of_hdf5(h5py, file, limit, activation):
+    """The layers of a whole model in HDF5, or of weights alone."""
+    root = Group.root(h5py, file, limit)
+    if "layer_names" in file.attrs:
+        raise ValueError("weights of the older HDF5 layout must come with their model, of model.save")
+    if "model_config" not in file.attrs:
+        yield from _without_config(root, activation or "tanh")
+    elif activation is None:
+        yield from _of_older_model(root)
+    else:
+        raise ValueError(f"activation must be None for a whole model, which says it itself, got {activation!r}")
+
+
+def _member(archive, name, limit):
+    """Return the bytes of a member, read in pieces: what the archive says of their number may be false."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            contents = []
-            for name in (_CONFIG, _WEIGHTS):
-                info = archive.getinfo(name)
-                if info.file_size > max(_LARGE, _EXPANSION * info.compress_size):
-                    raise ValueError(f"{path}: {name} must not unpack to {info.file_size} bytes")
-                contents.append(archive.read(info))
-        return json.loads(contents[0]), contents[1]
+        info = archive.getinfo(name)
     except KeyError:
-        raise ValueError(f"{path} must have {_CONFIG} and {_WEIGHTS}, got {archive.namelist()[:6]}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: {_CONFIG} must be JSON: {error}") from None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, zlib.error) as error:
-        raise ValueError(f"{path} must be a whole .keras file: {error}") from None
+        names = archive.namelist()[:6]
+        raise ValueError(f"it must have {_CONFIG} and {_WEIGHTS}, got {names!r:.200}") from None
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} must be stored or deflated, got method {info.compress_type} of zip")
+    limit.take(info.file_size, name)
+    content = bytearray()
+    with archive.open(info) as stream:
+        while piece := stream.read(2**16):
+            content += piece
+    if len(content) != info.file_size:
+        raise ValueError(f"{name} must have {info.file_size} bytes, got {len(content)}")
+    return bytes(content)
+
+
+def _parsed(text, what, limit):
+    """Return the value of JSON text; its objects are counted before they are made."""
+    marks = [b"[", b"{", b",", b":"] if isinstance(text, bytes) else ["[", "{", ",", ":"]
+    limit.take(64 * sum(map(text.count, marks)), f"the objects in {what}")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what} must be JSON: {error}") from None
 
 
 # ---- With a configuration -------------------------------------------------------------------------------------------
-def _of_model(h5py, file, config, group, prefix):
-    """The layers of a Sequential or functional model; group: where its weights lie; prefix: of names."""
-    counts = {}
+def _of_model(weights, config, prefix):
+    """The layers of a Sequential or functional model; weights: its group; prefix: of names."""
+    counts, groups = {}, _numbered(weights)
     for layer in _get(_get(config, "config", dict), "layers", list):
         if not isinstance(layer, dict):
             raise ValueError(f"its configuration must have layers with a class_name, got {layer!r:.60}")
         named = layer.get("class_name")
-        if not isinstance(named, str) or named not in _GROUPS:
+        if not isinstance(named, str):
             continue
-        count = counts.get(named, 0)
-        counts[named] = count + 1  # of every class of this name
+        base = _group_name(named)
+        count = counts.get(base, 0)
+        counts[base] = count + 1  # of every class of this name
         kind = _kind(layer)
-        place = f"{group}layers/{_GROUPS[named]}" + (f"_{count}" if count else "")
+        if kind not in (*_LAYERS, *_MODELS):
+            continue
         name = prefix + _get(_get(layer, "config", dict), "name", str)
-        if kind in ("Sequential", "Functional"):
-            yield from _of_model(h5py, file, layer, place + "/", name + "/")
-        elif kind and (fields := _of_layer(layer, name, _reader(h5py, file, place))) is not None:
-            _check_name(h5py, file, place, name.removeprefix(prefix))
+        place = groups(base, count)
+        at = weights.group_at(place)
+        if kind in _MODELS:
+            yield from _of_model(at or Group(weights.h5py, None, weights.limit, place), layer, name + "/")
+        elif (fields := _of_layer(layer, name, _reader(weights, place))) is not None:
+            _check_name(at, name.removeprefix(prefix))
             yield name, fields
+
+
+def _group_name(class_name):
+    """Return what Keras calls the group of the first layer of a class: simple_rnn, for SimpleRNN."""
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", class_name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _numbered(weights):
+    """Return the function that gives the place of a class's layer in a model, of layers counted from 0."""
+    if weights.group_at("layers") is not None or weights.group_at(_CHECKPOINT) is None:
+        return lambda base, count: f"layers/{base}" + (f"_{count}" if count else "")
+    # Keras 2.12 and 2.13 count each layer with arrays twice, so that simple_rnn_2 comes after simple_rnn: in order.
+    found = {}
+    for name in sorted(weights.group_at(_CHECKPOINT).names(), key=_natural):
+        found.setdefault(re.sub(r"_[0-9]{1,9}$", "", name), []).append(name)
+
+    def place(base, count):
+        names = found.get(base, [])
+        return f"{_CHECKPOINT}/" + (names[count] if count < len(names) else f"{base}_{count}")
+
+    return place
 
 
 def _kind(layer):
     """The class of a layer of Keras's own, else None: users may have classes of the same names."""
-    if not isinstance(layer, dict) or str(layer.get("module")).partition(".")[0] != "keras":
+    if not isinstance(layer, dict) or not isinstance(layer.get("class_name"), str):
         return None
-    return layer["class_name"] if isinstance(layer.get("class_name"), str) else None
+    module, registered = layer.get("module"), layer.get("registered_name")
+    if module is None:  # of older files, where users' classes have other names, package>Name
+        return layer["class_name"] if registered in (None, layer["class_name"]) else None
+    return layer["class_name"] if str(module).partition(".")[0] in _PACKAGES else None
 
 
-def _reader(h5py, file, place):
+def _reader(weights, place):
     """A function that reads the arrays of a layer at this place, or of one of its directions."""
-    return lambda way, use_bias: _arrays(h5py, file, f"{place}/{way}cell/vars", use_bias)
+    return lambda way, use_bias: _arrays(weights, f"{place}/{way}cell/vars", use_bias)
 
 
-def _of_layer(layer, name, read, way=""):
-    """The fields of one layer, or None if its cell is another one; read: gives its arrays."""
+def _of_layer(layer, name, read, way="", zeros=True):
+    """The fields of one layer, or None if its cell is another one.
+
+    read: gives its arrays; zeros: whether Bidirectional, where it returns sequences, has outputs of 0 at masked steps.
+    """
     kind, config = _kind(layer), _get(layer, "config", dict)
     if kind == "Bidirectional":
         pair = [config.get("layer"), config.get("backward_layer")]
@@ -131,67 +191,75 @@ def _of_layer(layer, name, read, way=""):
             fields.append(_of_layer(one, name, read, f"{where}/"))
         if None in fields:
             return None
-        return fields[0] | {"backward": fields[1], "merge_mode": config.get("merge_mode", "concat")}
+        first, second = (each | {"zero_output_for_mask": zeros} for each in fields)
+        return first | {"backward": second, "merge_mode": config.get("merge_mode", "concat")}
     cell = config
     if kind == "RNN":
         inner = config.get("cell")
         if _kind(inner) != "SimpleRNNCell":
             return None
         cell = _get(inner, "config", dict)
+    if config.get("time_major", False) is not False:
+        raise ValueError(f"{name}: time_major must be False, got {config['time_major']!r:.60}: pyrnn has (B, T, I)")
     activation = cell.get("activation", "tanh")
     if not (activation is None or isinstance(activation, str)) or activation not in ACTIVATIONS:
-        raise ValueError(f"{name}: activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {activation!r}")
-    fields = {flag: config.get(flag, False) for flag in _FLAGS}
-    fields |= read(way, bool(cell.get("use_bias", True)))
-    if fields["kernel"].shape[1:] != (cell.get("units"),):
-        raise ValueError(f"{name}: kernel must have {cell.get('units')} columns, got shape {fields['kernel'].shape}")
+        raise ValueError(
+            f"{name}: activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {activation!r:.200}"
+        )
+    use_bias = cell.get("use_bias", True)
+    if not isinstance(use_bias, bool):
+        raise ValueError(f"{name}: use_bias must be true or false, got {use_bias!r:.60}")
+    fields = {flag: config.get(flag, False) for flag in _FLAGS} | read(way, use_bias)
+    units = cell.get("units", cell.get("output_dim"))  # the second in Keras 1
+    if fields["kernel"].shape[1:] != (units,):
+        raise ValueError(f"{name}: kernel must have {units!r:.60} columns, got shape {fields['kernel'].shape}")
     return fields | {"nonlinearity": ACTIVATIONS[activation]}
 
 
-def _of_older_model(h5py, file):
-    """The layers of a whole model in HDF5, as Keras 2 saves it: the configuration is text beside the weights."""
-    try:
-        config = json.loads(file.attrs["model_config"])
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"model_config must be JSON: {error}") from None
-    for layer in _get(_get(config, "config", dict), "layers", list):
-        layer = _of_keras(layer)
+def _of_older_model(root):
+    """The layers of a whole model in HDF5, as Keras 1 and 2 save it: the configuration is text beside the weights."""
+    config = _parsed(root.text("model_config") or "", "model_config", root.limit)
+    inner = config.get("config") if isinstance(config, dict) else None
+    # A Sequential model before Keras 2.2.3 is a list of its layers.
+    layers = inner if isinstance(inner, list) else _get(_get(config, "config", dict), "layers", list)
+    version = re.match(r"([0-9]{1,9})\.([0-9]{1,9})[^-]*$", root.text("keras_version") or "")
+    zeros = version is None or (int(version[1]), int(version[2])) >= (2, 4)  # tf.keras has versions such as 2.2.4-tf
+    for layer in layers:
         kind = _kind(layer)
-        if kind in ("Sequential", "Functional", "Model"):
+        if kind in (*_MODELS, "Model", "Merge") and isinstance(layer.get("config"), dict | list):
+            if kind == "Merge" and "layers" not in layer["config"]:
+                continue
             raise ValueError("a model within a model must come as .keras, got the older HDF5 layout")
-        if kind in _GROUPS:
+        if kind in _LAYERS:
             name = _get(_get(layer, "config", dict), "name", str)
-            fields = _of_layer(layer, name, _older_reader(h5py, file, name))
+            fields = _of_layer(layer, name, _older_reader(root, name), zeros=zeros)
             if fields is not None:
                 yield name, fields
 
 
-def _of_keras(layer):
-    """Say that a layer and those in it are Keras's own: here users' classes have other names, ``package>Name``."""
-    if not isinstance(layer, dict):
-        return layer
-    config = layer.get("config")
-    if isinstance(config, dict):
-        inner = {key: _of_keras(config[key]) for key in ("layer", "backward_layer", "cell") if key in config}
-        config = config | inner
-    return layer | {"module": "keras", "config": config}
-
-
-def _older_reader(h5py, file, name):
+def _older_reader(root, name):
     """As `_reader`: the arrays of a layer are listed in Keras's order, both directions in one list."""
 
     def read(way, use_bias):
-        group = _child(h5py, file, f"model_weights/{name}")
-        names = [] if group is None else group.attrs.get("weight_names", [])
-        names = [text.decode() if isinstance(text, bytes) else str(text) for text in names]
+        group = root.group_at(f"model_weights/{name}")
+        names = () if group is None else group.texts("weight_names", 6)
         count = 2 + use_bias
         if len(names) != count * (2 if way else 1):
             raise ValueError(f"{name} must have {count} arrays for each direction, got {', '.join(names) or 'none'}")
-        names = names[count:] if way == "backward_layer/" else names[:count]
-        fields = ("kernel", "recurrent_kernel", "bias")
-        return {field: _array(h5py, group, at) for field, at in zip(fields, names, strict=False)}
+        halves = [names[:count], names[count:]]
+        # Arrays that are trained come before others: with the forward layer frozen, those of the backward layer.
+        if way and (_direction(halves[0]) == "backward" or _direction(halves[1]) == "forward"):
+            halves.reverse()
+        names = halves[way == "backward_layer/"]
+        return {field: group.array(at) for field, at in zip(_ARRAYS, names, strict=False)}
 
     return read
+
+
+def _direction(names):
+    """Return which direction's arrays these are by their names, None if they do not say it."""
+    found = re.findall(r"(?:^|/)(forward|backward)_", names[0])
+    return found[-1] if found else None
 
 
 def _get(config, key, kind):
@@ -201,95 +269,78 @@ def _get(config, key, kind):
     return value
 
 
-def _check_name(h5py, file, place, name):
+def _check_name(group, name):
     """Weights carry their layer's name, so that a wrong guess of their place cannot go unseen."""
-    at = _child(h5py, file, place + "/vars")
-    stored = None if at is None else at.attrs.get("name")
+    at = group.group_at("vars")
+    stored = None if at is None else at.text("name")
     if stored is not None and stored != name:
-        raise ValueError(f"{place} must have the weights of {name!r}, got those of {stored!r}")
+        raise ValueError(f"{group.place} must have the weights of {name!r}, got those of {stored!r}")
 
 
 # ---- Without one ----------------------------------------------------------------------------------------------------
-def _without_config(h5py, file, activation):
+def _without_config(root, activation):
     """All groups that look like one of ours, in their natural order."""
     nonlinearity = ACTIVATIONS[activation]
-    used, seen, groups = set(), set(), [("", file)]
-    while groups:
-        place, group = groups.pop()
-        address = h5py.h5o.get_info(group.id).addr
-        if address in seen:
+    used, seen, waiting = set(), set(), [iter([root])]
+    while waiting:
+        group = next(waiting[-1], None)
+        if group is None:
+            waiting.pop()
+            continue
+        address = group.address()
+        if address is not None and address in seen:
             continue  # a link back: hard links can make circles
         seen.add(address)
-        fields = _looks_like_ours(h5py, group, place, nonlinearity)
+        fields = _looks_like_ours(group, nonlinearity)
         if fields is not None:
-            at = _child(h5py, group, "vars")
-            name = None if at is None else at.attrs.get("name")
-            name = name if isinstance(name, str) and name not in used else place
+            at = group.group_at("vars")
+            name = None if at is None else at.text("name")
+            name = name if name and name not in used else group.place
             used.add(name)
             yield name, fields
             continue
-        children = ((f"{place}/{key}".lstrip("/"), _child(h5py, group, key)) for key in sorted(group, key=_natural))
-        groups += reversed([(at, child) for at, child in children if isinstance(child, h5py.Group)])
+        children = map(group.group_at, sorted(group.names(), key=_natural))
+        waiting.append(child for child in children if child is not None)
 
 
 def _natural(name):
     """Sorts layer_2 before layer_10."""
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d{1,9})", name)]
+    parts = re.split(r"([0-9]{1,9})", name)
+    return [(i % 2, int(part) if i % 2 else 0, part) for i, part in enumerate(parts)]
 
 
-def _looks_like_ours(h5py, group, place, nonlinearity):
-    pair = [_child(h5py, group, way) for way in ("forward_layer", "backward_layer")]
-    if all(isinstance(way, h5py.Group) for way in pair):
-        fields = [_looks_like_ours(h5py, way, "", nonlinearity) for way in pair]
-        if None in fields:
-            return None
-        # As Keras makes them where sequences are returned; a file of weights does not say it.
-        first, second = (each | {"zero_output_for_mask": True} for each in fields)
-        return first | {"backward": second | {"go_backwards": True}}
-    at = _child(h5py, group, "cell/vars")
-    if not isinstance(at, h5py.Group) or len(at) not in (2, 3):
+def _looks_like_ours(group, nonlinearity):
+    """Return the fields of a layer, None if the group is of something else."""
+    pair = [group.group_at(way) for way in ("forward_layer", "backward_layer")]
+    if None in pair:
+        return _of_cell(group, nonlinearity)
+    fields = [_of_cell(way, nonlinearity) for way in pair]
+    if None in fields:
         return None
-    shapes = [getattr(_child(h5py, at, key), "shape", ()) for key in ("0", "1")]
-    if not place.rpartition("/")[2].startswith("simple_rnn") and not (
+    # As Keras makes them where sequences are returned; a file of weights does not say it.
+    first, second = (each | {"zero_output_for_mask": True} for each in fields)
+    return first | {"backward": second | {"go_backwards": True}}
+
+
+def _of_cell(group, nonlinearity):
+    """As `_looks_like_ours`, of a layer of one direction."""
+    at = group.group_at("cell/vars")
+    if at is None or len(at.names()) not in (2, 3):
+        return None
+    shapes = [getattr(at.get(key), "shape", None) or () for key in ("0", "1")]
+    if not group.place.rpartition("/")[2].startswith("simple_rnn") and not (
         len(shapes[0]) == 2 and shapes[1] == (shapes[0][1],) * 2
     ):
         return None  # another cell, such as a GRU with its stacked gates
-    return _arrays(h5py, group, "cell/vars", len(at) == 3) | {"nonlinearity": nonlinearity}
+    return _arrays(group, "cell/vars", len(at.names()) == 3) | {"nonlinearity": nonlinearity}
 
 
-# ---- HDF5 -----------------------------------------------------------------------------------------------------------
-def _child(h5py, group, place):
-    """What lies at a place, or None. Soft and external links are refused: they may lead to other files."""
-    for key in place.split("/"):
-        if not isinstance(group, h5py.Group) or key not in group:
-            return None
-        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            raise ValueError(f"{place} must not be a link")
-        group = group[key]
-    return group
-
-
-def _arrays(h5py, file, place, use_bias):
+def _arrays(group, place, use_bias):
     """kernel, recurrent_kernel and bias from a group of variables."""
-    names = ("kernel", "recurrent_kernel", "bias")[: 2 + use_bias]
-    at = _child(h5py, file, place)
-    if not isinstance(at, h5py.Group) or len(at) != len(names):
-        got = f"{len(at)} of them" if isinstance(at, h5py.Group) else "nothing"
+    names = _ARRAYS[: 2 + use_bias]
+    at = group.group_at(place)
+    if at is None or len(at.names()) != len(names):
+        got = "nothing" if at is None else f"{len(at.names())} of them"
+        place = f"{group.place}/{place}".lstrip("/")
         raise ValueError(f"{place} must have {len(names)} arrays, got {got}")
-    return {name: _array(h5py, at, str(i)) for i, name in enumerate(names)}
-
-
-def _array(h5py, group, key):
-    """The array of a dataset that lies in the file itself."""
-    data = _child(h5py, group, key)
-    place = f"{group.name}/{key}"
-    if not isinstance(data, h5py.Dataset):
-        raise ValueError(f"{place} must be an array, got {type(data).__name__}")
-    if data.external or data.is_virtual:
-        raise ValueError(f"{place} must lie in the file itself, got another file's data")
-    if data.nbytes > max(_LARGE, _EXPANSION * data.id.get_storage_size()):
-        raise ValueError(f"{place} must not unpack to {data.nbytes} bytes, of shape {data.shape}")
-    a = data[()]
-    if data.attrs.get("dtype") == "bfloat16" and a.dtype.itemsize == 2 and a.dtype.kind == "V":
-        return (a.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    return a
+    return {name: at.array(str(i)) for i, name in enumerate(names)}

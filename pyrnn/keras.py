@@ -42,7 +42,8 @@ class KerasRNN:
     go_backwards : bool
         Begin at the last step. Outputs come in the order of work then, the last step first.
     zero_output_for_mask : bool
-        The output of a masked step is 0; else that of the step before.
+        The output of a masked step is 0; else that of the step before. In Bidirectional it counts for `outputs` alone:
+        Keras sets it to False in both layers where only the last output is returned.
     return_sequences : bool
         Whether the layer returns all outputs in Keras, or the last one. Only `to_state_dict` asks for it.
     backward : KerasRNN, optional
@@ -50,6 +51,11 @@ class KerasRNN:
     merge_mode : {"concat", "sum", "mul", "ave", None}
         What becomes of the outputs of both.
     name : str
+    stateful : bool
+        Keras begins each batch where the one before has ended. `run_keras_rnn` keeps nothing, and asks for the states.
+    unroll : bool
+        Changes nothing, but Keras's backends differ where a layer with a mask runs backwards and has outputs of 0:
+        `run_keras_rnn` refuses such a call.
 
     Raises
     ------
@@ -67,6 +73,8 @@ class KerasRNN:
     backward: "KerasRNN | None" = None
     merge_mode: str | None = "concat"
     name: str = ""
+    stateful: bool = False
+    unroll: bool = False
 
     def __post_init__(self):
         arrays = {"kernel": self.kernel, "recurrent_kernel": self.recurrent_kernel, "bias": self.bias}
@@ -77,7 +85,7 @@ class KerasRNN:
         _checks.check_shape("recurrent_kernel", recurrent_kernel, (H, H), "kernel", kernel)
         _checks.check_shape("bias", bias, (H,), "kernel", kernel)
         _cell.numbers(self.nonlinearity, "rate")
-        for name in ("go_backwards", "zero_output_for_mask", "return_sequences"):
+        for name in ("go_backwards", "zero_output_for_mask", "return_sequences", "stateful", "unroll"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.merge_mode is not None and self.merge_mode not in MERGE_MODES:
@@ -127,13 +135,14 @@ def from_keras(
     ----------
     weights : sequence of array_like
         kernel (I, H), recurrent_kernel (H, H) and, if there is one, bias (H,); of Bidirectional, those of its forward
-        layer and then those of its backward layer.
+        layer and then those of its backward layer. (With the forward layer alone frozen, ``get_weights()`` of Keras 2
+        begins with the backward layer: exchange them.)
     activation : {"tanh", "relu", "linear", None}
         As in Keras, where None is linear.
     go_backwards : bool
         Of the (forward) layer.
     zero_output_for_mask : bool, optional
-        None for what Keras does where sequences are returned: True in Bidirectional, else False.
+        None for what Keras does: True in Bidirectional, for sequences, else False.
     merge_mode : {"concat", "sum", "mul", "ave", None}
         Of Bidirectional.
     name : str
@@ -272,9 +281,9 @@ def load_keras(path, *, activation=None):
     Parameters
     ----------
     path : path-like
-        ``.keras`` of ``model.save``: a Sequential or functional model, others in it. ``.h5`` of ``model.save``, of
-        Keras 2 and 3: the same without others in it. ``.weights.h5`` of ``model.save_weights`` in Keras 3, which has
-        arrays only.
+        ``.keras`` of ``model.save``, of Keras 2.12 and later and of tf_keras: a Sequential or functional model, others
+        in it. ``.h5`` of ``model.save``, of Keras 1 to 3: the same without others in it. ``.weights.h5`` of
+        ``model.save_weights`` in Keras 2.12 and later, which has arrays only.
     activation : {"tanh", "relu", "linear"}, optional
         Of the layers in a ``.weights.h5``; None for tanh. The others say it themselves.
 
@@ -292,11 +301,17 @@ def load_keras(path, *, activation=None):
     OSError
         If the file cannot be read.
     ValueError
-        If it is no such file, is damaged, has no such layer, or one with an activation that pyrnn has not.
+        If it is no such file, is damaged, has no such layer, or one with what pyrnn has not: another activation,
+        `time_major`. If it would unpack to more than 1 MiB and a hundred times its size.
 
     Notes
     -----
     No code in the file is run. Links out of the file are not followed.
+
+    Of a layer's options, `dropout`, `recurrent_dropout`, `return_state`, initial values, regularizers and constraints
+    change nothing that a trained layer computes. A policy of mixed precision is not imitated: all is computed in the
+    type of the arrays and of `x`. Bidirectional has outputs of 0 at masked steps, as Keras has it since 2.4 and
+    tf.keras; in files of Keras 1.0 to 2.3 it repeats the output of the step before, as those did.
 
     Examples
     --------
@@ -314,6 +329,8 @@ def load_keras(path, *, activation=None):
     path = os.fspath(path)
     layers = {}
     for name, fields in layers_in(_import(), path, activation):
+        if name in layers:
+            raise ValueError(f"{path} must have one layer of each name, got two of {name!r}")
         try:
             backward = fields.pop("backward", None)
             backward = None if backward is None else KerasRNN(**backward)
@@ -334,8 +351,8 @@ def run_keras_rnn(layer, x, *, mask=None, initial_state=None):
     x : array_like, shape (B, T, I)
     mask : array_like of booleans, shape (B, T), optional
         False where a step does not exist: it leaves the state as it is.
-    initial_state : array_like, shape (B, H), optional
-        None for zeros. For two directions a pair.
+    initial_state : array_like, shape (B, H), or sequence of one, optional
+        None for zeros. For two directions a pair. The `states` of the call before go in as they came.
 
     Returns
     -------
@@ -347,12 +364,15 @@ def run_keras_rnn(layer, x, *, mask=None, initial_state=None):
     Raises
     ------
     ValueError
-        If a shape does not fit.
+        If a shape does not fit. If the layer is stateful and there is no `initial_state`. If Keras's backends do not
+        agree about it: a mask, `unroll`, and a layer that runs backwards with outputs of 0.
     TypeError
         If the mask is not of booleans, or an array not of real numbers.
 
     Notes
     -----
+    In Bidirectional `zero_output_for_mask` is for `outputs`; `last_output` is that of the last step that exists.
+
     The output of a masked step is that of the step before, and 0 before the first step that exists, also where the
     state there is an initial state that is not 0. So it is in Keras 3.15 on TensorFlow and PyTorch; on JAX and NumPy
     the output is that initial state instead, and with ``unroll`` these two ignore zero_output_for_mask. Without steps
@@ -369,8 +389,12 @@ def run_keras_rnn(layer, x, *, mask=None, initial_state=None):
     if not isinstance(layer, KerasRNN):
         raise TypeError(f"layer must be a KerasRNN, got {type(layer).__name__}")
     ways = [layer] if layer.backward is None else [layer, layer.backward]
+    if initial_state is None and any(way.stateful for way in ways):
+        raise ValueError(
+            "initial_state must be given, as the layer is stateful: zeros, then the states of the call before"
+        )
     if layer.backward is None:
-        states = [initial_state]
+        states = list(initial_state) if _is_of_one(initial_state) else [initial_state]
     elif initial_state is None:
         states = [None, None]
     elif isinstance(initial_state, Sequence) and len(initial_state) == 2:
@@ -378,11 +402,19 @@ def run_keras_rnn(layer, x, *, mask=None, initial_state=None):
     else:
         raise TypeError("initial_state must be a pair of arrays for two directions, or None")
     runs = [_prepare(way, x, mask, state) for way, state in zip(ways, states, strict=True)]
-    outputs, last, ends = zip(*(_run(way, *run) for way, run in zip(ways, runs, strict=True)), strict=True)
+    both = layer.backward is not None
+    outputs, last, ends = zip(*(_run(way, *run, both) for way, run in zip(ways, runs, strict=True)), strict=True)
     if layer.backward is None:
         return KerasOutputs(outputs[0], last[0], ends)
     turned = (outputs[0], outputs[1][:, ::-1])
     return KerasOutputs(_merged(turned, layer.merge_mode), _merged(last, layer.merge_mode), ends)
+
+
+def _is_of_one(state):
+    """Return whether this is a sequence of one array of states, as Keras and `KerasOutputs` have it."""
+    if not isinstance(state, Sequence) or len(state) != 1:
+        return False
+    return state[0] is None or np.ndim(state[0]) == 2
 
 
 def _prepare(layer, x, mask, state):
@@ -398,11 +430,17 @@ def _prepare(layer, x, mask, state):
             raise TypeError(f"mask must be booleans, got dtype {mask.dtype}")
         _checks.check_shape("mask", mask, x.shape[:2], "x", x)
         mask = mask.astype(bool)
+        disputed = layer.unroll and layer.go_backwards and layer.zero_output_for_mask and layer.return_sequences
+        if disputed and not mask.all():
+            raise ValueError(
+                "mask must have no False for a layer with unroll, go_backwards and zero_output_for_mask, where Keras's "
+                "backends differ: dataclasses.replace(layer, unroll=False) computes what all have without unroll"
+            )
     return x, U, W, b, mask, state
 
 
-def _run(layer, x, U, W, b, mask, state):
-    """Outputs in the order of work, the last one, and the state after it."""
+def _run(layer, x, U, W, b, mask, state, both):
+    """Outputs in the order of work, the last one, and the state after it; both: of Bidirectional."""
     h = np.empty((*x.shape[:2], len(U)), x.dtype)
     options = {"nonlinearity": layer.nonlinearity, "reverse": layer.go_backwards}
     steps = None if mask is None else mask.T
@@ -412,11 +450,13 @@ def _run(layer, x, U, W, b, mask, state):
     nothing = np.zeros((len(x), len(U)), x.dtype)
     if not h.shape[1]:
         return h, nothing, nothing if state is None else state.copy()
-    end = h[:, -1].copy()
+    last = end = h[:, -1].copy()
     if mask is not None:
-        shown = mask if layer.zero_output_for_mask else np.logical_or.accumulate(mask, axis=1)
-        h[~shown] = 0
-    return h, h[:, -1].copy(), end
+        begun = np.logical_or.accumulate(mask, axis=1)
+        h[~(mask if layer.zero_output_for_mask else begun)] = 0
+        shown = mask if layer.zero_output_for_mask and not both else begun
+        last = np.where(shown[:, -1:], end, nothing)
+    return h, last.copy(), end
 
 
 def _merged(pair, mode):

@@ -30,6 +30,8 @@ class KerasRNN:
     backward: KerasRNN | None = None
     merge_mode: _MergeMode | None = "concat"
     name: str = ""
+    stateful: bool = False
+    unroll: bool = False
     def __init__(
         self,
         kernel: ArrayLike,
@@ -42,6 +44,8 @@ class KerasRNN:
         backward: KerasRNN | None = None,
         merge_mode: _MergeMode | None = "concat",
         name: str = "",
+        stateful: bool = False,
+        unroll: bool = False,
     ) -> None: ...
     def __post_init__(self) -> None: ...
     @property
@@ -67,5 +71,5 @@ def run_keras_rnn(
     x: ArrayLike,
     *,
     mask: ArrayLike | None = None,
-    initial_state: ArrayLike | Sequence[ArrayLike] | None = None,
+    initial_state: ArrayLike | Sequence[ArrayLike | None] | None = None,
 ) -> KerasOutputs: ...
