@@ -5,6 +5,8 @@ import os
 
 import numpy as np
 
+from pyrnn import _npz, _rnn_parameters, _safetensors
+
 KEY = "pyrnn.RNN"  # under which the arguments of the constructor lie, as JSON
 SUFFIXES = (".npz", ".safetensors")
 
@@ -16,25 +18,58 @@ def save(path, arguments, state):
     if suffix == ".npz":
         np.savez(path, **state, **{KEY: np.array(text)})
     else:
-        _safetensors().save_file(state, path, metadata={KEY: text})
+        _safetensors.write(path, state, {KEY: text})
 
 
 def load(path):
-    """The arguments and the state_dict of a file."""
+    """The arguments and the state_dict of a file, which fit each other."""
     path, suffix = _path(path)
-    text, state = _read_npz(path) if suffix == ".npz" else _read_safetensors(path)
+    if suffix == ".npz":
+        state = _npz.read(path, text=(KEY,))
+        text = state.pop(KEY, None)
+    else:
+        state, metadata = _safetensors.read(path)
+        text = metadata.get(KEY)
     if text is None:
         raise ValueError(
-            f"{path} has no arguments of pyrnn.RNN, only arrays: {', '.join(state) or 'none'}. Make an RNN and give "
-            "them to its load_state_dict"
+            f"{path} has no arguments of pyrnn.RNN, only arrays: {_rnn_parameters.listed(state) or 'none'}. Make an "
+            "RNN and give them to its load_state_dict"
         )
+    arguments = parse(path, text)
+    _check_sizes(path, arguments, state)
+    return arguments, state
+
+
+def parse(path, text):
+    """The arguments that a file holds as JSON."""
     try:
         arguments = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} has arguments of pyrnn.RNN that are not JSON: {error}") from None
     if not isinstance(arguments, dict):
-        raise ValueError(f"{path} must have arguments of pyrnn.RNN by name, got {text}")
-    return arguments, state
+        raise ValueError(f"{path} must have arguments of pyrnn.RNN by name, got {text:.80}")
+    return arguments
+
+
+def _check_sizes(path, arguments, state):
+    """Raise unless the arrays are those that the arguments declare, which may be any number of any size."""
+    sizes = {"input_size": None, "hidden_size": None, "num_layers": 1, "bidirectional": False, "bias": True}
+    sizes = {name: arguments.get(name, default) for name, default in (sizes | {"output_size": None}).items()}
+    for name, value in sizes.items():
+        flag = name in ("bidirectional", "bias")
+        valid = isinstance(value, bool) if flag else isinstance(value, int) and 0 < value < 2**63
+        if not valid and not (name == "output_size" and value is None):
+            expected = "True or False" if flag else "a positive integer"
+            raise ValueError(
+                f"{path} has arguments that RNN does not take: {name} must be {expected}, got {value!r:.80}"
+            )
+    if sizes["num_layers"] > max(1, len(state)):
+        raise ValueError(f"{path} must have arrays of {sizes['num_layers']} layers, got {len(state)} arrays in all")
+    misfits = _rnn_parameters.misfits(_rnn_parameters.layout(**sizes), {name: a.shape for name, a in state.items()})
+    if misfits:
+        raise ValueError(f"{path} must have the arrays that its arguments declare: {misfits}")
+    if arguments.get("dtype", "float32") not in ("float32", "float64"):
+        raise ValueError(f"{path} has arguments that RNN does not take: dtype {arguments['dtype']!r:.80}")
 
 
 def _path(path):
@@ -45,37 +80,3 @@ def _path(path):
     if suffix not in SUFFIXES:
         raise ValueError(f"path must end in {' or '.join(SUFFIXES)}, got {path!r}")
     return path, suffix
-
-
-def _read_npz(path):
-    try:
-        file = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no .npz file: {error}") from None
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise ValueError(f"{path} is no .npz file but holds one array")
-    with file:
-        state = {name: file[name] for name in file.files}
-    text = state.pop(KEY, None)
-    return None if text is None else str(text), state
-
-
-def _read_safetensors(path):
-    _safetensors()
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            return (file.metadata() or {}).get(KEY), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no .safetensors file: {error}") from None
-
-
-def _safetensors():
-    try:
-        import safetensors.numpy
-    except ImportError:
-        raise ImportError(
-            ".safetensors files need the package safetensors: python -m pip install safetensors, or use .npz"
-        ) from None
-    return safetensors.numpy

@@ -25,6 +25,23 @@ def layout(input_size, hidden_size, num_layers, bidirectional, bias, output_size
     return shapes
 
 
+def misfits(shapes, given):
+    """Say which names of `given` are missing or unexpected and which shapes do not fit `shapes`; "" if all do."""
+    missing = [name for name in shapes if name not in given]
+    unexpected = [str(name) for name in given if name not in shapes]
+    problems = [f"missing: {listed(missing)}"] if missing else []
+    problems += [f"unexpected: {listed(unexpected)}"] if unexpected else []
+    wrong = [name for name, shape in shapes.items() if name in given and given[name] != shape]
+    problems += [f"{name} must have shape {shapes[name]}, got {given[name]}" for name in wrong]
+    return "; ".join(problems)
+
+
+def listed(names):
+    """Names for a message, a few of them where there are many."""
+    names = list(names)
+    return ", ".join(f"{name:.80}" for name in names[:24]) + f" and {len(names) - 24} more" * (len(names) > 24)
+
+
 def size(shapes):
     """How many numbers there are in all."""
     return sum(map(math.prod, shapes.values()))

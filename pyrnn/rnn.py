@@ -244,19 +244,11 @@ class RNN:
             raise TypeError(f"state_dict must be a mapping of names to arrays, got {type(state_dict).__name__}")
         strict = _boolean("strict", strict)
         given = dict(state_dict.items())
-        arrays, problems = {}, []
-        if strict:
-            missing = [name for name in self._views if name not in given]
-            unexpected = [str(name) for name in given if name not in self._views]
-            problems += [f"missing: {', '.join(missing)}"] if missing else []
-            problems += [f"unexpected: {', '.join(unexpected)}"] if unexpected else []
-        for name, view in self._views.items():
-            if name in given:
-                arrays[name] = a = _parameter_values(name, given[name])
-                if a.shape != view.shape:
-                    problems.append(f"{name} must have shape {view.shape}, got {a.shape}")
-        if problems:
-            raise ValueError(f"state_dict does not fit {self!r}: {'; '.join(problems)}")
+        arrays = {name: _parameter_values(name, given[name]) for name in self._views if name in given}
+        expected = {name: view.shape for name, view in self._views.items() if strict or name in given}
+        shapes = {name: arrays[name].shape if name in arrays else None for name in (given if strict else arrays)}
+        if misfits := _rnn_parameters.misfits(expected, shapes):
+            raise ValueError(f"state_dict does not fit {self!r}: {misfits}")
         self._changed = True
         shared = {name: a.copy() for name, a in arrays.items() if np.may_share_memory(a, self._parameters)}
         for name, a in (arrays | shared).items():
@@ -587,20 +579,27 @@ class RNN:
         Raises
         ------
         ValueError
-            If the file was written by something else.
+            If the file was written by something else, is damaged, or holds other arrays than it declares. Nothing is
+            built then.
+        OSError
+            If the file cannot be read.
         ImportError
             If the package safetensors is needed and not there.
 
         Notes
         -----
-        Nothing in the file is run: it holds arrays and JSON, and no pickle is read.
+        Nothing in the file is run: it holds arrays and JSON, and no pickle is read. Memory is taken for what the file
+        holds, not for what it declares: an .npz that unpacks to over 16 MB and a hundred times its size is refused.
         """
         arguments, state = _rnn_files.load(path)
         try:
             rnn = cls(**arguments, rng=rng)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} has arguments that {cls.__name__} does not take: {error}") from None
-        rnn.load_state_dict(state)
+        try:
+            rnn.load_state_dict(state)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from None
         return rnn
 
     def _arguments(self):

@@ -1,16 +1,9 @@
 """PyTorch checkpoints as .safetensors files, without PyTorch. The package safetensors is imported when it is used."""
 
-import json
 import os
 from collections.abc import Mapping
 
-import numpy as np
-
-from pyrnn import _checks
-
-# The widened dtype of what NumPy has not, or what pyrnn does not compute in; others stay what they are.
-_WIDENED = {"F16": np.float32, "BF16": np.float32}
-_KEPT = {"F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL"}
+from pyrnn import _checks, _safetensors
 
 
 def load_safetensors(path, *, prefix=""):
@@ -52,28 +45,10 @@ def load_safetensors(path, *, prefix=""):
     {'rnn.weight_hh_l0': array([[1., 0.],
            [0., 1.]], dtype=float32)}
     """
-    safetensors = _import()
     if not isinstance(prefix, str):
         raise TypeError(f"prefix must be text, got {prefix!r}")
-    path = os.fspath(path)
-    os.stat(path)  # the package's own errors for missing files differ by version
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-            wanted = [name for name in dtypes if name.startswith(prefix)]
-            for name in wanted:
-                if dtypes[name] not in _KEPT and dtypes[name] not in _WIDENED:
-                    raise ValueError(f"{path}: {name} must have a dtype of NumPy or bfloat16, got {dtypes[name]}")
-            arrays = {name: file.get_tensor(name) for name in wanted if dtypes[name] != "BF16"}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} must be a whole .safetensors file: {error}") from None
-    if prefix and not wanted:
-        raise ValueError(f"prefix must begin one of the {len(dtypes)} names of {path}, got {prefix!r}")
-    arrays |= _bfloat16(path, [name for name in wanted if dtypes[name] == "BF16"])
-    return {
-        name.removeprefix(prefix): arrays[name].astype(_WIDENED.get(dtypes[name], arrays[name].dtype), copy=False)
-        for name in wanted
-    }
+    arrays, _ = _safetensors.read(os.fspath(path), prefix)
+    return {name.removeprefix(prefix): a for name, a in arrays.items()}
 
 
 def save_safetensors(state_dict, path, *, prefix="", metadata=None):
@@ -106,7 +81,7 @@ def save_safetensors(state_dict, path, *, prefix="", metadata=None):
     >>> from pyrnn.safetensors import save_safetensors
     >>> save_safetensors({"b": np.ones(2)}, os.path.join(tempfile.mkdtemp(), "b.safetensors"))
     """
-    _import()
+    _safetensors.package()
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict must be a mapping of names to arrays, got {type(state_dict).__name__}")
     if not isinstance(prefix, str):
@@ -124,33 +99,5 @@ def save_safetensors(state_dict, path, *, prefix="", metadata=None):
         a = _checks.as_array(name, value)
         if a.dtype.kind not in "fiub" or a.dtype.char == "g":
             raise TypeError(f"{name} must be real numbers of at most eight bytes, got dtype {a.dtype}")
-        # The package writes the memory behind an array as it lies, whatever its strides say.
-        arrays[prefix + name] = np.ascontiguousarray(a, a.dtype.newbyteorder("<")).reshape(a.shape)
-    from safetensors.numpy import save
-
-    data = save(arrays, metadata=None if metadata is None else dict(metadata))
-    with open(path, "wb") as file:
-        file.write(data)
-
-
-def _import():
-    try:
-        import safetensors
-    except ImportError as error:
-        raise ImportError(f"it needs safetensors: python -m pip install 'pyrnn-bptt[safetensors]' ({error})") from error
-    return safetensors
-
-
-def _bfloat16(path, names):
-    """Arrays of bfloat16 from a file whose header has been checked, as float32: the upper halves of its bits."""
-    arrays = {}
-    if names:
-        with open(path, "rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size))
-            for name in names:
-                begin, end = header[name]["data_offsets"]
-                file.seek(8 + size + begin)
-                halves = np.frombuffer(file.read(end - begin), "<u2").reshape(header[name]["shape"])
-                arrays[name] = (halves.astype(np.uint32) << 16).view(np.float32)
-    return arrays
+        arrays[prefix + name] = a
+    _safetensors.write(path, arrays, None if metadata is None else dict(metadata))

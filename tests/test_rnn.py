@@ -1,13 +1,16 @@
 """pyrnn.RNN against torch.nn.RNN, finite differences, and what its arguments promise."""
 
 import copy
+import io
 import itertools
 import json
 import pickle
+import struct
 import sys
 import threading
 import tracemalloc
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -714,12 +717,168 @@ def test_files_that_are_none(tmp_path):
         pyrnn.RNN.load(path)
     for contents in (b"", b"text", pickle.dumps(rnn)):
         path.write_bytes(contents)
-        with pytest.raises(ValueError, match=r"is no \.npz file"):
+        with pytest.raises(ValueError, match=r"rnn\.npz must be a whole \.npz file: File is not a zip file"):
             pyrnn.RNN.load(path)
     np.save(tmp_path / "one.npy", np.ones(3))
     (tmp_path / "one.npy").rename(path)
-    with pytest.raises(ValueError, match=r"is no \.npz file but holds one array"):
+    with pytest.raises(ValueError, match=r"rnn\.npz must be an \.npz file, got one array"):
         pyrnn.RNN.load(path)
+
+
+def member(path, name="weight_ih_l0", header=None, data=b"", version=(1, 0), **options):
+    """Write a .npz file with this array and the arguments of a small RNN; header: of the array, as text or bytes."""
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }" if header is None else header
+    header = header if isinstance(header, bytes) else header.encode()
+    length = struct.pack("<H" if version[0] == 1 else "<I", options.pop("length", len(header)))
+    arguments = io.BytesIO()
+    np.save(arguments, np.array(json.dumps({"input_size": 1, "hidden_size": 2} | options.pop("arguments", {}))))
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        archive.writestr(f"{name}.npy", b"\x93NUMPY" + bytes(version) + length + header + data)
+        archive.writestr("pyrnn.RNN.npy", arguments.getvalue())
+
+
+def shaped(shape, descr="<f4"):
+    return f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}"
+
+
+DAMAGED_MEMBERS = {
+    "objects": ({"header": shaped("(2, 1)", "|O"), "data": pickle.dumps(None)}, "weight_ih_l0.* Python objects"),
+    "text": ({"header": shaped("(2, 1)", "<U2"), "data": b"1234" * 4}, "weight_ih_l0.* real numbers"),
+    "complex": ({"header": shaped("(2, 1)", "<c8"), "data": b"12345678" * 2}, "weight_ih_l0.* real numbers"),
+    "long double": ({"header": shaped("(2, 1)", "<f16"), "data": b"12345678" * 4}, "weight_ih_l0.* real numbers"),
+    "fields": ({"header": "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }"}, "header"),
+    "call": ({"header": "{'descr': '<f4', 'fortran_order': False, 'shape': (exit(),), }"}, "header"),
+    "nested": ({"header": "(" * 9000}, "header"),
+    "spaces": ({"header": "{" + " " * 9000}, "header"),
+    "a string that is not closed": ({"header": "{'descr': '<f4"}, "header"),  # a TokenError in NumPy
+    "no header": ({"header": ""}, "version 1 or 2"),
+    "bytes": ({"header": bytes(range(128, 256))}, "header"),
+    "huge": ({"header": shaped("(20000, 20000)"), "data": b"1234" * 2}, "declares 1600000000 bytes"),
+    "beyond int64": ({"header": shaped(f"({2**62}, {2**62})"), "data": b"1234"}, "declares"),
+    "a long number": ({"header": shaped(f"({'9' * 9000},)"), "data": b"1234"}, "npz"),
+    "nothing, hugely": ({"header": shaped(f"(0, {2**62}, {2**62})")}, "npz"),
+    "many dimensions": ({"header": shaped(f"({'1, ' * 100})"), "data": b"1234"}, "100 dimensions"),
+    "fewer numbers": ({"header": shaped("(2, 1)"), "data": b"1234567"}, "declares 8 bytes.* holds 7"),
+    "more numbers": ({"header": shaped("(2, 1)"), "data": b"123456789"}, "declares 8 bytes.* holds 9"),
+    "a long header": ({"length": 60000}, "header of 60000 bytes"),
+    "a longer header": ({"version": (2, 0), "length": 2**32 - 1}, "header of 4294967295 bytes"),
+    "version 3": ({"version": (3, 0)}, "version 1 or 2"),
+    "bzip2": ({"compression": zipfile.ZIP_BZIP2}, "compressed by method 12"),
+    "twice": ({"name": "pyrnn.RNN"}, "two arrays have one name"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED_MEMBERS)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_damaged_npz(tmp_path, case):
+    options, message = DAMAGED_MEMBERS[case]
+    member(tmp_path / "rnn.npz", **options)
+    with pytest.raises(ValueError, match=f"rnn.npz must .*{message}"):
+        pyrnn.RNN.load(tmp_path / "rnn.npz")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_flipped_npz(tmp_path, compressed):
+    """Whatever stands in the file, the error is a ValueError that names it, and no pickle is mentioned as advice."""
+    rnn, _ = rnn_and_x(num_layers=2)
+    path, rng, errors = tmp_path / "rnn.npz", np.random.default_rng(0), []
+    rnn.save(path)
+    if compressed:
+        with np.load(path) as file:
+            np.savez_compressed(path, **dict(file))
+    content = path.read_bytes()
+    assert_same(rnn, pyrnn.RNN.load(path))
+    for i in range(600):
+        damaged = bytearray(content)
+        for at in rng.integers(len(content), size=rng.integers(1, 6)):
+            damaged[at] = rng.integers(256)
+        path.write_bytes(damaged if i % 3 else content[: rng.integers(len(content))])
+        try:
+            pyrnn.RNN.load(path)
+        except ValueError as error:
+            errors.append(str(error))
+    assert len(errors) > 300
+    assert all(str(path) in error and "allow_pickle" not in error for error in errors)
+
+
+def test_npz_of_other_writers(tmp_path):
+    """Compressed, of another byte order, transposed in memory, of version 2."""
+    rnn, _ = rnn_and_x()
+    rnn.save(tmp_path / "rnn.npz")
+    with np.load(tmp_path / "rnn.npz") as file:
+        arrays = dict(file)
+    for change in (lambda a: a.astype(a.dtype.newbyteorder()), np.asfortranarray):
+        np.savez_compressed(tmp_path / "rnn.npz", **{name: change(a) for name, a in arrays.items()})
+        assert_same(rnn, pyrnn.RNN.load(tmp_path / "rnn.npz"))
+    with zipfile.ZipFile(tmp_path / "rnn.npz", "w") as archive:
+        for name, a in arrays.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, a, version=(2, 0))
+    assert_same(rnn, pyrnn.RNN.load(tmp_path / "rnn.npz"))
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"hidden_size": 20_000}, "weight_ih_l0 must have shape"),
+        ({"hidden_size": 10**30}, "hidden_size must be a positive integer, got 10000"),
+        ({"input_size": 10**9}, "weight_ih_l0 must have shape"),
+        ({"num_layers": 10**6}, "arrays of 1000000 layers, got 4"),
+        ({"output_size": 10**9}, "missing: weight_out, bias_out"),
+        ({"hidden_size": 2.0}, "hidden_size must be a positive integer, got 2.0"),
+        ({"bias": 3}, "bias must be True or False, got 3"),
+        ({"dtype": ["f4"]}, "dtype"),
+        ({"alpha": "x" * 10**5}, "alpha"),
+        ({"nonlinearity": ["tanh"]}, "nonlinearity"),
+    ],
+)
+def test_nothing_is_built_that_the_file_does_not_hold(tmp_path, suffix, declared, message):
+    rnn = pyrnn.RNN(1, 2)
+    path = tmp_path / f"rnn{suffix}"
+    if suffix == ".npz":
+        np.savez(path, **rnn.state_dict(), **{"pyrnn.RNN": json.dumps(rnn._arguments() | declared)})
+    else:
+        save_file = pytest.importorskip("safetensors.numpy").save_file
+        save_file(rnn.state_dict(), path, metadata={"pyrnn.RNN": json.dumps(rnn._arguments() | declared)})
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=message) as caught:
+            pyrnn.RNN.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_npz_bombs(tmp_path):
+    """Zeros that compress a thousandfold, in one member and in many; false sizes in the directory; overlaps."""
+    path, zeros = tmp_path / "rnn.npz", bytes(2**25)
+    member(path, header=shaped(f"({2**23},)"), data=zeros, compression=zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 2**20
+    bomb = path.read_bytes()
+    with zipfile.ZipFile(tmp_path / "many.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(32):
+            archive.writestr(f"{i}.npy", zeros[: 2**20])
+    at = bomb.index(b"PK\x01\x02")  # of the first member in the directory
+    cases = {"bomb": bomb, "many": (tmp_path / "many.npz").read_bytes()}
+    for name, size in (("small", 100), ("smaller than the header", 1), ("huge", 2**32 - 2)):
+        cases[name] = bomb[: at + 24] + struct.pack("<I", size) + bomb[at + 28 :]
+    stored = io.BytesIO()
+    member(stored, data=b"12345678")
+    stored = stored.getvalue()
+    at = stored.index(b"PK\x01\x02")
+    cases["stored"] = stored[: at + 20] + struct.pack("<II", 2**31, 2**31) + stored[at + 28 :]
+    for content in cases.values():
+        path.write_bytes(content)
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match=r"rnn\.npz must be a whole \.npz file"):
+                pyrnn.RNN.load(path)
+            assert tracemalloc.get_traced_memory()[1] < 2**22
+        finally:
+            tracemalloc.stop()
 
 
 def test_safetensors_files_that_are_none(tmp_path, monkeypatch):
@@ -727,15 +886,15 @@ def test_safetensors_files_that_are_none(tmp_path, monkeypatch):
     rnn, _ = rnn_and_x()
     path = tmp_path / "rnn.safetensors"
     path.write_bytes(b"text")
-    with pytest.raises(ValueError, match=r"is no \.safetensors file"):
+    with pytest.raises(ValueError, match=r"must be a whole \.safetensors file"):
         pyrnn.RNN.load(path)
     safetensors.save_file(rnn.state_dict(), path)
     with pytest.raises(ValueError, match="only arrays: bias"):
         pyrnn.RNN.load(path)
     rnn.load_state_dict(safetensors.load_file(path))
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
     for call in (rnn.save, pyrnn.RNN.load):
-        with pytest.raises(ImportError, match="pip install safetensors"):
+        with pytest.raises(ImportError, match=r"pip install 'pyrnn-bptt\[safetensors\]'"):
             call(path)
 
 
