@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from pyrnn._onnx_constants import OPERATORS, Constants
+
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}  # is each one reversed?
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h")
 
@@ -40,38 +42,26 @@ _ATTRIBUTES = {
     "layout",
     "output_sequence",  # of opset 1: whether Y is wanted
 }
-# Operators of which exporters make weights. No other one is run: a file may ask for any amount of work.
-_OF_CONSTANTS = {
-    "Cast",
-    "Concat",
-    "Constant",
-    "Gather",
-    "Identity",
-    "Reshape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Transpose",
-}
-_OF_CONSTANTS |= {"Unsqueeze"}
 # Operators that make zeros of zeros, whatever their other inputs say.
-_OF_ZEROS = _OF_CONSTANTS - {"Concat", "Constant"} | {"Expand"}
+_OF_ZEROS = OPERATORS.keys() - {"Concat", "Constant"} | {"Expand"}
+# So many nodes at most stand between what belongs together: a hostile graph has chains without end.
+_BETWEEN = 64
 
 
 class Graph:
-    """The graph of a model, by the names of its values."""
+    """The graph of a model, by the names of its values; folder: where other files with its data lie, or None."""
 
-    def __init__(self, onnx, model):
+    def __init__(self, onnx, model, folder=None):
         self.onnx = onnx
-        self.nodes = [node for node in model.graph.node if node.domain in ("", "ai.onnx")]
         if model.graph.sparse_initializer:
             raise ValueError("model must not have sparse initializers, got some")
-        self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.constants = Constants(onnx, model, folder)
+        self.attribute = self.constants.attribute
+        self.nodes = [node for node in self.constants.nodes if node.domain in ("", "ai.onnx")]
         self.makers = {output: i for i, node in enumerate(self.nodes) for output in node.output if output}
         self.rnns = [i for i, node in enumerate(self.nodes) if node.op_type == "RNN"]
-        self.opsets = list(model.opset_import)
-        self.ir_version = model.ir_version
-        bodies = [body for node in model.graph.node for body in _subgraphs(node)] + list(model.functions)
+        self.numbers = {i: number for number, i in enumerate(self.rnns)}
+        bodies = [body for node in self.constants.nodes for body in _subgraphs(node)] + list(model.functions)
         if any(map(_contains_rnn, bodies)):
             raise ValueError("model must have its RNN nodes in the main graph, got one in a subgraph or a function")
         if not self.rnns:
@@ -82,59 +72,18 @@ class Graph:
         """The node that a value comes from, or None."""
         return self.nodes[self.makers[name]] if name in self.makers else None
 
-    def array(self, name):
-        """The value of a constant; None if it depends on an input of the model."""
-        needed, names = set(), [name]
-        while names:
-            value = names.pop()
-            if not value or value in self.initializers or self.makers.get(value) in needed:
-                continue
-            node = self.maker(value)
-            if node is None or node.op_type not in _OF_CONSTANTS:
-                return None
-            needed.add(self.makers[value])
-            names.extend(node.input)
-        nodes = [self.nodes[i] for i in sorted(needed)]
-        tensors = [a.t for node in nodes for a in node.attribute if a.HasField("t")]
-        tensors += [self.initializers[value] for node in nodes for value in node.input if value in self.initializers]
-        for tensor in [*tensors, *([self.initializers[name]] if name in self.initializers else [])]:
-            # onnx.load fetches such data; to_array would too, from the current folder, and write to the model
-            if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
-                raise ValueError(f"model must have its data in it, got {name!r} in another file: use onnx.load")
-        try:
-            if name in self.initializers:
-                return self.onnx.numpy_helper.to_array(self.initializers[name])
-            return self._compute(nodes, name)
-        except Exception as error:  # of every kind, from protobuf, NumPy and onnx: the file is at fault
-            raise ValueError(f"model must have a readable constant {name!r}: {error}") from error
-
-    def _compute(self, nodes, name):
-        from onnx.reference import ReferenceEvaluator
-
-        used = {i for node in nodes for i in node.input}
-        make = self.onnx.helper
-        graph = make.make_graph(
-            nodes,
-            "constant",
-            [],
-            [self.onnx.ValueInfoProto(name=name)],
-            [tensor for key, tensor in self.initializers.items() if key in used],
-        )
-        part = make.make_model(graph, opset_imports=self.opsets, ir_version=self.ir_version)
-        return np.asarray(ReferenceEvaluator(part).run(None, {})[0])
-
     def is_zero(self, name):
         """Whether a value is zeros of a shape that only the run tells, as PyTorch's exporter makes them."""
-        for _ in range(len(self.nodes) + 1):  # a hostile graph may be a circle
-            node = self.maker(name)
-            if name in self.initializers or (node is not None and node.op_type == "Constant"):
-                a = self.array(name)
+        for _ in range(_BETWEEN):
+            a = self.constants.array(name)
+            if a is not None:
                 return bool(a.dtype.kind in "fiub" and not a.any())
+            node = self.maker(name)
             if node is None:
                 return False
             if node.op_type == "ConstantOfShape":
-                value = attribute(self.onnx, node, "value", "TENSOR", None)
-                return value is None or not self.onnx.numpy_helper.to_array(value).any()
+                value = self.attribute(node, "value", "TENSOR")
+                return value is None or not self.constants.tensor(value).any()
             if node.op_type not in _OF_ZEROS or not node.input:
                 return False
             name = node.input[0]
@@ -143,7 +92,7 @@ class Graph:
 
 def _listed(names):
     """Names of a file for a message: text, or bytes where a damaged file has no text there."""
-    return ", ".join(sorted(map(str, names))[:12])
+    return ", ".join(f"{name:.40}" for name in sorted(map(str, names))[:12])
 
 
 def _subgraphs(node):
@@ -157,25 +106,11 @@ def _contains_rnn(body):
     return any(node.op_type == "RNN" or any(map(_contains_rnn, _subgraphs(node))) for node in body.node)
 
 
-def attribute(onnx, node, name, kind, default=None):
-    """The value of an attribute, which must be of this kind; strings as str."""
-    for a in node.attribute:
-        if a.name == name:
-            if a.type != getattr(onnx.AttributeProto, kind):
-                got = onnx.AttributeProto.AttributeType.Name(a.type)
-                raise ValueError(f"{node.op_type} node {node.name!r} must have {name} of type {kind}, got {got}")
-            value = onnx.helper.get_attribute_value(a)
-            if kind == "STRING":
-                return value.decode(errors="replace")
-            return [text.decode(errors="replace") for text in value] if kind == "STRINGS" else value
-    return default
-
-
 def rnn_fields(graph, number):
     """The fields of the OnnxRNN of one node, whose shapes are still to be checked, and its hidden_size or None."""
     node = graph.nodes[graph.rnns[number]]
     where = f"RNN node {node.name!r}"
-    value = lambda name, kind, default=None: attribute(graph.onnx, node, name, kind, default)
+    value = lambda name, kind, default=None: graph.attribute(node, name, kind, default)
     if unknown := {a.name for a in node.attribute} - _ATTRIBUTES:
         raise ValueError(f"{where} must have attributes of the operator RNN, got {_listed(unknown)}")
     clip = value("clip", "FLOAT")
@@ -208,16 +143,26 @@ def _inputs(graph, node, where):
             if name in ("X", "W", "R"):
                 raise ValueError(f"{where} must have an input {name}, got none")
             continue
-        constant = None if name == "X" else graph.array(value)
+        constant = None if name == "X" else graph.constants.weights(value)
         if constant is not None:
-            # bfloat16 and the like are void to NumPy
-            widen = name != "sequence_lens" and constant.dtype.kind == "V"
-            constants[name] = constant.astype(np.float32) if widen else constant
+            constants[name] = constant
         elif name in ("W", "R", "B"):
-            raise ValueError(f"{where} must have constant weights, got {name} computed at run time as {value!r}")
+            raise ValueError(f"{where} must have constant weights, got {name} {_origin(graph, value)}")
         elif not (name == "initial_h" and graph.is_zero(value)):
             dynamic[name] = value
     return constants, dynamic
+
+
+def _origin(graph, value):
+    """Say where a value comes from that is no constant to us."""
+    node = graph.constants.obstacle(value)
+    if node is None:
+        return f"computed at run time as {value!r:.80}"
+    kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    return (
+        f"from the operator {kind:.80} of node {node.name!r:.80}, which pyrnn does not read, but only "
+        f"{', '.join(sorted(OPERATORS))}: fold the model's constants first"
+    )
 
 
 def _nonlinearities(value, D):
@@ -228,18 +173,24 @@ def _nonlinearities(value, D):
     alphas, betas = (list(value(f"activation_{name}", "FLOATS", [])) for name in ("alpha", "beta"))
     found = []
     for function in functions:
-        if function not in _TAKES:
-            raise ValueError(f"activations must be of {', '.join(_TAKES)}, got {function!r}")
         key = (function,)
-        for count, values in zip(_TAKES[function], (alphas, betas), strict=True):
+        for count, values in zip(_TAKES.get(function, ()), (alphas, betas), strict=False):
             key += (values.pop(0) if values else None,) if count else ()
         if key not in _EQUALS:
-            values = ", ".join(f"{letter} {v}" for letter, v in zip(("alpha", "beta"), key[1:], strict=False))
-            raise ValueError(
-                f"activations must equal tanh, relu or the identity, got {function}{' with ' * bool(values)}{values}"
-            )
+            known = ", ".join(dict.fromkeys(map(_spoken, _EQUALS)))
+            raise ValueError(f"activations must be tanh, relu or the identity, that is {known}, got {_spoken(key)}")
         found.append(_EQUALS[key])
     return tuple(found)
+
+
+def _spoken(key):
+    """A function with its values, for a message."""
+    values = [f"{letter} {v:g}" for letter, v in zip(("alpha", "beta"), key[1:], strict=False) if v is not None]
+    absent = [letter for letter, v in zip(("alpha", "beta"), key[1:], strict=False) if v is None]
+    with_, without = (
+        f" {word} {' and '.join(some)}" if some else "" for word, some in (("with", values), ("without", absent))
+    )
+    return f"{key[0]:.80}{with_}{without}"
 
 
 def _source(graph, node):
@@ -251,37 +202,38 @@ def _source(graph, node):
         if below.op_type == "Dropout" and (len(below.input) > 2 or name != below.output[0]):
             return None  # with training_mode given, or its mask
         between.append(below)
-        if len(between) > len(graph.nodes):
-            return None  # in a circle
+        if len(between) > _BETWEEN:
+            return None
         name = below.input[0]
     if below is None or name != below.output[0]:
         return None
-    directions = 2 if attribute(graph.onnx, below, "direction", "STRING", "forward") == "bidirectional" else 1
-    W = graph.array(below.input[1]) if len(below.input) > 1 else None
+    directions = 2 if graph.attribute(below, "direction", "STRING", "forward") == "bidirectional" else 1
+    W = graph.constants.array(below.input[1]) if len(below.input) > 1 else None
     if W is None or W.ndim != 3:
         return None
     width = directions * W.shape[1]
-    axes = ["B", "T", "D", "H"] if attribute(graph.onnx, below, "layout", "INT", 0) else ["T", "D", "B", "H"]
+    axes = ["B", "T", "D", "H"] if graph.attribute(below, "layout", "INT", 0) else ["T", "D", "B", "H"]
     for step in reversed(between):
         axes = _after(graph, step, axes, directions, width)
         if axes is None:
             return None
-    wanted = ["B", "T"] if attribute(graph.onnx, node, "layout", "INT", 0) else ["T", "B"]
+    wanted = ["B", "T"] if graph.attribute(node, "layout", "INT", 0) else ["T", "B"]
     if axes not in ([*wanted, "DH"], *([[*wanted, "H"]] if directions == 1 else [])):
         return None
-    return graph.rnns.index(graph.makers[name])
+    return graph.numbers[graph.makers[name]]
 
 
 def _after(graph, step, axes, directions, width):
     """The meaning of the axes after one node; None if that is not clear."""
-    value = lambda name, kind, default=None: attribute(graph.onnx, step, name, kind, default)
-    second = graph.array(step.input[1]) if step.op_type != "Dropout" and len(step.input) > 1 else None
+    value = lambda name, kind, default=None: graph.attribute(step, name, kind, default)
+    second = graph.constants.array(step.input[1]) if step.op_type != "Dropout" and len(step.input) > 1 else None
     if step.op_type == "Transpose":
-        order = list(value("perm", "INTS", range(len(axes))[::-1]))
-        return [axes[i] for i in order] if sorted(order) == list(range(len(axes))) else None
+        order = value("perm", "INTS", range(len(axes))[::-1])
+        right = len(order) == len(axes) and sorted(order) == list(range(len(axes)))
+        return [axes[i] for i in order] if right else None
     if step.op_type == "Squeeze":
         gone = value("axes", "INTS") if second is None else second  # an attribute before opset 13
-        gone = [] if gone is None else [axes[int(i) % len(axes)] for i in np.ravel(gone)]
+        gone = [] if gone is None or np.size(gone) != 1 else [axes[int(i) % len(axes)] for i in np.ravel(gone)]
         return [a for a in axes if a != "D"] if gone == ["D"] and directions == 1 else None
     if step.op_type == "Reshape":
         if second is None or second.shape != (3,) or axes[2:] != ["D", "H"] or value("allowzero", "INT", 0):

@@ -277,7 +277,31 @@ def from_onnx(model):
     ('forward', ('relu',), (1, 2, 3))
     """
     onnx = _import()
-    graph = Graph(onnx, _load(onnx, model))
+    if isinstance(model, onnx.ModelProto):
+        return _nodes(Graph(onnx, model))
+    if not isinstance(model, str | os.PathLike):
+        raise TypeError(f"model must be an onnx.ModelProto or a path, got {type(model).__name__}")
+    path = os.fspath(model)
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        return _nodes(Graph(onnx, _parsed(onnx, content), os.path.dirname(path) or "."))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _parsed(onnx, content):
+    from google.protobuf.message import DecodeError
+
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError as error:
+        raise ValueError(f"it must be an ONNX model: {error}") from None
+    return model
+
+
+def _nodes(graph):
     nodes = []
     for number in range(len(graph.rnns)):
         fields, hidden_size = rnn_fields(graph, number)
@@ -286,22 +310,9 @@ def from_onnx(model):
             if hidden_size not in (None, node.hidden_size):
                 raise ValueError(f"hidden_size must be {node.hidden_size} to match W {node.W.shape}, got {hidden_size}")
         except (TypeError, ValueError) as error:
-            raise ValueError(f"RNN node {fields['name']!r}: {error}") from None
+            raise ValueError(f"RNN node {fields['name']!r:.80}: {error}") from None
         nodes.append(node)
     return tuple(nodes)
-
-
-def _load(onnx, model):
-    if isinstance(model, onnx.ModelProto):
-        return model
-    if not isinstance(model, str | bytes | os.PathLike) or isinstance(model, bytes):
-        raise TypeError(f"model must be an onnx.ModelProto or a path, got {type(model).__name__}")
-    from google.protobuf.message import DecodeError
-
-    try:
-        return onnx.load_model(model)
-    except (DecodeError, onnx.checker.ValidationError) as error:
-        raise ValueError(f"{os.fspath(model)} must be an ONNX model: {error}") from None
 
 
 def to_state_dict(nodes):
