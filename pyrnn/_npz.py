@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 
 # The members of a file may unpack to so many bytes together, or to so many times its size, whichever is more.
-SMALL, EXPANSION = 2**24, 100
+SMALL, EXPANSION = 2**22, 100
 _MAGIC = b"\x93NUMPY"
 _LONGEST_HEADER = 10_000  # bytes, as in NumPy
 # The header that NumPy writes for arrays without fields. Possessive: no text takes more than one pass.

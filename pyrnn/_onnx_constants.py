@@ -10,7 +10,7 @@ import os
 import numpy as np
 
 # Bytes of all values together: so many, or so many times the model, whichever is more.
-SMALL, EXPANSION = 2**24, 32
+SMALL, EXPANSION = 2**22, 32
 _MAX_DIMENSIONS = 32
 _TYPES = (
     *("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "BOOL"),

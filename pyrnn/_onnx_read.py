@@ -160,7 +160,7 @@ def _origin(graph, value):
         return f"computed at run time as {value!r:.80}"
     kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
     return (
-        f"from the operator {kind:.80} of node {node.name!r:.80}, which pyrnn does not read, but only "
+        f"from the operator {kind!s:.80} of node {node.name!r:.80}, which pyrnn does not read, but only "
         f"{', '.join(sorted(OPERATORS))}: fold the model's constants first"
     )
 

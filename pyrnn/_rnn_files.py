@@ -65,11 +65,16 @@ def _check_sizes(path, arguments, state):
             )
     if sizes["num_layers"] > max(1, len(state)):
         raise ValueError(f"{path} must have arrays of {sizes['num_layers']} layers, got {len(state)} arrays in all")
-    misfits = _rnn_parameters.misfits(_rnn_parameters.layout(**sizes), {name: a.shape for name, a in state.items()})
-    if misfits:
+    shapes = _rnn_parameters.layout(**sizes)
+    if misfits := _rnn_parameters.misfits(shapes, {name: a.shape for name, a in state.items()}):
         raise ValueError(f"{path} must have the arrays that its arguments declare: {misfits}")
-    if arguments.get("dtype", "float32") not in ("float32", "float64"):
-        raise ValueError(f"{path} has arguments that RNN does not take: dtype {arguments['dtype']!r:.80}")
+    dtype = arguments.get("dtype", "float32")
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"{path} has arguments that RNN does not take: dtype {dtype!r:.80}")
+    # Narrow numbers that are compressed become wide ones.
+    built, size = _rnn_parameters.size(shapes) * np.dtype(dtype).itemsize, os.path.getsize(path)
+    if built > max(_npz.SMALL, _npz.EXPANSION * size):
+        raise ValueError(f"{path}: its {size} bytes would become {built} of {dtype}: write the arrays uncompressed")
 
 
 def _path(path):

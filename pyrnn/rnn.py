@@ -589,7 +589,7 @@ class RNN:
         Notes
         -----
         Nothing in the file is run: it holds arrays and JSON, and no pickle is read. Memory is taken for what the file
-        holds, not for what it declares: an .npz that unpacks to over 16 MB and a hundred times its size is refused.
+        holds, not for what it declares: an .npz that unpacks to over 4 MB and a hundred times its size is refused.
         """
         arguments, state = _rnn_files.load(path)
         try:

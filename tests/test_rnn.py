@@ -861,6 +861,11 @@ def test_npz_bombs(tmp_path):
     with zipfile.ZipFile(tmp_path / "many.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         for i in range(32):
             archive.writestr(f"{i}.npy", zeros[: 2**20])
+    wide = pyrnn.RNN(1, 1000, dtype=np.float64)
+    state = {name: np.zeros(a.shape, np.int8) for name, a in wide.named_parameters()}
+    np.savez_compressed(tmp_path / "wide.npz", **state, **{"pyrnn.RNN": json.dumps(wide._arguments())})
+    with pytest.raises(ValueError, match=r"wide\.npz: its .* would become .* of float64"):
+        pyrnn.RNN.load(tmp_path / "wide.npz")
     at = bomb.index(b"PK\x01\x02")  # of the first member in the directory
     cases = {"bomb": bomb, "many": (tmp_path / "many.npz").read_bytes()}
     for name, size in (("small", 100), ("smaller than the header", 1), ("huge", 2**32 - 2)):
