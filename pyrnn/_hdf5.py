@@ -1,10 +1,17 @@
 """HDF5 files from anybody: groups, texts and arrays, in memory that the size of the file bounds."""
 
+import contextlib
+import io
 import math
+import mmap
+import os
+import types
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # The path of a group: longer or deeper than any that Keras writes, and short enough to be built for every group.
 _LONGEST, _DEEPEST = 4000, 100
 
@@ -23,18 +30,43 @@ class Limit:
         self.left -= count
 
 
+class Source(NamedTuple):
+    """An open file: the package, its bytes, and the limit of what may be unpacked from it."""
+
+    h5py: types.ModuleType
+    content: bytes | mmap.mmap
+    limit: Limit
+
+
+@contextlib.contextmanager
+def opened(h5py, file, limit):
+    """Return the root of the HDF5 file in a binary file or in bytes."""
+    with contextlib.ExitStack() as stack:
+        if isinstance(file, bytes):
+            content, file = file, io.BytesIO(file)
+        elif os.fstat(file.fileno()).st_size:
+            content, file = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), file.name
+        else:
+            content = b""
+        sizes = content[13:15] if content[8:9] < b"\x02" else content[9:11]
+        if content[:8] != SIGNATURE or sizes != b"\x08\x08":
+            raise ValueError(f"it must be a whole HDF5 file with numbers of 8 bytes, it begins {content[:16]!r}")
+        yield Group.root(Source(h5py, content, limit), stack.enter_context(h5py.File(file, "r")))
+
+
 class Group:
     """A group, and those that Keras on Windows has put into it: there ``a\\b`` is the name of one group in the root.
 
     Links are refused: they may lead to other files.
     """
 
-    def __init__(self, h5py, group, limit, place="", below=None):
-        self.h5py, self.group, self.limit, self.place = h5py, group, limit, place
+    def __init__(self, source, group, place="", below=None):
+        self.source, self.group, self.place = source, group, place
+        self.h5py, self.limit = source.h5py, source.limit
         self.below = {} if below is None else below  # names of what is behind a backslash: (group or None, below)
 
     @classmethod
-    def root(cls, h5py, file, limit):
+    def root(cls, source, file):
         """Return the root of a file."""
         below = {}
         for name in _names(file):
@@ -44,7 +76,7 @@ class Group:
             for part in parts[:-1]:
                 at = at.setdefault(part, [None, {}])[1]
             at.setdefault(parts[-1], [None, {}])[0] = name
-        root = cls(h5py, file, limit)
+        root = cls(source, file)
         root.below = {name: root._resolved(*entry) for name, entry in below.items()}
         return root
 
@@ -78,7 +110,7 @@ class Group:
             virtual, below = at.below.get(name, (None, {}))
             found = virtual if virtual is not None else at._real(name)
             if isinstance(found, self.h5py.Group) or (found is None and below):
-                at = Group(self.h5py, found, self.limit, at._at(name), below)
+                at = Group(self.source, found, at._at(name), below)
             elif found is None:
                 return None
             else:
@@ -97,24 +129,20 @@ class Group:
         return None if self.group is None else self.h5py.h5o.get_info(self.group.id).addr
 
     def texts(self, name, most):
-        """Return the strings of an attribute, () if it is absent; ValueError if they are more than `most`."""
-        if self.group is None or name not in self.group.attrs:
-            return ()
-        attribute = self.group.attrs.get_id(name)
-        count = math.prod(attribute.shape)
-        # All may point to one long text in the file: their number alone bounds what they unpack to.
-        if count > most or attribute.get_storage_size() > self.limit.size:
-            raise ValueError(f"{self.place or '/'} must have at most {most} {name}, got {count}")
-        value = self.group.attrs[name]
-        if isinstance(value, self.h5py.Empty):
-            return ()
-        values = [value] if isinstance(value, str | bytes) else np.asarray(value).ravel().tolist()
-        values = tuple(text.decode() if isinstance(text, bytes) else str(text) for text in values)
-        self.limit.take(sum(map(len, values)), f"{name} of {self.place or '/'}")
+        """Return the strings of an attribute, None if it is absent; ValueError if they are more than `most`."""
+        if self.group is None:
+            return None
+        values = _strings(self.source.content, self.address(), name, most)
+        if values is not None:
+            self.limit.take(sum(map(len, values)), f"{name} of {self.place or '/'}")
         return values
 
+    def has(self, name):
+        """Return whether there is an attribute of this name."""
+        return self.group is not None and _attribute(self.source.content, self.address(), name) is not None
+
     def text(self, name):
-        """Return an attribute of one string, None if it is absent."""
+        """Return the string of an attribute, None if it is absent."""
         values = self.texts(name, 1)
         return values[0] if values else None
 
@@ -133,7 +161,7 @@ class Group:
         if data.chunks is not None:
             self._check_chunks(data, place)
         a = data[()]
-        if dtype.itemsize == 2 and dtype.kind == "V" and Group(self.h5py, data, self.limit).text("dtype") == "bfloat16":
+        if dtype.itemsize == 2 and dtype.kind == "V" and Group(self.source, data).text("dtype") == "bfloat16":
             return (a.view("<u2").astype(np.uint32) << 16).view(np.float32)
         return a
 
@@ -200,3 +228,114 @@ def _parts(place):
     if len(place) > _LONGEST or len(parts) > _DEEPEST:
         raise ValueError(f"{place:.60}... must have at most {_LONGEST} characters and {_DEEPEST} groups")
     return parts
+
+
+# ---- Attributes -----------------------------------------------------------------------------------------------------
+# HDF5 itself believes what a damaged attribute says of the length of a text, up to 4 GB, and reads some heaps for ever.
+# So these bytes are read here, as "HDF5 File Format Specification Version 3.0" has them; names are its own.
+_CONTINUATION, _ATTRIBUTE, _ATTRIBUTES = 16, 12, 21  # messages in the header of an object
+_MESSAGES = 4096  # in one header: more than any that Keras writes
+_STRING, _VARIABLE = 3, 9  # classes of a datatype
+
+
+def _number(content, at, size):
+    """Return an unsigned number, little-endian; ValueError behind the end of the file."""
+    if not 0 <= at <= len(content) - size:
+        raise ValueError(f"it must be a whole HDF5 file, got {len(content)} bytes where byte {at} is read")
+    return int.from_bytes(content[at : at + size], "little")
+
+
+def _messages(content, address):
+    """Kind, place and size of each message in an object's header, IV.A.1 and IV.A.2."""
+    second = content[address : address + 4] == b"OHDR"
+    if second:
+        flags = _number(content, address + 5, 1)
+        at = address + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
+        blocks = [(at + (1 << (flags & 3)), _number(content, at, 1 << (flags & 3)))]
+        before = 6 if flags & 4 else 4
+    else:
+        blocks, before = [(address + 16, _number(content, address + 8, 4))], 8
+    count = 0
+    while blocks:  # a circle of them ends by its number of messages
+        at, size = blocks.pop()
+        end = min(at + size, len(content))
+        while at + before <= end:
+            kind, length = _number(content, at, 1 if second else 2), _number(content, at + (1 if second else 2), 2)
+            at, count = at + before, count + 1
+            if count > _MESSAGES:
+                raise ValueError(f"the object at byte {address} must have {_MESSAGES} messages at most in its header")
+            if at + length > end:
+                break
+            if kind == _CONTINUATION:
+                skipped = 4 if second else 0  # its signature, and a checksum behind it
+                where, size = _number(content, at, 8), _number(content, at + 8, 8)
+                blocks.append((where + skipped, size - 2 * skipped))
+            else:
+                yield kind, at, length
+            at += length
+
+
+def _attribute(content, address, name):
+    """Where the datatype, the dataspace and the values of an attribute are, and the end, IV.A.2.m; None without it."""
+    for kind, at, length in _messages(content, address):
+        if kind == _ATTRIBUTES and length >= 10:  # how many there are, if they are not in the header
+            heap = at + (4 if _number(content, at + 1, 1) & 1 else 2)
+            if _number(content, heap, 8) != 2**64 - 1:
+                raise ValueError(f"the object at byte {address} must have few attributes, got a heap of them")
+        if kind != _ATTRIBUTE or length < 9:
+            continue
+        end, version = at + length, _number(content, at, 1)
+        sizes = [_number(content, at + 2 * i, 2) for i in (1, 2, 3)]
+        at += 9 if version == 3 else 8
+        padded = [-(-size // 8) * 8 if version == 1 else size for size in sizes]
+        if content[at : at + sizes[0]].partition(b"\0")[0] == name.encode() and sum(padded) <= end - at:
+            return at + padded[0], at + padded[0] + padded[1], at + sum(padded), end
+    return None
+
+
+def _strings(content, address, name, most):
+    """The strings of an attribute; None if it is absent or of numbers."""
+    found = _attribute(content, address, name)
+    if found is None:
+        return None
+    datatype, dataspace, values, end = found
+    count = _elements(content, dataspace)
+    what, width = _number(content, datatype, 1) & 15, _number(content, datatype + 4, 4)
+    if count == 0:
+        return ()
+    if what not in (_STRING, _VARIABLE):
+        return None
+    if count > most or count * width > end - values or (what == _VARIABLE and width != 16):
+        raise ValueError(f"the attribute {name} must be of {most} strings at most, got {count} of {width} bytes")
+    places = range(values, values + count * width, width)
+    if what == _STRING:
+        return tuple(content[i : i + width].rstrip(b"\0").decode() for i in places)
+    return tuple(_in_heap(content, i).decode() for i in places)
+
+
+def _elements(content, at):
+    """The number of elements of a dataspace, IV.A.2.b."""
+    version, rank = _number(content, at, 1), _number(content, at + 1, 1)
+    if version == 2 and _number(content, at + 3, 1) == 2:
+        return 0
+    first = at + (8 if version == 1 else 4)
+    return math.prod(_number(content, first + 8 * i, 8) for i in range(rank))
+
+
+def _in_heap(content, at):
+    """The bytes of one string in a global heap, III.E; at: where its length and its place are."""
+    length, heap, index = _number(content, at, 4), _number(content, at + 4, 8), _number(content, at + 12, 4)
+    if length == 0:
+        return b""
+    end = heap + _number(content, heap + 8, 8)
+    if content[heap : heap + 4] != b"GCOL" or end > len(content):
+        raise ValueError(f"it must be a whole HDF5 file, got none of its heaps at byte {heap}")
+    here = heap + 16
+    while here + 16 <= end:
+        number, size = _number(content, here, 2), _number(content, here + 8, 8)
+        if number == 0:
+            break  # free space, the last of all
+        if number == index and length <= size <= end - here - 16:
+            return content[here + 16 : here + 16 + length]
+        here += 16 + -(-size // 8) * 8
+    raise ValueError(f"the heap at byte {heap} must have a string {index} of {length} bytes")

@@ -1,14 +1,13 @@
 """The SimpleRNN layers in files of Keras: their configuration and arrays, read without running anything."""
 
 import contextlib
-import io
 import json
 import os
 import re
 import stat
 import zipfile
 
-from pyrnn._hdf5 import Group, Limit
+from pyrnn._hdf5 import SIGNATURE, Group, Limit, opened
 
 ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "linear": "identity", None: "identity"}
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"  # the members of a .keras archive
@@ -26,11 +25,11 @@ def layers_in(h5py, path, activation):
     """Name and fields of each layer in turn; `backward` among them has those of the second direction."""
     with open_file(path) as source, _errors(path):
         limit = Limit(os.fstat(source.fileno()).st_size, _LARGE, _EXPANSION)
-        if source.read(8) != b"\x89HDF\r\n\x1a\n" and zipfile.is_zipfile(source):
+        if source.read(8) != SIGNATURE and zipfile.is_zipfile(source):
             yield from _of_archive(h5py, source, limit, activation)
         else:
-            with h5py.File(path, "r") as file:
-                yield from _of_hdf5(h5py, file, limit, activation)
+            with opened(h5py, source, limit) as root:
+                yield from _of_hdf5(root, activation)
 
 
 def open_file(path):
@@ -64,19 +63,19 @@ def _of_archive(h5py, source, limit, activation):
             f"{_CONFIG} must be of a Sequential or functional model, got {got or type(config).__name__!r:.200}: "
             "save the weights of others as .weights.h5"
         )
-    with h5py.File(io.BytesIO(weights), "r") as file:
-        yield from _of_model(Group.root(h5py, file, limit), config, "")
+    with opened(h5py, weights, limit) as root:
+        yield from _of_model(root, config, "")
 
 
-def _of_hdf5(h5py, file, limit, activation):
+def _of_hdf5(root, activation):
     """The layers of a whole model in HDF5, or of weights alone."""
-    root = Group.root(h5py, file, limit)
-    if "layer_names" in file.attrs:
+    config = root.text("model_config")
+    if config is None and root.has("layer_names"):
         raise ValueError("weights of the older HDF5 layout must come with their model, of model.save")
-    if "model_config" not in file.attrs:
+    if config is None:
         yield from _without_config(root, activation or "tanh")
     elif activation is None:
-        yield from _of_older_model(root)
+        yield from _of_older_model(root, config)
     else:
         raise ValueError(f"activation must be None for a whole model, which says it itself, got {activation!r}")
 
@@ -130,7 +129,7 @@ def _of_model(weights, config, prefix):
         place = groups(base, count)
         at = weights.group_at(place)
         if kind in _MODELS:
-            yield from _of_model(at or Group(weights.h5py, None, weights.limit, place), layer, name + "/")
+            yield from _of_model(at or Group(weights.source, None, place), layer, name + "/")
         elif (fields := _of_layer(layer, name, _reader(weights, place))) is not None:
             _check_name(at, name.removeprefix(prefix))
             yield name, fields
@@ -216,9 +215,9 @@ def _of_layer(layer, name, read, way="", zeros=True):
     return fields | {"nonlinearity": ACTIVATIONS[activation]}
 
 
-def _of_older_model(root):
+def _of_older_model(root, config):
     """The layers of a whole model in HDF5, as Keras 1 and 2 save it: the configuration is text beside the weights."""
-    config = _parsed(root.text("model_config") or "", "model_config", root.limit)
+    config = _parsed(config, "model_config", root.limit)
     inner = config.get("config") if isinstance(config, dict) else None
     # A Sequential model before Keras 2.2.3 is a list of its layers.
     layers = inner if isinstance(inner, list) else _get(_get(config, "config", dict), "layers", list)
@@ -242,7 +241,7 @@ def _older_reader(root, name):
 
     def read(way, use_bias):
         group = root.group_at(f"model_weights/{name}")
-        names = () if group is None else group.texts("weight_names", 6)
+        names = (group and group.texts("weight_names", 6)) or ()
         count = 2 + use_bias
         if len(names) != count * (2 if way else 1):
             raise ValueError(f"{name} must have {count} arrays for each direction, got {', '.join(names) or 'none'}")
