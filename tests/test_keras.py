@@ -3,17 +3,19 @@
 import dataclasses
 import importlib.util
 import io
+import itertools
 import json
 import os
 import subprocess
 import sys
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import _keras_files
+from pyrnn import _hdf5, _keras_files
 from pyrnn.keras import KerasRNN, from_keras, load_keras, run_keras_rnn, to_keras, to_state_dict
 from pyrnn.state_dict import describe
 
@@ -82,7 +84,7 @@ def test_layer_against_keras(keras, seed):
             layer.get_weights(),
             activation=options["activation"],
             go_backwards=options["go_backwards"],
-            zero_output_for_mask=sequences if both else options["zero_output_for_mask"],
+            zero_output_for_mask=None if both else options["zero_output_for_mask"],
             merge_mode=mode,
         )
         result = run_keras_rnn(ours, x, mask=mask, initial_state=state)
@@ -106,6 +108,65 @@ def test_masks_with_holes_by_hand():
     assert run(back).outputs.ravel().tolist() == [1, 1, 1.5, 1.5]
     nothing = run_keras_rnn(layer, x, mask=~np.ones((1, 4), bool), initial_state=[[7.0]])
     assert (nothing.last_output.item(), nothing.states[0].item()) == (0, 7)
+
+
+ONES = [np.ones((1, 1))] * 2
+PAIR = np.ones((1, 2, 1)), np.array([[True, False]])  # x and its mask; Keras's outputs in Bidirectional are 1, 1, 0, 0
+
+
+def test_masked_outputs_of_bidirectional_by_hand():
+    """Keras sets zero_output_for_mask where sequences are returned, and only there: both results are right at once."""
+    layer = from_keras(ONES * 2, activation="linear")
+    result = run_keras_rnn(layer, PAIR[0], mask=PAIR[1])
+    assert result.outputs.tolist() == [[[1, 1], [0, 0]]]
+    assert result.last_output.tolist() == [[1, 1]]
+    assert [state.tolist() for state in result.states] == [[[1]], [[1]]]
+    repeated = run_keras_rnn(
+        from_keras(ONES * 2, activation="linear", zero_output_for_mask=False), *PAIR[:1], mask=PAIR[1]
+    )
+    assert (repeated.outputs.tolist(), repeated.last_output.tolist()) == ([[[1, 1], [1, 0]]], [[1, 1]])
+    nothing = run_keras_rnn(layer, PAIR[0], mask=~np.ones((1, 2), bool))
+    assert (nothing.outputs.any(), nothing.last_output.any()) == (False, False)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_states_go_in_again(both):
+    """Two halves, the second with the states of the first, are the whole."""
+    rng = np.random.default_rng(0)
+    layer, x = from_keras(arrays(rng) * (1 + both)), rng.normal(size=(2, 6, 3)).astype(np.float32)
+    if both:  # the backward direction has no first half: its own states, and none
+        result = run_keras_rnn(layer, x)
+        again = run_keras_rnn(layer, x[:, :0], initial_state=result.states)
+        np.testing.assert_array_equal(again.states, result.states)
+        return
+    first = run_keras_rnn(layer, x[:, :4])
+    second = run_keras_rnn(layer, x[:, 4:], initial_state=first.states)
+    np.testing.assert_array_equal(second.last_output, run_keras_rnn(layer, x).last_output)
+    for state in (list(first.states), first.states[0], first.states[0].tolist(), [first.states[0].tolist()]):
+        again = run_keras_rnn(layer, x[:, 4:], initial_state=state)
+        np.testing.assert_allclose(again.outputs, second.outputs, rtol=0, atol=TOLERANCE)
+    one = run_keras_rnn(layer, x[:1], initial_state=first.states[0][:1].tolist())  # of one sequence, not of one array
+    assert one.outputs.shape == (1, 6, 4)
+    assert run_keras_rnn(layer, x, initial_state=(None,)).outputs.shape == (2, 6, 4)
+
+
+def test_options_that_keras_and_pyrnn_do_not_share():
+    rng = np.random.default_rng(0)
+    x, mask = rng.normal(size=(2, 5, 3)), np.array([[True] * 5, [True, False, True, True, True]])
+    layer = KerasRNN(*arrays(rng), stateful=True)
+    with pytest.raises(ValueError, match="initial_state must be given, as the layer is stateful"):
+        run_keras_rnn(layer, x)
+    assert run_keras_rnn(layer, x, initial_state=np.zeros((2, 4))).outputs.shape == (2, 5, 4)
+    for options in ({"unroll": 1}, {"stateful": None}):
+        with pytest.raises(TypeError, match=f"{next(iter(options))} must be True or False"):
+            KerasRNN(*arrays(rng), **options)
+    layer = KerasRNN(*arrays(rng), unroll=True, go_backwards=True, zero_output_for_mask=True)
+    with pytest.raises(ValueError, match="mask must have no False for a layer with unroll"):
+        run_keras_rnn(layer, x, mask=mask)
+    plain = dataclasses.replace(layer, unroll=False)
+    for given, options in (((layer, x), {}), ((layer, x), {"mask": np.ones((2, 5), bool)})):
+        np.testing.assert_array_equal(run_keras_rnn(*given, **options).outputs, run_keras_rnn(plain, x).outputs)
+    assert run_keras_rnn(dataclasses.replace(layer, zero_output_for_mask=False), x, mask=mask).outputs.any()
 
 
 def test_masked_input_is_never_read():
@@ -344,6 +405,84 @@ def test_older_layout_without_keras(h5py, tmp_path):
         load_keras(path)
 
 
+def older_layers(h5py, path, config, parts, version=None):
+    """Write a whole model in HDF5: `parts` has for each layer the names and the arrays that Keras lists."""
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps(config).encode()
+        if version is not None:
+            file.attrs["keras_version"] = version.encode()
+        for layer, weights in parts.items():
+            group = file.create_group(f"model_weights/{layer}")
+            group.attrs["weight_names"] = [name.encode() for name in weights]
+            for name, a in weights.items():
+                group[name] = a
+    return path
+
+
+def test_models_before_2_2_3(h5py, tmp_path):
+    """The configuration of a Sequential model is a list of its layers; of Keras 1 with other names of options."""
+    weights, path = arrays(np.random.default_rng(0)), tmp_path / "m.h5"
+    names = ("r/kernel:0", "r/recurrent_kernel:0", "r/bias:0")
+    layers = [
+        {"class_name": "Masking", "config": {"name": "masking_1", "mask_value": 0.0}},
+        {"class_name": "SimpleRNN", "config": {"name": "r", "units": 4, "activation": "relu", "use_bias": True}},
+        {"class_name": "Merge", "config": {"name": "merge_1", "mode": "sum"}},
+    ]
+    config = {"class_name": "Sequential", "config": layers}
+    parts = {"r": dict(zip(names, weights, strict=True))}
+    read = load_keras(older_layers(h5py, path, config, parts, "2.2.2"))
+    assert (list(read), read["r"].nonlinearity) == (["r"], "relu")
+    for a, e in zip((read["r"].kernel, read["r"].recurrent_kernel, read["r"].bias), weights, strict=True):
+        np.testing.assert_array_equal(a, e)
+    first = {"name": "r", "output_dim": 4, "activation": "tanh", "inner_init": "orthogonal", "consume_less": "cpu"}
+    layers[1] = {"class_name": "SimpleRNN", "config": first | {"return_sequences": True, "go_backwards": False}}
+    parts = {"r": dict(zip(("r_W", "r_U", "r_b"), weights, strict=True))}
+    read = load_keras(older_layers(h5py, path, config, parts, "1.2.2"))["r"]
+    np.testing.assert_array_equal(read.kernel, weights[0])
+    layers[2]["config"]["layers"] = [{"class_name": "Sequential", "config": []}]
+    with pytest.raises(ValueError, match="a model within a model"):
+        load_keras(older_layers(h5py, path, config, parts))
+
+
+def bidirectional(**changes):
+    inner = {"name": "s", "units": 1, "activation": "linear", "use_bias": False, "return_sequences": True} | changes
+    return {
+        "class_name": "Bidirectional",
+        "config": {"name": "b", "layer": {"class_name": "SimpleRNN", "config": inner}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("version", "zeros"),
+    [
+        ("2.2.2", False),
+        ("2.3.1", False),
+        ("1.2.2", False),
+        ("2.2.4-tf", True),
+        ("2.4.0", True),
+        ("2.15.0", True),
+        (None, True),
+    ],
+)
+def test_bidirectional_of_older_files(h5py, tmp_path, version, zeros):
+    """Keras has forced zero_output_for_mask since tf.keras, and saves neither it nor that it did so."""
+    names = [f"b/{way}_s/{name}:0" for way in ("forward", "backward") for name in ("kernel", "recurrent_kernel")]
+    parts = {"b": dict(zip(names, ONES * 2, strict=True))}
+    layer = load_keras(older_layers(h5py, tmp_path / "m.h5", older_config(bidirectional()), parts, version))["b"]
+    result = run_keras_rnn(layer, PAIR[0], mask=PAIR[1])
+    assert result.outputs.tolist() == ([[[1, 1], [0, 0]]] if zeros else [[[1, 1], [1, 0]]])
+    assert result.last_output.tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize("ways", [("forward_s", "backward_s"), ("backward_s", "forward_s"), ("own", "forward_s")])
+def test_frozen_directions_of_older_files(h5py, tmp_path, ways):
+    """Keras lists what is trained first: with the forward layer frozen, the backward layer, whose name is its own."""
+    kernels = {way: np.full((1, 1), 2.0 if "forward" in way else 3.0) for way in ways}
+    parts = {"b": {f"b/{way}/{name}:0": kernels[way] for way in ways for name in ("kernel", "recurrent_kernel")}}
+    layer = load_keras(older_layers(h5py, tmp_path / "m.h5", older_config(bidirectional()), parts))["b"]
+    assert (layer.kernel.item(), layer.backward.kernel.item(), layer.backward.go_backwards) == (2, 3, True)
+
+
 def weights_file(h5py, path, weights, group="layers/simple_rnn/cell/vars"):
     with h5py.File(path, "w") as file:
         file.require_group(group)
@@ -393,6 +532,87 @@ def test_files_without_keras(h5py, tmp_path):
         load_keras(path)
 
 
+def archive_of(h5py, path, config, groups):
+    """Write an archive: `groups` has the arrays of each group of variables, the place as one name or in parts."""
+    data = io.BytesIO()
+    with h5py.File(data, "w") as file:
+        for place, weights in groups.items():
+            group = file.require_group(place).require_group("vars")
+            for i, a in enumerate(weights):
+                group[str(i)] = a
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("config.json", json.dumps(config))
+        file.writestr("model.weights.h5", data.getvalue())
+    return path
+
+
+# How versions of Keras name the groups of three layers of a class: with arrays, each was counted twice at first.
+LAYOUTS = {
+    "2.12 and 2.13": ("_layer_checkpoint_dependencies", "/", 2),
+    "2.14": ("_layer_checkpoint_dependencies", "/", 1),
+    "2.15 and later": ("layers", "/", 1),
+    "2.13 on Windows": ("_layer_checkpoint_dependencies", "\\", 2),
+    "2.15 on Windows": ("layers", "\\", 1),
+}
+
+
+@pytest.mark.parametrize(("container", "by", "step"), LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("module", ["keras.src.engine.functional", "tf_keras.src.engine.functional", None])
+def test_layouts(h5py, tmp_path, container, by, step, module):
+    """Twelve layers of a class, a Bidirectional, and a model within the model, in the files of each version."""
+    rng = np.random.default_rng(0)
+    layers, groups, expected = [], {}, {}
+
+    def add(place, layer, name):
+        expected[name] = groups[f"{place}{by}cell"] = arrays(rng, 4)
+        groups[place] = []
+        return layer
+
+    numbered = lambda base, i: base + (f"_{i * step}" if i else "")
+    for i in range(12):
+        groups[f"{container}{by}{numbered('dense', i)}"] = [np.ones((4, 4)), np.ones(4)]
+        layers.append({"class_name": "Dense", "config": {"name": f"d{i}"}, "module": "keras.layers"})
+        layers.append(add(f"{container}{by}{numbered('simple_rnn', i)}", simple_rnn(name=f"n{i}"), f"n{i}"))
+    inner = f"{container}{by}functional"
+    within = [
+        add(f"{inner}{by}{container}{by}{numbered('simple_rnn', i)}", simple_rnn(name=f"n{i}"), f"m/n{i}")
+        for i in (0, 1)
+    ]
+    layers.append({"module": module, "class_name": "Functional", "config": {"name": "m", "layers": within}})
+    both = {"class_name": "Bidirectional", "module": "keras.layers", "config": {"name": "b", "layer": simple_rnn()}}
+    for way in ("forward_layer", "backward_layer"):
+        expected[way] = groups[f"{container}{by}bidirectional{by}{way}{by}cell"] = arrays(rng, 4)
+    config = {"module": module, "class_name": "Functional", "config": {"name": "m", "layers": [*layers, both]}}
+    read = load_keras(archive_of(h5py, tmp_path / "m.keras", config, groups))
+    assert list(read) == [*(f"n{i}" for i in range(12)), "m/n0", "m/n1", "b"]
+    read |= {"forward_layer": read["b"], "backward_layer": read.pop("b").backward}
+    for name, weights in expected.items():
+        for a, e in zip((read[name].kernel, read[name].recurrent_kernel, read[name].bias), weights, strict=True):
+            np.testing.assert_array_equal(a, e)
+    assert (read["backward_layer"].go_backwards, read["backward_layer"].zero_output_for_mask) == (True, True)
+    with zipfile.ZipFile(tmp_path / "m.keras") as file:
+        (tmp_path / "m.weights.h5").write_bytes(file.read("model.weights.h5"))
+    alone = load_keras(tmp_path / "m.weights.h5")
+    assert len(alone) == 15
+    kernels = {layer.kernel.tobytes() for layer in alone.values()}
+    assert kernels == {weights[0].tobytes() for name, weights in expected.items() if name != "backward_layer"}
+
+
+def test_names_of_classes_meet_in_one_name_of_groups(h5py, tmp_path):
+    """Keras counts layers by the names of their groups: those of SimpleRnn, of the user, are simple_rnn too."""
+    first, second = arrays(np.random.default_rng(0)), arrays(np.random.default_rng(1))
+    mine = {"module": "mine", "class_name": "SimpleRnn", "registered_name": "mine>SimpleRnn", "config": {"name": "x"}}
+    groups = {"layers/simple_rnn/cell": first, "layers/simple_rnn_1/cell": second}
+    path = archive_of(h5py, tmp_path / "m.keras", config_of(mine, simple_rnn()), groups)
+    np.testing.assert_array_equal(load_keras(path)["r"].kernel, second[0])
+    registered = simple_rnn() | {"module": None, "registered_name": "mine>SimpleRNN"}
+    path = archive_of(h5py, tmp_path / "m.keras", config_of(registered, simple_rnn(name="s")), groups)
+    assert list(load_keras(path)) == ["s"]
+    path = archive_of(h5py, tmp_path / "m.keras", config_of(simple_rnn(), simple_rnn()), groups)
+    with pytest.raises(ValueError, match="must have one layer of each name, got two of 'r'"):
+        load_keras(path)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -411,6 +631,11 @@ def test_files_without_keras(h5py, tmp_path):
         (config_of(simple_rnn(use_bias=False)), "must have 2 arrays, got 3 of them"),
         (config_of(simple_rnn(name=3)), "must have name of type str"),
         (config_of(simple_rnn(go_backwards="yes")), "go_backwards must be True or False"),
+        (config_of(simple_rnn(time_major=True)), "r: time_major must be False, got True"),
+        (config_of(simple_rnn(use_bias="no")), "r: use_bias must be true or false, got 'no'"),
+        (config_of(simple_rnn(stateful="no")), "stateful must be True or False"),
+        (config_of(simple_rnn(unroll=1)), "unroll must be True or False"),
+        (b'{"units": ' + b"9" * 10_000 + b"}", "must be JSON"),
         (config_of(simple_rnn(), simple_rnn(name="s")), "simple_rnn_1/cell/vars must have 3 arrays, got nothing"),
         (config_of({"class_name": "Dense"}), "must have a SimpleRNN layer, got none"),
     ],
@@ -490,6 +715,185 @@ def test_bombs_in_archives(h5py, tmp_path, monkeypatch):
         file.writestr("config.json", " " * 100_000)
     with pytest.raises(ValueError, match=r"config\.json must not unpack to 100000 bytes"):
         load_keras(path)
+
+
+AT = "layers/simple_rnn/cell/vars"
+
+
+def hostile_files(h5py, folder):
+    """Small files that say they are large, and others that HDF5 or Python would spend gigabytes or hours on."""
+
+    def weights(name, write, **options):
+        with h5py.File(folder / f"{name}.weights.h5", "w", **options) as file:
+            write(file)
+        return folder / f"{name}.weights.h5"
+
+    def first(name, *args, **options):
+        def write(file):
+            vars = file.create_group(AT)
+            vars.create_dataset("0", *args, **options)
+            vars["1"] = np.eye(4)
+
+        return weights(name, write)
+
+    def archived(name, config, compression=zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(folder / f"{name}.keras", "w", compression) as file:
+            file.writestr("config.json", config)
+            file.writestr("model.weights.h5", (folder / "kernel of no chunks.weights.h5").read_bytes())
+        return folder / f"{name}.keras"
+
+    yield first("kernel of no chunks", (2**20, 2**20), np.float32, chunks=(1024, 1024)), f"unpack to {2**42} bytes"
+    yield first("product of 0 in 64 bits", (2**33, 2**31), "i1", chunks=(1, 1)), f"unpack to {2**64} bytes"
+    yield first("large chunk", (4, 4), "f4", chunks=(4096, 4096), maxshape=(None, None)), "in chunks of shape"
+    yield first("many chunks", (1000, 1000), "i1", chunks=(1, 1)), "in chunks of shape"
+    yield first("filter", data=np.ones((4, 4)), compression="lzf"), "compressed by gzip or not at all"
+    yield first("texts", data=["a"] * 4), "an array of numbers"
+    yield first("lists", (4, 4), h5py.vlen_dtype(np.float32)), "an array of numbers"
+    yield first("fields", np.zeros((4, 4), [("a", "f4"), ("b", "f4")]).shape, [("a", "f4")]), "an array of numbers"
+    yield first("arrays", (4, 4), np.dtype(("f4", (3,)))), "an array of numbers"
+    yield first("nothing", data=h5py.Empty("f4")), "an array of numbers"
+
+    def many(file):
+        zeros = file.create_dataset("zeros", (300, 300), np.float32, chunks=True, compression="gzip", fillvalue=0)
+        zeros[...] = 0
+        for i in range(64):
+            for key in "01":
+                file[f"layers/simple_rnn_{i}/cell/vars/{key}"] = zeros
+
+    yield weights("one array for all", many), "unpack to 360000 bytes"
+
+    def stream(file):
+        vars = file.create_group(AT)
+        vars.create_dataset("0", (4, 4), np.float32, chunks=(4, 4), compression="gzip")
+        vars["0"].id.write_direct_chunk((0, 0), zlib.compress(b"\0" * 50_000_000))
+        vars["1"] = np.eye(4)
+
+    yield weights("chunk of 50 MB", stream), "chunks that unpack to 64 bytes"
+
+    def doubled(file):
+        groups = [file.create_group(f"layers/x{i}") for i in range(64)]
+        for one, other in itertools.pairwise(groups):
+            one["forward_layer"] = one["backward_layer"] = other
+
+    yield weights("two directions of two directions", doubled), "must have a SimpleRNN layer, got none"
+    yield weights("deep", lambda file: file.create_group("/".join("x" * 200))), "at most .* 100 groups"
+    yield weights("long", lambda file: file.create_group("x" * 5000)), "at most 4000 characters"
+    yield weights("bytes", lambda file: file.create_group(b"\xff\xfe")), "names in UTF-8"
+
+    def attributes(file):
+        file.attrs.update({f"a{i}": i for i in range(20)})
+
+    yield weights("many attributes", attributes, libver="latest"), "few attributes"
+
+    def named(file):
+        file.create_group("layers/simple_rnn/vars").attrs["name"] = "n" * 300
+        for i, a in enumerate(arrays(np.random.default_rng(0))):
+            file[f"{AT}/{i}"] = a
+
+    for name, at, value in (
+        ("text of 4 GB", 0, 2**32 - 1),
+        ("heap far away", 4, 2**40),
+        ("no heap", 4, 0),
+        ("no such text", 12, 7),
+    ):
+        path = weights(name, named)
+        content = bytearray(path.read_bytes())
+        place = content.index((300).to_bytes(4, "little") + content.index(b"GCOL").to_bytes(8, "little")) + at
+        size = 8 if at == 4 else 4
+        content[place : place + size] = value.to_bytes(size, "little")
+        path.write_bytes(content)
+        yield path, "must have a string|whole HDF5 file"
+    path = weights("cut", named)
+    path.write_bytes(path.read_bytes()[:20])
+    yield path, "must be a whole"
+    (folder / "nothing.weights.h5").write_bytes(b"")
+    yield folder / "nothing.weights.h5", "must be a whole HDF5 file"
+
+    nested = simple_rnn()
+    for _ in range(150):
+        nested = config_of(nested)
+        nested["config"]["name"] = "n" * 50
+    yield archived("models within models", json.dumps(nested)), "at most .* groups|must have 3 arrays"
+    yield archived("objects", b"[" + b"[]," * 300_000 + b"[]]"), "the objects in config.json must not unpack to"
+    yield archived("spaces", b" " * 3_000_000), "config.json must not unpack to 3000000 bytes"
+    yield archived("another method", b"{}" * 1000, zipfile.ZIP_LZMA), "stored or deflated, got method 14"
+    path = archived("sizes", b"{}", zipfile.ZIP_STORED)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"PK\1\2", content.index(b"PK\1\2") + 1) + 20  # of the weights, in the directory
+    content[place : place + 8] = (2**30).to_bytes(4, "little") * 2
+    path.write_bytes(content)
+    yield path, f"model.weights.h5 must not unpack to {2**30} bytes"
+
+
+def test_hostile_files(h5py, tmp_path):
+    for path, message in hostile_files(h5py, tmp_path):
+        with pytest.raises(ValueError, match=message) as error:
+            load_keras(path)
+        assert str(path) in str(error.value)
+
+
+def test_memory_of_hostile_files(h5py, tmp_path):
+    """In a process that may not take 256 MB more, and takes 64 at most: each file is of 50 KB at most."""
+    pytest.importorskip("resource")
+    paths = [str(path) for path, _ in hostile_files(h5py, tmp_path)]
+    weights_file(h5py, tmp_path / "good.weights.h5", arrays(np.random.default_rng(0)))
+    script = (
+        "import re, resource, sys, h5py, pyrnn.keras as k\n"
+        "k.load_keras(sys.argv[1])\n"
+        "status = lambda what: int(re.search(what + r':\\s+(\\d+) kB', open('/proc/self/status').read())[1]) * 1024\n"
+        "most = status('VmSize') + 2**28\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+        "before = status('VmHWM')\n"
+        "for path in sys.argv[2:]:\n"
+        "    try: k.load_keras(path)\n"
+        "    except ValueError as error: assert path in str(error) and 'allocat' not in str(error), error\n"
+        "    else: raise SystemExit(path)\n"
+        "    assert status('VmHWM') - before < 2**26, (path, status('VmHWM') - before)\n"
+    )
+    if not os.path.exists("/proc/self/status"):
+        pytest.skip("needs /proc")
+    command = [sys.executable, "-P", "-c", script, str(tmp_path / "good.weights.h5"), *paths]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stdout + process.stderr
+
+
+def test_gzip_and_odd_names(h5py, tmp_path):
+    """What HDF5 packs for a user who asks for it is read; so are names that only look like numbers."""
+    weights = arrays(np.random.default_rng(0), 30, 40)
+    with h5py.File(tmp_path / "m.weights.h5", "w") as file:
+        for i, a in enumerate(weights):
+            options = {"chunks": tuple(min(n, 16) for n in a.shape), "compression": "gzip", "shuffle": True}
+            file.create_dataset(f"layers/simple_rnn_²/cell/vars/{i}", data=a, fletcher32=True, **options)
+        file["layers/simple_rnn_²"].create_group("vars").attrs["name"] = np.float32(3)  # no text: the place is the name
+        file["layers/²"] = file["layers/\u0663"] = 1
+    layer = load_keras(tmp_path / "m.weights.h5")["layers/simple_rnn_²"]
+    for a, e in zip((layer.kernel, layer.recurrent_kernel, layer.bias), weights, strict=True):
+        np.testing.assert_array_equal(a, e)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "v108", "latest"])
+@pytest.mark.parametrize("text", ["r", "é" * 500, np.bytes_(b"r" * 40), b"r"])
+def test_texts_are_those_of_h5py(h5py, tmp_path, libver, text):
+    """The attributes that are read without HDF5, in each version of its format."""
+    with h5py.File(tmp_path / "m.weights.h5", "w", libver=libver) as file:
+        for i, a in enumerate(arrays(np.random.default_rng(0))):
+            file[f"{AT}/{i}"] = a
+        attributes = file.create_group("layers/simple_rnn/vars").attrs
+        attributes["other"] = [b"abc", b"de"]
+        attributes["empty"] = h5py.Empty("f4")
+        attributes["name"] = text
+        for i in range(5):
+            attributes[f"more {i}"] = "x" * 100
+    expected = text if isinstance(text, str) else text.decode()
+    assert list(load_keras(tmp_path / "m.weights.h5")) == [expected]
+    with h5py.File(tmp_path / "m.weights.h5") as file:
+        limit = _hdf5.Limit(10**6, 0, 1)
+        group = _hdf5.Group(
+            _hdf5.Source(h5py, (tmp_path / "m.weights.h5").read_bytes(), limit), file["layers/simple_rnn/vars"]
+        )
+        assert (group.texts("other", 2), group.texts("empty", 1), group.texts("absent", 1)) == (("abc", "de"), (), None)
+        with pytest.raises(ValueError, match="must be of 1 strings at most, got 2"):
+            group.texts("other", 1)
 
 
 def test_archives(h5py, tmp_path):
