@@ -156,7 +156,7 @@ class Group:
         dtype, shape = data.dtype, data.shape
         if shape is None or dtype.hasobject or dtype.fields or dtype.subdtype:
             raise ValueError(f"{place} must be an array of numbers, got shape {shape}, dtype {dtype!s:.60}")
-        size = math.prod(shape) * dtype.itemsize  # not data.nbytes, which overflows
+        size = math.prod(shape) * dtype.itemsize  # data.nbytes may overflow
         self.limit.take(size, f"{place}, of shape {shape},")
         if data.chunks is not None:
             self._check_chunks(data, place)
