@@ -45,9 +45,9 @@ def _errors(path):
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {error!s:.1000}") from None  # what it quotes of the file may be long
     except Exception as error:  # h5py and zipfile have many kinds for bytes that make no sense
-        raise ValueError(f"{path} must be a whole .keras or .h5 file: {error}") from error
+        raise ValueError(f"{path} must be a whole .keras or .h5 file: {error!s:.1000}") from error
 
 
 def _of_archive(h5py, source, limit, activation):

@@ -330,13 +330,13 @@ def load_keras(path, *, activation=None):
     layers = {}
     for name, fields in layers_in(_import(), path, activation):
         if name in layers:
-            raise ValueError(f"{path} must have one layer of each name, got two of {name!r}")
+            raise ValueError(f"{path} must have one layer of each name, got two of {name!r:.200}")
         try:
             backward = fields.pop("backward", None)
             backward = None if backward is None else KerasRNN(**backward)
             layers[name] = KerasRNN(**fields, backward=backward, name=name)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {name}: {error}") from None
+            raise ValueError(f"{path}: {name:.200}: {error!s:.1000}") from None
     if not layers:
         raise ValueError(f"{path} must have a SimpleRNN layer, got none")
     return layers

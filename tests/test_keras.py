@@ -647,6 +647,14 @@ def test_hostile_configurations(h5py, tmp_path, config, message):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize("changes", [{"name": "x" * 10**5}, {"activation": "x" * 10**5}, {"unroll": "x" * 10**5}])
+def test_messages_are_short(h5py, tmp_path, changes):
+    path = archive(h5py, tmp_path / "m.keras", config_of(simple_rnn(**changes)), arrays(np.random.default_rng(0)))
+    with pytest.raises(ValueError, match=r"m\.keras") as error:
+        load_keras(path)
+    assert len(str(error.value)) < 3000
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
