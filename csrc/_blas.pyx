@@ -174,9 +174,14 @@ cdef void gemm_f64(bint ta, bint tb, Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, c
 @cython.boundscheck(True)
 def multiply(real[:, :] A, real[:, :] B, real[:, :] C, bint ta=False, bint tb=False, bint accumulate=False,
              Py_ssize_t largest=LARGEST_BLAS_INT):
-    """C = op(A) op(B), or +=, where BLAS may see no number above `largest`. For tests: sizes are not checked."""
+    """C = op(A) op(B), or +=, where BLAS may see no number above `largest`. For tests; rows are contiguous."""
     global limit
     M, K = (A.shape[1], A.shape[0]) if ta else (A.shape[0], A.shape[1])
+    if C.shape[0] != M or B.shape[1 if tb else 0] != K or B.shape[0 if tb else 1] != C.shape[1]:
+        raise ValueError("shapes do not fit")
+    if ((A.shape[1] > 1 and A.strides[1] != sizeof(real)) or (B.shape[1] > 1 and B.strides[1] != sizeof(real))
+            or (C.shape[1] > 1 and C.strides[1] != sizeof(real))):
+        raise ValueError("rows must be contiguous")
     limit = largest
     try:
         gemm(ta, tb, M, C.shape[1], K, &A[0, 0] if A.size else NULL, A.strides[0] // sizeof(real),

@@ -14,7 +14,10 @@ thread: 512 KB against 4 MB is within 3 % up to H = 256, and at H = 1000 slower 
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport data, empty, fits, gather, interrupted, pass_on, pyrnn_seconds, real, stride, usable
+from pyrnn._arrays cimport (
+    AS_MATRIX, CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, data, empty, fits, gather, interrupted, kind_of, need, pass_on,
+    pyrnn_seconds, real, stride, usable,
+)
 from pyrnn._blas cimport by_rows
 from pyrnn._kernels cimport flush_subnormals, restore_subnormals
 from pyrnn._profile cimport (
@@ -410,23 +413,55 @@ cdef Rows rows_in(cnp.ndarray a):
 
 cdef tuple set_up(Job *job, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, int phi, cnp.ndarray alpha, bint current,
                   cnp.ndarray offsets, bint from_end):
-    """Write what x, h0, the cell and the lengths say into a job, and return the arrays that it points to."""
+    """Write what x, h0, the cell and the lengths say into a job, and return the arrays that it points to.
+
+    Checks these arrays; who calls it checks the others.
+    """
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
     cdef cnp.ndarray steps = None, starts
+    cdef int kind = kind_of("x", x, 3)
     memset(job, 0, sizeof(Job))
+    need("x", x, kind, IN_ROWS, 3, x.shape[0], x.shape[1], x.shape[2])
+    need("alpha", alpha, kind, CONTIGUOUS | OPTIONAL, 1, H)
     job.T, job.B, job.inputs, job.H = x.shape[0], x.shape[1], x.shape[2], H
     job.x, job.phi, job.leaky, job.current, job.alpha = rows_in(x), phi, alpha is not None, current, data(alpha)
     if offsets is not None:
+        check_offsets(offsets)
         job.offsets = <const Py_ssize_t *>data(offsets)
         job.T = offsets.shape[0] - 1
         job.B = job.offsets[1] if job.T > 0 else 0
         steps = integers(job.B + 1)
         count_steps(job, <Py_ssize_t *>data(steps))
         job.steps_before = <const Py_ssize_t *>data(steps)
+    need("h0", h0, kind, AS_MATRIX | OPTIONAL, 2, job.B, H)
     if h0 is not None:
         job.h0, job.ld_h0, job.fed0, job.ld_fed0 = data(h0), stride(h0, 0), data(h0), stride(h0, 0)
     starts = divide(job, size, from_end)
     return None if starts is None and steps is None else (starts, steps)
+
+
+cdef int check_offsets(cnp.ndarray offsets) except -1:
+    """Raise ValueError unless they count steps of which none has more rows than the one before."""
+    cdef Py_ssize_t t, rows, before
+    cdef const Py_ssize_t *offset
+    need("offsets", offsets, cnp.NPY_INTP, CONTIGUOUS, 1, max(cnp.PyArray_SIZE(offsets), <Py_ssize_t>1))
+    offset = <const Py_ssize_t *>data(offsets)
+    before = offset[offsets.shape[0] - 1]
+    for t in range(offsets.shape[0] - 1):
+        rows = offset[t + 1] - offset[t]
+        if rows < 0 or rows > before:
+            raise ValueError(f"offsets must count fewer rows from step to step, got {rows} after {before}")
+        before = rows
+    if offset[0] != 0:
+        raise ValueError(f"offsets must begin with 0, got {offset[0]}")
+    return 0
+
+
+cdef int check_packed(const Job *job, cnp.ndarray x) except -1:
+    """Raise ValueError unless x has the rows of the offsets, if there are, one after the other."""
+    if job.offsets != NULL and (x.shape[0] != 1 or x.shape[1] != job.offsets[job.T]):
+        raise ValueError(f"sequences must be packed as (1, {job.offsets[job.T]}, ...), got {x.shape[0]}, {x.shape[1]}")
+    return 0
 
 
 cdef cnp.ndarray integers(cnp.npy_intp n):
@@ -503,6 +538,7 @@ cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive, tuple results, c
     memory: 3 H numbers, where `lost` is None.
     """
     cdef Py_ssize_t H = job.H, B = job.B, size = cnp.PyArray_ITEMSIZE(x)
+    cdef int kind = cnp.PyArray_TYPE(x)
     cdef bint nothing = job.T == 0
     cdef cnp.ndarray dx, dU, dW, db, dh0, d_drive = None, d_alpha = None
     if results is None:
@@ -514,6 +550,13 @@ cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive, tuple results, c
             d_alpha = empty(x, (H,), zero=True)
     else:
         dx, dU, dW, db, dh0, d_drive, d_alpha = results
+        need("dx", dx, kind, IN_ROWS | WRITTEN | OPTIONAL, 3, x.shape[0], x.shape[1], x.shape[2])
+        need("dU", dU, kind, CONTIGUOUS | WRITTEN, 2, H, x.shape[2])
+        need("dW", dW, kind, CONTIGUOUS | WRITTEN, 2, H, H)
+        need("db", db, kind, CONTIGUOUS | WRITTEN, 1, H)
+        need("dh0", dh0, kind, CONTIGUOUS | WRITTEN, 2, B, H)
+        need("d_drive", d_drive, kind, IN_ROWS | WRITTEN | OPTIONAL, 3, x.shape[0], x.shape[1], H)
+        need("d_alpha", d_alpha, kind, CONTIGUOUS | WRITTEN | (0 if job.leaky else OPTIONAL), 1, H)
         if not job.accumulate:
             db.fill(0)
             if d_alpha is not None:
@@ -523,6 +566,7 @@ cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive, tuple results, c
                 dW.fill(0)
         if nothing:
             dh0.fill(0)
+    need("lost", lost, kind, CONTIGUOUS | WRITTEN | OPTIONAL, 2, 3, H)
     if lost is None:
         job.lost = memory
         memset(memory, 0, 3 * H * size)
@@ -534,6 +578,35 @@ cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive, tuple results, c
     job.dx, job.d_drive = rows_in(dx), rows_in(d_drive)
     job.dU, job.dW, job.sum_b, job.dh0, job.sum_alpha = data(dU), data(dW), data(db), data(dh0), data(d_alpha)
     return dx, dU, dW, db, dh0, d_drive, d_alpha
+
+
+cdef int check_forward(const Job *job, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray out,
+                       cnp.ndarray drive, cnp.ndarray rates) except -1:
+    """Raise ValueError for arrays that forward cannot read and write as they lie; `set_up` has seen the others."""
+    cdef int kind = cnp.PyArray_TYPE(x)
+    cdef Py_ssize_t T = x.shape[0], B = x.shape[1], H = job.H
+    need("U", U, kind, AS_MATRIX | OPTIONAL, 2, H, job.inputs)
+    need("W", W, kind, AS_MATRIX | OPTIONAL, 2, H, H)
+    need("b", b, kind, CONTIGUOUS | OPTIONAL, 1, H)
+    need("out", out, kind, IN_ROWS | WRITTEN | OPTIONAL, 3, T, B, H)
+    if drive is not None or rates is not None:
+        need("drive", drive, kind, IN_ROWS | OPTIONAL, 3, T, B, H)
+        need("rates", rates, kind, IN_ROWS | WRITTEN | OPTIONAL, 3, T, B, H)
+    return 0
+
+
+cdef int check_backward(const Job *job, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray dh, cnp.ndarray h,
+                        cnp.ndarray rates) except -1:
+    """The same of backward, and without U of state_gradients."""
+    cdef int kind = cnp.PyArray_TYPE(x)
+    cdef Py_ssize_t T = x.shape[0], B = x.shape[1], H = job.H
+    need("U", U, kind, AS_MATRIX | OPTIONAL, 2, H, job.inputs)
+    need("W", W, kind, AS_MATRIX, 2, H, H)
+    need("dh", dh, kind, IN_ROWS, 3, T, B, H)
+    need("h", h, kind, IN_ROWS, 3, T, B, H)
+    if rates is not None or (job.leaky and not job.current):
+        need("rates", rates, kind, IN_ROWS, 3, T, B, H)
+    return 0
 
 
 # ---- For floor 3: checked arrays in, memory allocated here, and the GIL given up ------------------------------------
@@ -776,7 +849,7 @@ cdef bint whole(object a, int kind, int ndim, const cnp.npy_intp *shape) noexcep
     return fits(a, kind, ndim, shape) and cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_ISWRITEABLE(a)
 
 
-def fit_results(results, x, U, inputs):
+def fit_results(results, cnp.ndarray x not None, cnp.ndarray U not None, tuple inputs):
     """Whether backward can write to the seven results as they are: (dx, dU, dW, db, dh0, ddrive, dalpha).
 
     x and U fit; dx, ddrive and dalpha may be None, and the inputs, from which all lie apart as from each other.
@@ -786,7 +859,8 @@ def fit_results(results, x, U, inputs):
     cdef cnp.npy_intp columns[2]
     cdef cnp.npy_intp square[2]
     cdef size_t first, end, other_first, other_end
-    cdef int kind = cnp.PyArray_TYPE(x), i
+    cdef int kind = kind_of("x", x, 3), i
+    kind_of("U", U, 2)
     for i in range(3):
         shape[i] = states[i] = cnp.PyArray_DIM(x, i)
     states[2] = columns[0] = square[0] = square[1] = cnp.PyArray_DIM(U, 0)
@@ -809,27 +883,30 @@ def fit_results(results, x, U, inputs):
     return True
 
 
-def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray h0, cnp.ndarray out,
-            n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, cnp.ndarray drive=None,
-            cnp.ndarray rates=None, cnp.ndarray offsets=None):
+def forward(cnp.ndarray x not None, cnp.ndarray U not None, cnp.ndarray W not None, cnp.ndarray b,
+            cnp.ndarray h0 not None, cnp.ndarray out, n_threads=None, int phi=0, cnp.ndarray alpha=None,
+            bint current=False, cnp.ndarray drive=None, cnp.ndarray rates=None, cnp.ndarray offsets=None):
     """Write h [T, B, H] to out and return it; out is new if None, and b may be None. BLAS has threads of its own.
 
     phi and current: numbers of pyrnn._cell; rates: written, or None. With `offsets` (see _sequences.pyx) x, drive,
     rates and h are [1, N, .].
     """
     cdef Job job
-    cdef tuple _kept = set_up(&job, x, W.shape[0], h0, phi, alpha, current, offsets, False)
+    cdef Py_ssize_t H = W.shape[0]
+    cdef tuple _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, False)
+    check_forward(&job, x, U, W, b, out, drive, rates)
+    check_packed(&job, x)
     if out is None:
-        out = empty(x, (x.shape[0], x.shape[1], W.shape[0]))
+        out = empty(x, (x.shape[0], x.shape[1], H))
     job.h, job.drive, job.rates, job.b = rows_in(out), rows_in(drive), rows_in(rates), data(b)
     if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
         return run_forward(<float>0, &job, x, U, W, out)
     return run_forward(<double>0, &job, x, U, W, out)
 
 
-def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray h0,
-             n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, bint drive=False,
-             cnp.ndarray rates=None, cnp.ndarray offsets=None, tuple results=None, cnp.ndarray lost=None,
+def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x not None, cnp.ndarray U not None,
+             cnp.ndarray W not None, cnp.ndarray h0 not None, n_threads=None, int phi=0, cnp.ndarray alpha=None,
+             bint current=False, bint drive=False, cnp.ndarray rates=None, cnp.ndarray offsets=None, tuple results=None, cnp.ndarray lost=None,
              bint accumulate=False, bint goes_on=False, bint add_x=False):
     """(dx, dU, dW, db, dh0, ddrive, dalpha); ddrive and dalpha None unless there is a drive, an alpha [H].
 
@@ -842,6 +919,8 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     """
     cdef Job job
     cdef tuple _kept = set_up(&job, x, W.shape[0], h0, phi, alpha, current, offsets, True)
+    check_backward(&job, x, U, W, dh, h, rates)
+    check_packed(&job, x)
     job.accumulate, job.add_x = accumulate, add_x
     if lost is None:
         lost = empty(x, (3, job.H), zero=True)
@@ -857,12 +936,14 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     return results
 
 
-def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, int phi=0, cnp.ndarray alpha=None,
+def state_gradients(cnp.ndarray dh, cnp.ndarray h not None, cnp.ndarray W not None, int phi=0, cnp.ndarray alpha=None,
                     bint current=False, cnp.ndarray rates=None, cnp.ndarray offsets=None):
     """grad_h [T, B, H], a new array."""
     cdef Job job
     cdef tuple _kept = set_up(&job, h, W.shape[0], None, phi, alpha, current, offsets, True)
-    cdef cnp.ndarray grad_h = empty(h, (h.shape[0], h.shape[1], h.shape[2]))
+    check_backward(&job, h, None, W, dh, h, rates)
+    check_packed(&job, h)
+    cdef cnp.ndarray grad_h = empty(h, (h.shape[0], h.shape[1], job.H))
     if current and rates is None:
         rates = phi_of(h, phi)
     job.dh, job.rates, job.grad_h = rows_in(dh), rows_in(h if alpha is None else rates), rows_in(grad_h)
@@ -878,13 +959,29 @@ def takes_sequences(Py_ssize_t B):
 
 def jacobian(cnp.ndarray rates, cnp.ndarray W, int phi=0, cnp.ndarray alpha=None, bint current=False):
     """J [T, B, H, H], a new array; rates: phi of each step, in the current form of the step before."""
+    cdef int kind = kind_of("rates", rates, 3)
+    cdef Py_ssize_t H = rates.shape[2]
+    need("rates", rates, kind, IN_ROWS, 3, rates.shape[0], rates.shape[1], H)
+    need("W", W, kind, IN_ROWS, 2, H, H)
+    need("alpha", alpha, kind, CONTIGUOUS | (0 if current else OPTIONAL), 1, H)
     if cnp.PyArray_TYPE(rates) == cnp.NPY_FLOAT32:
         return run_jacobian(<float>0, rates, W, phi, alpha, current)
     return run_jacobian(<double>0, rates, W, phi, alpha, current)
 
 
-def output(cnp.ndarray h, cnp.ndarray V, cnp.ndarray c, cnp.ndarray out=None):
+cdef int check_output(cnp.ndarray h, Py_ssize_t O, cnp.ndarray c, cnp.ndarray out) except -1:
+    cdef int kind = kind_of("h", h, 3)
+    need("h", h, kind, IN_ROWS, 3, h.shape[0], h.shape[1], h.shape[2])
+    need("c", c, kind, CONTIGUOUS | OPTIONAL, 1, O)
+    need("out", out, kind, CONTIGUOUS | WRITTEN | OPTIONAL, 3, h.shape[0], h.shape[1], O)
+    return 0
+
+
+def output(cnp.ndarray h not None, cnp.ndarray V, cnp.ndarray c, cnp.ndarray out=None):
     """Write o [T, B, O] to out, contiguous, and return it; out is new if None, and c may be None."""
+    kind_of("V", V, 2)
+    check_output(h, V.shape[0], c, out)
+    need("V", V, cnp.PyArray_TYPE(h), AS_MATRIX, 2, V.shape[0], h.shape[2])
     if out is None:
         out = empty(h, (h.shape[0], h.shape[1], V.shape[0]))
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
@@ -892,14 +989,22 @@ def output(cnp.ndarray h, cnp.ndarray V, cnp.ndarray c, cnp.ndarray out=None):
     return run_output(<double>0, h, V, c, out)
 
 
-cdef tuple output_results(cnp.ndarray h, cnp.ndarray V, tuple results):
-    """(dh, dV, dc): the arrays given, or new ones, ready to be added to."""
+cdef tuple output_results(cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V, tuple results):
+    """(dh, dV, dc): the arrays given, or new ones, ready to be added to; checks all."""
     cdef cnp.ndarray dh, dV, dc
+    cdef int kind = kind_of("h", h, 3)
+    kind_of("V", V, 2)
+    cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2], O = V.shape[0]
+    need("do", do_, kind, IN_ROWS, 3, T, B, O)
+    need("h", h, kind, IN_ROWS, 3, T, B, H)
+    need("V", V, kind, AS_MATRIX, 2, O, H)
     if results is None:
-        dh, dV = empty(h, (h.shape[0], h.shape[1], h.shape[2])), empty(h, (V.shape[0], h.shape[2]))
-        dc = empty(h, (V.shape[0],))
+        dh, dV, dc = empty(h, (T, B, H)), empty(h, (O, H)), empty(h, (O,))
     else:
         dh, dV, dc = results
+        need("dh", dh, kind, CONTIGUOUS | WRITTEN, 3, T, B, H)
+        need("dV", dV, kind, CONTIGUOUS | WRITTEN, 2, O, H)
+        need("dc", dc, kind, CONTIGUOUS | WRITTEN, 1, O)
     dc.fill(0)
     if h.shape[0] == 0:
         dV.fill(0)
@@ -909,7 +1014,7 @@ cdef tuple output_results(cnp.ndarray h, cnp.ndarray V, tuple results):
 def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V, tuple results=None):
     """(dh, dV, dc), new arrays, or results, which are contiguous."""
     cdef cnp.ndarray dh, dV, dc
-    dh, dV, dc = output_results(h, V, results)
+    dh, dV, dc = output_results(do, h, V, results)
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
         return run_output_gradients(<float>0, do, h, V, dh, dV, dc)
     return run_output_gradients(<double>0, do, h, V, dh, dV, dc)
@@ -917,6 +1022,7 @@ def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V, tuple results
 
 def _phi(cnp.ndarray rows, int phi):
     """phi of rows [n, H], contiguous, in place; returns them."""
+    need("rows", rows, kind_of("rows", rows, 2), CONTIGUOUS | WRITTEN, 2, rows.shape[0], rows.shape[1])
     flush_subnormals()
     if cnp.PyArray_ITEMSIZE(rows) == 4:
         step_forward(rows.shape[0], rows.shape[1], <const float *>NULL, <float *>data(rows), rows.shape[1], phi)

@@ -21,9 +21,12 @@ cimport numpy as cnp
 from libc.math cimport INFINITY, sqrt
 from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport data, empty, interrupted, line, lines, padded, pass_on, real
+from pyrnn._arrays cimport (
+    CONTIGUOUS, WRITTEN, data, empty, interrupted, kind_of, line, lines, need, padded, pass_on, real,
+)
 from pyrnn._kernels cimport flush_subnormals, restore_subnormals
 from pyrnn._scratch cimport Scratch
+from pyrnn._sequences cimport between
 from pyrnn._typed cimport pack, pack_transposed, panels_size, product, step_forward
 from pyrnn._wait cimport pyrnn_seconds
 
@@ -347,7 +350,10 @@ cdef class Landscape:
     cdef Cell cell
     cdef cnp.ndarray c, alpha, memory
 
-    def __cinit__(self, cnp.ndarray W, cnp.ndarray c, cnp.ndarray alpha, int phi, bint current):
+    def __cinit__(self, cnp.ndarray W not None, cnp.ndarray c not None, cnp.ndarray alpha, int phi, bint current):
+        need("c", c, cnp.NPY_FLOAT64, CONTIGUOUS, 1, cnp.PyArray_SIZE(c))
+        need("W", W, cnp.NPY_FLOAT64, CONTIGUOUS, 2, c.shape[0], c.shape[0])
+        need("alpha", alpha, cnp.NPY_FLOAT64, CONTIGUOUS, 1, c.shape[0])
         cdef Py_ssize_t H = c.shape[0], size = panels_size(H, H, sizeof(double))
         cdef Py_ssize_t size_float = panels_size(H, H, sizeof(float))
         cdef cnp.ndarray W_float = W.astype("f4")
@@ -369,7 +375,7 @@ cdef class Landscape:
 
     def evaluate(self, tuple states):
         """Compute all that a States has from its h: arrays (h, gradient, slopes, bends, q, radius), [n, H] or [n]."""
-        cdef States all_ = as_states(states)
+        cdef States all_ = as_states(states, self.cell.H)
         cdef Py_ssize_t n = (<cnp.ndarray>states[4]).shape[0], H = self.cell.H, ld = self.cell.ld, first = 0, rows, i
         cdef Py_ssize_t block = self.block(n), size = block * ld
         cdef Scratch scratch = Scratch()
@@ -394,7 +400,9 @@ cdef class Landscape:
 
     def second_derivative(self, tuple states, Py_ssize_t row):
         """∇²q [H, H] at a row of states: the products with all unit vectors."""
-        cdef States all_ = as_states(states)
+        cdef States all_ = as_states(states, self.cell.H)
+        if not 0 <= row < (<cnp.ndarray>states[4]).shape[0]:
+            raise IndexError(f"row must be from 0 to {(<cnp.ndarray>states[4]).shape[0] - 1}, got {row}")
         cdef Py_ssize_t H = self.cell.H, ld = self.cell.ld, block = self.block(H), first = 0, rows, i
         cdef Scratch scratch = Scratch()
         cdef double *v = <double *>scratch.take(3 * block * ld * sizeof(double))
@@ -421,12 +429,16 @@ cdef class Landscape:
         pass_on(status)
         return result
 
-    def descend(self, tuple states, cnp.ndarray which, double tolerance, bint in_float, cnp.ndarray outcomes):
+    def descend(self, tuple states, cnp.ndarray which not None, double tolerance, bint in_float, cnp.ndarray outcomes):
         """One step for the rows `which` (of intp) of states; to outcomes, of int8: what has become of each.
 
         Returns how many products of ∇²q and a vector that took.
         """
-        cdef States all_ = as_states(states)
+        cdef States all_ = as_states(states, self.cell.H)
+        need("which", which, cnp.NPY_INTP, CONTIGUOUS, 1, which.shape[0])
+        need("outcomes", outcomes, cnp.NPY_INT8, CONTIGUOUS | WRITTEN, 1, which.shape[0])
+        if not between(which, 0, (<cnp.ndarray>states[4]).shape[0] - 1):
+            raise IndexError(f"which must be rows from 0 to {(<cnp.ndarray>states[4]).shape[0] - 1}")
         cdef Py_ssize_t n = which.shape[0], first = 0, block = self.block(n), ld = self.cell.ld
         cdef Scratch scratch = Scratch()
         cdef void *memory = scratch.take(
@@ -451,10 +463,20 @@ cdef class Landscape:
         return products
 
 
-cdef States as_states(tuple arrays):
+cdef States as_states(tuple arrays, Py_ssize_t H) except *:
+    """Arrays of float64, contiguous: (h, gradient, slopes, bends), [n, H], and (q, radius), [n]."""
     cdef States states
+    cdef Py_ssize_t n
     cdef cnp.ndarray h, gradient, slopes, bends, q, radius
     h, gradient, slopes, bends, q, radius = arrays
+    kind_of("h", h, 2)
+    n = h.shape[0]
+    need("h", h, cnp.NPY_FLOAT64, CONTIGUOUS | WRITTEN, 2, n, H)
+    need("gradient", gradient, cnp.NPY_FLOAT64, CONTIGUOUS | WRITTEN, 2, n, H)
+    need("slopes", slopes, cnp.NPY_FLOAT64, CONTIGUOUS | WRITTEN, 2, n, H)
+    need("bends", bends, cnp.NPY_FLOAT64, CONTIGUOUS | WRITTEN, 2, n, H)
+    need("q", q, cnp.NPY_FLOAT64, CONTIGUOUS | WRITTEN, 1, n)
+    need("radius", radius, cnp.NPY_FLOAT64, CONTIGUOUS | WRITTEN, 1, n)
     states.h, states.gradient, states.slopes = <double *>data(h), <double *>data(gradient), <double *>data(slopes)
     states.bends, states.q, states.radius = <double *>data(bends), <double *>data(q), <double *>data(radius)
     return states

@@ -19,11 +19,13 @@ cimport numpy as cnp
 from libc.string cimport memcpy
 
 from pyrnn._arrays cimport (
-    crowded, data, empty, gather, interrupted, line, lines, padded, pass_on, real, stride,
+    AS_MATRIX, crowded, data, empty, gather, interrupted, kind_of, line, lines, need, need_panels, padded, pass_on,
+    real, stride,
 )
 from pyrnn._bptt cimport (
-    Job, Rows, at, chunk_steps, end_of_sums, feed, gradient_arrays, leak_gradient_of, output_results, phi_of, places,
-    present, read, rows_before, rows_in, scattered, set_up,
+    Job, Rows, at, check_backward, check_forward, check_output, check_packed, chunk_steps, end_of_sums, feed,
+    gradient_arrays, leak_gradient_of, output_results, phi_of, places, present, read, rows_before, rows_in, scattered,
+    set_up,
 )
 from pyrnn._kernels cimport flush_subnormals, restore_subnormals
 from pyrnn._profile cimport (
@@ -635,6 +637,7 @@ def takes_sequences(Py_ssize_t B):
 
 cpdef cnp.ndarray packed(cnp.ndarray M, bint transposed):
     """Panels of M, or of its transpose, in an array of their own, from the address that `line` finds."""
+    need("M", M, kind_of("M", M, 2), AS_MATRIX, 2, M.shape[0], M.shape[1])
     cdef cnp.ndarray out = lines(M, packed_size(M, transposed))
     pack_into(M, transposed, line(out))
     return out
@@ -651,23 +654,42 @@ cdef int finish(work_function work, Job *job, Py_ssize_t rounds, Py_ssize_t item
     return pass_on(-1 if job.stop else 0)
 
 
-def forward(cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray h0, cnp.ndarray out,
-            n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, cnp.ndarray drive=None,
-            cnp.ndarray rates=None, cnp.ndarray offsets=None, Sequences sequences=None):
+cdef int check_sequences(const Job *job, cnp.ndarray x, Sequences sequences) except -1:
+    """Raise ValueError unless x has the rows that the offsets of a job speak of, as they lie or packed."""
+    if sequences is None:
+        return check_packed(job, x)
+    if job.offsets != sequences.offset or x.shape[0] != sequences.T or x.shape[1] != sequences.B:
+        raise ValueError(f"sequences must be those of the offsets, and ({sequences.T}, {sequences.B}, ...), "
+                         f"got {x.shape[0]}, {x.shape[1]}")
+    return 0
+
+
+def forward(cnp.ndarray x not None, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray h0 not None,
+            cnp.ndarray out, n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False,
+            cnp.ndarray drive=None, cnp.ndarray rates=None, cnp.ndarray offsets=None, Sequences sequences=None):
     """Write h [T, B, H] to out and return it; arguments as in _bptt.pyx.
 
     sequences: what of x, out, drive and rates exists, as they lie; nothing else of them is read or written. h0 has the
     `first_rows` of it, and offsets are its own.
     """
     cdef Scratch scratch = Scratch()
+    cdef int kind = kind_of("x", x, 3)
+    kind_of("h0", h0, 2)
+    need("U", U, kind, AS_MATRIX, 2, h0.shape[1], x.shape[2])
+    need("W", W, kind, AS_MATRIX, 2, h0.shape[1], h0.shape[1])
     return run_forward(x, packed_in(scratch, U, True), packed_in(scratch, W, True), b, h0, out, n_threads, scratch, phi,
                        alpha, current, drive, rates, offsets, sequences)
 
 
-def forward_packed(cnp.ndarray x, cnp.ndarray panels_U, cnp.ndarray panels_W, cnp.ndarray b, cnp.ndarray h0,
-                   cnp.ndarray out, n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False,
-                   cnp.ndarray rates=None):
+def forward_packed(cnp.ndarray x not None, cnp.ndarray panels_U, cnp.ndarray panels_W, cnp.ndarray b,
+                   cnp.ndarray h0 not None, cnp.ndarray out, n_threads=None, int phi=0, cnp.ndarray alpha=None,
+                   bint current=False, cnp.ndarray rates=None):
     """forward with panels of Uᵀ and Wᵀ."""
+    cdef int kind = kind_of("x", x, 3)
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
+    kind_of("h0", h0, 2)
+    need_panels("panels_U", panels_U, kind, panels_size(x.shape[2], h0.shape[1], size))
+    need_panels("panels_W", panels_W, kind, panels_size(h0.shape[1], h0.shape[1], size))
     return run_forward(x, line(panels_U), line(panels_W), b, h0, out, n_threads, Scratch(), phi, alpha, current, None,
                        rates, None, None)
 
@@ -688,6 +710,8 @@ cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *pa
     cdef Job job
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = h0.shape[1]
     cdef tuple _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, False)
+    check_forward(&job, x, None, None, b, out, drive, rates)
+    check_sequences(&job, x, sequences)
     cdef cnp.ndarray h = empty(x, (x.shape[0], x.shape[1], H)) if out is None else out
     cdef Py_ssize_t most
     job.h, job.drive, job.rates, job.b = rows_in(h), rows_in(drive), rows_in(rates), data(b)
@@ -712,9 +736,9 @@ cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *pa
     return h
 
 
-def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray h0,
-             n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False, bint drive=False,
-             cnp.ndarray rates=None, cnp.ndarray offsets=None, tuple results=None, cnp.ndarray lost=None,
+def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x not None, cnp.ndarray U not None,
+             cnp.ndarray W not None, cnp.ndarray h0 not None, n_threads=None, int phi=0, cnp.ndarray alpha=None,
+             bint current=False, bint drive=False, cnp.ndarray rates=None, cnp.ndarray offsets=None, tuple results=None, cnp.ndarray lost=None,
              bint accumulate=False, bint goes_on=False, bint add_x=False, Sequences sequences=None):
     """(dx, dU, dW, db, dh0, ddrive, dalpha); arguments as in _bptt.pyx, sequences as in forward."""
     cdef Job job
@@ -722,6 +746,8 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = W.shape[0]
     cdef tuple _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, True)
     cdef int tasks
+    check_backward(&job, x, U, W, dh, h, rates)
+    check_sequences(&job, x, sequences)
     job.accumulate, job.add_x = accumulate, add_x
     scratch.divide(n_threads, 4.0 * rows_before(&job, job.T) * H * (H + job.inputs), job.B)
     tasks = scratch.shares.tasks
@@ -755,13 +781,15 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.nd
     return results
 
 
-def state_gradients(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray W, int phi=0, cnp.ndarray alpha=None,
+def state_gradients(cnp.ndarray dh, cnp.ndarray h not None, cnp.ndarray W, int phi=0, cnp.ndarray alpha=None,
                     bint current=False, cnp.ndarray rates=None, cnp.ndarray offsets=None, n_threads=None):
     """grad_h [T, B, H], a new array."""
     cdef Job job
     cdef Scratch scratch = Scratch()
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(h), H = h.shape[2]
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(h), H = h.shape[2] if kind_of("h", h, 3) else 0
     cdef tuple _kept = set_up(&job, h, H, None, phi, alpha, current, offsets, True)
+    check_backward(&job, h, None, W, dh, h, rates)
+    check_packed(&job, h)
     cdef cnp.ndarray grad_h = empty(h, (h.shape[0], h.shape[1], H))
     if current and rates is None:
         rates = phi_of(h, phi)
@@ -813,14 +841,19 @@ cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.nd
     return dh, dV, dc
 
 
-def output(cnp.ndarray h, cnp.ndarray V, cnp.ndarray c, cnp.ndarray out=None):
+def output(cnp.ndarray h not None, cnp.ndarray V, cnp.ndarray c, cnp.ndarray out=None):
     """Write o [T, B, O] to out, contiguous, and return it; out is new if None, and c may be None."""
     cdef Scratch scratch = Scratch()
+    kind_of("V", V, 2)
+    check_output(h, V.shape[0], c, out)
+    need("V", V, cnp.PyArray_TYPE(h), AS_MATRIX, 2, V.shape[0], h.shape[2])
     return output_with(h, packed_in(scratch, V, True), V.shape[0], c, out)
 
 
-def output_packed(cnp.ndarray h, cnp.ndarray panels_V, Py_ssize_t O, cnp.ndarray c):
+def output_packed(cnp.ndarray h not None, cnp.ndarray panels_V, Py_ssize_t O, cnp.ndarray c):
     """output with panels of Vᵀ."""
+    check_output(h, O, c, None)
+    need_panels("panels_V", panels_V, cnp.PyArray_TYPE(h), panels_size(h.shape[2], O, cnp.PyArray_ITEMSIZE(h)))
     return output_with(h, line(panels_V), O, c, None)
 
 
@@ -835,7 +868,7 @@ cdef cnp.ndarray output_with(cnp.ndarray h, const void *panels_V, Py_ssize_t O, 
 def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V, tuple results=None):
     """(dh, dV, dc), new arrays, or results, which are contiguous."""
     cdef cnp.ndarray dh, dV, dc
-    dh, dV, dc = output_results(h, V, results)
+    dh, dV, dc = output_results(do, h, V, results)
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
         return run_output_gradients(<float>0, do, h, V, dh, dV, dc)
     return run_output_gradients(<double>0, do, h, V, dh, dV, dc)

@@ -14,7 +14,9 @@ cimport numpy as cnp
 from libc.math cimport fabs, frexp, ldexp, log, sqrt
 from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport data, interrupted, padded, pass_on, real, stride
+from pyrnn._arrays cimport (
+    AS_MATRIX, CONTIGUOUS, OPTIONAL, WRITTEN, data, interrupted, kind_of, need, padded, pass_on, real, stride,
+)
 from pyrnn._kernels cimport flush_subnormals, restore_subnormals
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport pack, pack_transposed, panels_size, product
@@ -336,6 +338,18 @@ cdef int singular_values_loop(Steps *c, double *logs, double *q, double *out, do
 
 
 # ---- For floor 3: checked arrays in, memory allocated here, and the GIL given up ------------------------------------
+cdef int check_steps(cnp.ndarray slopes, cnp.ndarray exponents, cnp.ndarray W, cnp.ndarray keep) except -1:
+    """Raise ValueError for what are no Steps of pyrnn/_slopes.py."""
+    cdef int kind = kind_of("W", W, 2)
+    kind_of("slopes", slopes, 3)
+    cdef Py_ssize_t T = slopes.shape[0], B = slopes.shape[1], H = W.shape[0]
+    need("W", W, kind, AS_MATRIX, 2, H, H)
+    need("slopes", slopes, kind, CONTIGUOUS, 3, T, B, H)
+    need("exponents", exponents, cnp.NPY_INT64, CONTIGUOUS, 2, T, B)
+    need("keep", keep, kind, CONTIGUOUS | OPTIONAL, 1, H)
+    return 0
+
+
 cdef int set_up(real tag, Steps *c, Scratch scratch, cnp.ndarray slopes, cnp.ndarray exponents, cnp.ndarray W,
                 bint transposed, cnp.ndarray keep, bint of_columns, Py_ssize_t rows) except -1:
     """Arguments as `vectors` takes them; memory for so many rows at once."""
@@ -380,8 +394,16 @@ def vectors(cnp.ndarray slopes, cnp.ndarray exponents, cnp.ndarray W, cnp.ndarra
 
     W has alpha in it; of_columns: whether slopes scale its columns, not its rows. Backwards: from the last step to the
     first, through the transposed Jacobians. At each step, before it, add [T, B, H] is added where it is given, and the
-    logs of the norms go to log_norms [T, B, k].
+    logs of the norms go to log_norms [T, B, k]. All arrays are contiguous, of one dtype; exponents and scales of int64,
+    log_norms of float64.
     """
+    check_steps(slopes, exponents, W, keep)
+    cdef int kind = kind_of("vectors", vectors, 3)
+    cdef Py_ssize_t T = slopes.shape[0], B = slopes.shape[1], k = vectors.shape[1], H = W.shape[0]
+    need("vectors", vectors, cnp.PyArray_TYPE(W), CONTIGUOUS | WRITTEN, 3, B, k, H)
+    need("scales", scales, cnp.NPY_INT64, CONTIGUOUS | WRITTEN, 2, B, k)
+    need("add", add, kind, CONTIGUOUS | OPTIONAL, 3, T, B, H)
+    need("log_norms", log_norms, cnp.NPY_FLOAT64, CONTIGUOUS | WRITTEN | OPTIONAL, 3, T, B, k)
     if cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT32:
         run_vectors(<float>0, slopes, exponents, W, keep, of_columns, backwards, vectors, scales, add, log_norms)
     else:
@@ -390,7 +412,13 @@ def vectors(cnp.ndarray slopes, cnp.ndarray exponents, cnp.ndarray W, cnp.ndarra
 
 def log_singular_values(cnp.ndarray slopes, cnp.ndarray exponents, cnp.ndarray W, cnp.ndarray keep, bint of_columns,
                         cnp.ndarray logs):
-    """Write those of the product of the last n steps to logs [T + 1, B, H], for each n; arguments as of `vectors`."""
+    """Write those of the product of the last n steps to logs [T + 1, B, H], for each n; arguments as of `vectors`.
+
+    All arrays but exponents are of float64.
+    """
+    check_steps(slopes, exponents, W, keep)
+    need("W", W, cnp.NPY_FLOAT64, AS_MATRIX, 2, W.shape[0], W.shape[0])
+    need("logs", logs, cnp.NPY_FLOAT64, CONTIGUOUS | WRITTEN, 3, slopes.shape[0] + 1, slopes.shape[1], W.shape[0])
     cdef Steps c
     cdef Scratch scratch = Scratch()
     cdef Py_ssize_t H = W.shape[0]

@@ -74,17 +74,19 @@ def compiler():
     return pyrnn_compiler.decode()
 
 
-def tanh(cnp.ndarray x):
+def tanh(cnp.ndarray x not None):
     """tanh of a float32 or float64 array, a new array: what the recurrence computes."""
     return elementwise(x, pyrnn_kernels.tanh_f32, pyrnn_kernels.tanh_f64)
 
 
-def sech2(cnp.ndarray x):
+def sech2(cnp.ndarray x not None):
     """1 - tanh² of a float32 or float64 array, a new array."""
     return elementwise(x, pyrnn_kernels.sech2_f32, pyrnn_kernels.sech2_f64)
 
 
 cdef cnp.ndarray elementwise(cnp.ndarray x, kernel_f32 f32, kernel_f64 f64):
+    if not cnp.PyArray_ISBEHAVED_RO(x):
+        raise ValueError("a compiled function needs x aligned and of native byte order")
     x = cnp.PyArray_GETCONTIGUOUS(x)
     cdef cnp.ndarray y = cnp.PyArray_EMPTY(x.ndim, x.shape, x.descr.type_num, 0)
     cdef Py_ssize_t n = x.size

@@ -8,7 +8,7 @@ sequences. Of anything else nothing is done, and the caller, _layers_of_tensors.
 cimport numpy as cnp
 from libc.string cimport memcpy
 
-from pyrnn._arrays cimport empty, stride, usable
+from pyrnn._arrays cimport IN_ROWS, OPTIONAL, WRITTEN, empty, kind_of, need, stride, usable
 
 cnp.import_array()
 
@@ -79,6 +79,13 @@ cdef bint plain(cnp.ndarray a, int kind) noexcept:
 
 
 # ---- A direction of a layer -----------------------------------------------------------------------------------------
+cdef int check_direction(Py_ssize_t k, int direction, Py_ssize_t states, Py_ssize_t H, cnp.ndarray h) except -1:
+    """Raise IndexError unless there are so many states and columns of h [T, B, D H]."""
+    if not (0 <= k < states and 0 <= direction and (direction + 1) * H <= h.shape[2]):
+        raise IndexError(f"no direction {direction} and state {k} in {states} states and {h.shape[2]} columns")
+    return 0
+
+
 cdef cnp.ndarray initial_of(cnp.ndarray h0, Py_ssize_t k, cnp.ndarray x, Py_ssize_t H):
     return empty(x, (x.shape[1], H), zero=True) if h0 is None else state_of(h0, k)
 
@@ -90,14 +97,20 @@ def forward(compiled, cnp.ndarray x, list parameters, cnp.ndarray h0, cnp.ndarra
     x: [T, B, I]; parameters: tensors U, W and the two halves of b if there are; h0: as h_n, or None for zeros;
     compiled: the engine. False if they are not plain.
     """
-    cdef Py_ssize_t T = h.shape[0], H = h_n.shape[2], i
-    cdef int kind = cnp.PyArray_TYPE(x)
+    cdef int kind = kind_of("x", x, 3)
+    kind_of("h_n", h_n, 3)
+    cdef Py_ssize_t T = x.shape[0], B = x.shape[1], H = h_n.shape[2], i
+    kind_of("h", h, 3)
+    check_direction(k, direction, h_n.shape[0], H, h)
+    need("h", h, kind, IN_ROWS | WRITTEN, 3, T, B, h.shape[2])
+    need("h_n", h_n, kind, IN_ROWS | WRITTEN, 3, h_n.shape[0], B, H)
+    need("h0", h0, kind, IN_ROWS | OPTIONAL, 3, h_n.shape[0], B, H)
     cdef cnp.ndarray U = array(parameters[0]), W = array(parameters[1]), initial = initial_of(h0, k, x, H), states, last
     if not (T > 0 and usable(x, kind) and plain(U, kind) and plain(W, kind) and plain(initial, kind)):
         return False
     states, last = part(h, direction * H, H, direction == 1), state_of(h_n, k)
     compiled.forward(part(x, 0, x.shape[2], direction == 1), U, W, bias(parameters), initial, states, n_threads, phi)
-    for i in range(h.shape[1]):
+    for i in range(B):
         memcpy(cnp.PyArray_BYTES(last) + i * cnp.PyArray_STRIDE(last, 0),
                cnp.PyArray_BYTES(states) + (T - 1) * cnp.PyArray_STRIDE(states, 0) + i * cnp.PyArray_STRIDE(states, 1),
                H * cnp.PyArray_ITEMSIZE(x))
@@ -110,8 +123,13 @@ def backward(compiled, cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, list parame
 
     dh, h: [T, B, D H]; results: (dx, dU, dW, db, dh0), contiguous, dx may be None. False if they are not plain.
     """
-    cdef Py_ssize_t I = x.shape[2], H = results[2].shape[0]
-    cdef int kind = cnp.PyArray_TYPE(x)
+    cdef int kind = kind_of("x", x, 3)
+    cdef Py_ssize_t I = x.shape[2], H = len(results[2])
+    kind_of("h", h, 3)
+    kind_of("dh", dh, 3)
+    check_direction(k, direction, k + 1 if h0 is None else h0.shape[0], H, h)
+    check_direction(k, direction, k + 1, H, dh)
+    need("h0", h0, kind, IN_ROWS | OPTIONAL, 3, k + 1 if h0 is None else h0.shape[0], x.shape[1], H)
     cdef bint reverse = direction == 1
     cdef cnp.ndarray U = array(parameters[0]), W = array(parameters[1]), initial = initial_of(h0, k, x, H)
     if not (usable(x, kind) and usable(h, kind) and usable(dh, kind) and plain(U, kind) and plain(W, kind)

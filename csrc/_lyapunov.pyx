@@ -15,7 +15,9 @@ from libc.string cimport memcpy
 from scipy.linalg.cython_blas cimport dgemm, dsyrk, dtrsm
 from scipy.linalg.cython_lapack cimport dgeqrf, dorgqr, dpotrf
 
-from pyrnn._arrays cimport data, interrupted, padded, pass_on, stride
+from pyrnn._arrays cimport (
+    AS_MATRIX, CONTIGUOUS, OPTIONAL, WRITTEN, data, interrupted, kind_of, need, padded, pass_on, stride,
+)
 from pyrnn._blas cimport hold, let_go
 from pyrnn._jacobian_products cimport Steps, step
 from pyrnn._kernels cimport flush_subnormals, restore_subnormals
@@ -194,8 +196,8 @@ cdef Py_ssize_t evolve(Walk *w, Py_ssize_t n, bint automatic, Py_ssize_t *interv
     return times
 
 
-def vectors(cnp.ndarray W, int phi, cnp.ndarray h, cnp.ndarray slopes, cnp.ndarray keep, bint before, cnp.ndarray Q,
-            Py_ssize_t interval, bint automatic, cnp.ndarray total):
+def vectors(cnp.ndarray W not None, int phi, cnp.ndarray h, cnp.ndarray slopes, cnp.ndarray keep, bint before,
+            cnp.ndarray Q, Py_ssize_t interval, bint automatic, cnp.ndarray total):
     """Take the rows of Q [k, H] through n steps, in place and orthonormal; total [k] += logs of what they grow by.
 
     W [H, H]: with alpha in it. h [n, H]: what phi' is computed from, for cells without a leak; or slopes [n, H]: phi'
@@ -203,10 +205,23 @@ def vectors(cnp.ndarray W, int phi, cnp.ndarray h, cnp.ndarray slopes, cnp.ndarr
     orthonormalisations, or where it begins if `automatic`. Returns how many there were, and the last interval. All
     arrays are contiguous, of float64.
     """
+    if (h is None) == (slopes is None) or interval < 1:
+        raise ValueError(f"either h or slopes must be given, and an interval of 1 or more, got {interval}")
+    kind_of("Q", Q, 2)
+    kind_of("h or slopes", h if slopes is None else slopes, 2)
     cdef Walk w
     cdef Scratch scratch = Scratch()
-    cdef Py_ssize_t k = Q.shape[0], H = Q.shape[1], ld = padded(H, sizeof(double)), ld_W = stride(W, 0), r, times
+    cdef Py_ssize_t k = Q.shape[0], H = Q.shape[1], ld = padded(H, sizeof(double)), r, times
     cdef Py_ssize_t n = slopes.shape[0] if h is None else h.shape[0]
+    if k > H:
+        raise ValueError(f"Q must have {H} rows or fewer, got {k}")
+    need("W", W, cnp.NPY_FLOAT64, AS_MATRIX, 2, H, H)
+    need("h", h, cnp.NPY_FLOAT64, CONTIGUOUS | OPTIONAL, 2, n, H)
+    need("slopes", slopes, cnp.NPY_FLOAT64, CONTIGUOUS | OPTIONAL, 2, n, H)
+    need("keep", keep, cnp.NPY_FLOAT64, CONTIGUOUS | OPTIONAL, 1, H)
+    need("Q", Q, cnp.NPY_FLOAT64, CONTIGUOUS | WRITTEN, 2, k, H)
+    need("total", total, cnp.NPY_FLOAT64, CONTIGUOUS | WRITTEN, 1, k)
+    cdef Py_ssize_t ld_W = stride(W, 0)
     cdef double *panels = <double *>scratch.take(panels_size(H, H, sizeof(double)) * sizeof(double))
     cdef double *zeros = <double *>scratch.take(H * sizeof(double))
     cdef const double *matrix = <const double *>data(W)

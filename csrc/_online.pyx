@@ -20,7 +20,10 @@ cimport numpy as cnp
 from libc.math cimport sqrt
 from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport data, empty, interrupted, line, lines, padded, pass_on, real, stride
+from pyrnn._arrays cimport (
+    CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, data, empty, interrupted, kind_of, line, lines, need, need_panels, padded,
+    pass_on, real, stride,
+)
 from pyrnn._kernels cimport kernels
 from pyrnn._kernels cimport flush_subnormals, restore_subnormals
 from pyrnn._scratch cimport Scratch
@@ -70,7 +73,14 @@ def immediate(cnp.ndarray x, cnp.ndarray past, cnp.ndarray h, cnp.ndarray rates,
     cdef cnp.ndarray alpha, moved, z, slopes
     cdef bint current
     phi, alpha, current = cell
+    cdef int kind = kind_of("h", h, 2)
+    kind_of("x", x, 2)
     cdef Py_ssize_t rows = x.shape[0], I = x.shape[1], H = h.shape[1]
+    need("x", x, kind, IN_ROWS, 2, rows, I)
+    need("past", past, kind, CONTIGUOUS, 2, rows, H)
+    need("h", h, kind, CONTIGUOUS, 2, rows, H)
+    need("rates", rates, kind, CONTIGUOUS | (OPTIONAL if alpha is None or current else 0), 2, rows, H)
+    need("alpha", alpha, kind, CONTIGUOUS | (0 if current else OPTIONAL), 1, H)
     z, slopes = empty(h, (rows, H + I + 1)), empty(h, (rows, H))
     moved = None if alpha is None else empty(h, (rows, H))
     cdef cnp.ndarray r = h if rates is None else rates
@@ -87,12 +97,43 @@ def immediate(cnp.ndarray x, cnp.ndarray past, cnp.ndarray h, cnp.ndarray rates,
     return z, slopes, moved, z[:, :H] if current else r
 
 
+cdef int check_step(tuple step, int kind, Py_ssize_t rows, Py_ssize_t H, Py_ssize_t C) except -1:
+    """Raise ValueError for what is no result of `immediate`, or has more than C numbers for each unit."""
+    cdef cnp.ndarray z, slopes, moved, point
+    z, slopes, moved, point = step
+    kind_of("z", z, 2)
+    need("z", z, kind, CONTIGUOUS, 2, rows, z.shape[1])
+    need("slopes", slopes, kind, CONTIGUOUS, 2, rows, H)
+    need("moved", moved, kind, CONTIGUOUS | OPTIONAL, 2, rows, H)
+    need("point", point, kind, IN_ROWS, 2, rows, H)
+    if z.shape[1] < H + 1 or C != z.shape[1] + (moved is not None):
+        raise ValueError(f"{C} parameters of a unit do not fit z of {z.shape[1]}")
+    return 0
+
+
+cdef int check_cell(tuple cell, cnp.ndarray W, int kind) except -1:
+    """Raise ValueError for W, or alpha of a cell, that do not fit."""
+    cdef cnp.ndarray alpha = cell[1]
+    kind_of("W", W, 2)
+    need("W", W, kind, CONTIGUOUS, 2, W.shape[0], W.shape[0])
+    need("alpha", alpha, kind, CONTIGUOUS | (0 if cell[2] else OPTIONAL), 1, W.shape[0])
+    return 0
+
+
+cdef int check_influence(cnp.ndarray memory, Py_ssize_t B, Py_ssize_t H, Py_ssize_t C) except -1:
+    """Raise ValueError for memory that `influence_memory` has not made for these sizes; returns its type."""
+    cdef int kind = kind_of("memory", memory, 1)
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(memory)
+    need_panels("memory", memory, kind, (B * H * C + block_rows(H, size)) * padded(H, size))
+    return kind
+
+
 # ---- The influence --------------------------------------------------------------------------------------------------
 cdef Py_ssize_t block_rows(Py_ssize_t H, Py_ssize_t itemsize) noexcept nogil:
     return max(BLOCK_BYTES // (padded(max(H, 1), itemsize) * itemsize) // 24 * 24, <Py_ssize_t>24)
 
 
-def influence_memory(cnp.ndarray like, Py_ssize_t B, Py_ssize_t H, Py_ssize_t C):
+def influence_memory(cnp.ndarray like not None, Py_ssize_t B, Py_ssize_t H, Py_ssize_t C):
     """Memory of an influence, zero, of the dtype of `like`."""
     cdef cnp.ndarray memory
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(like), ld = padded(H, size)
@@ -103,6 +144,7 @@ def influence_memory(cnp.ndarray like, Py_ssize_t B, Py_ssize_t H, Py_ssize_t C)
 
 def influence_rows(cnp.ndarray memory, bint high, Py_ssize_t B, Py_ssize_t H, Py_ssize_t C):
     """A view [B, H, C, H] of the influence in it, which lies at the end of the memory or, not `high`, at its start."""
+    check_influence(memory, B, H, C)
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(memory), ld = padded(H, size)
     cdef Py_ssize_t first = (<size_t>line(memory) - <size_t>data(memory)) // size
     first += block_rows(H, size) * ld if high else 0
@@ -203,6 +245,9 @@ def jacobians(tuple step, cnp.ndarray W, tuple cell):
     cdef bint current
     cdef int phi
     phi, alpha, current = cell
+    check_cell(cell, W, kind_of("W", W, 2))
+    kind_of("point", point, 2)
+    need("point", point, cnp.PyArray_TYPE(W), IN_ROWS, 2, point.shape[0], W.shape[0])
     if cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT32:
         return jacobians_typed(<float>0, point, W, alpha, phi, current)
     return jacobians_typed(<double>0, point, W, alpha, phi, current)
@@ -218,13 +263,18 @@ cdef struct Step:  # of all sequences
     const void *J       # [B, H, H]
 
 
-cdef int read_steps(tuple given, Step *steps) except -1:
-    """Their number."""
+cdef int read_steps(tuple given, int kind, Py_ssize_t B, Py_ssize_t H, Py_ssize_t C, Step *steps) except -1:
+    """Their number; C numbers are carried for each unit."""
     cdef cnp.ndarray z, slopes, moved, J
     cdef int n = 0
     if len(given) > MOST_STEPS:
         raise ValueError(f"steps must be {MOST_STEPS} or fewer, got {len(given)}")
-    for (z, slopes, moved, _), J in given:
+    for step, J in given:
+        check_step(step, kind, B, H, C - 1)
+        need("J", J, kind, CONTIGUOUS, 3, B, H, H)
+        z, slopes, moved, _ = step
+        if (<cnp.ndarray>step[0]).shape[1] != (<cnp.ndarray>given[0][0][0]).shape[1]:
+            raise ValueError("steps must have the same parameters")
         steps[n].z, steps[n].slopes, steps[n].moved, steps[n].J = data(z), data(slopes), data(moved), data(J)
         n += 1
     return n
@@ -306,9 +356,12 @@ def advance(cnp.ndarray memory, bint high, Py_ssize_t C, tuple steps, cnp.ndarra
     None for no gradients.
     """
     cdef Step read[MOST_STEPS]
-    cdef int n = read_steps(steps, read)
     cdef cnp.ndarray z = steps[0][0][0], J = steps[0][1]
+    kind_of("J", J, 3)
+    kind_of("z", z, 2)
     cdef Py_ssize_t B = J.shape[0], H = J.shape[1], Z = z.shape[1]
+    cdef int kind = check_influence(memory, B, H, C), n = read_steps(steps, kind, B, H, C, read)
+    need("dh", dh, kind, CONTIGUOUS | OPTIONAL, 2, B, H)
     if cnp.PyArray_TYPE(memory) == cnp.NPY_FLOAT32:
         return advance_typed(<float>0, memory, high, B, H, Z, C, read, n, dh)
     return advance_typed(<double>0, memory, high, B, H, Z, C, read, n, dh)
@@ -377,7 +430,10 @@ cdef cnp.ndarray contract_typed(real tag, cnp.ndarray memory, bint high, Py_ssiz
 def contract(cnp.ndarray memory, bint high, Py_ssize_t C, cnp.ndarray dh, tuple steps=()):
     """G [B, H, C] = P dh for dh [B, H] contiguous, P with steps as in `advance` that it has not made."""
     cdef Step read[MOST_STEPS]
-    cdef int n = read_steps(steps, read)
+    kind_of("dh", dh, 2)
+    cdef int kind = check_influence(memory, dh.shape[0], dh.shape[1], C)
+    cdef int n = read_steps(steps, kind, dh.shape[0], dh.shape[1], C, read)
+    need("dh", dh, kind, CONTIGUOUS, 2, dh.shape[0], dh.shape[1])
     cdef cnp.ndarray z = steps[0][0][0] if n > 0 else dh
     if cnp.PyArray_TYPE(dh) == cnp.NPY_FLOAT32:
         return contract_typed(<float>0, memory, high, C, dh, read, n, z.shape[1])
@@ -469,6 +525,13 @@ cdef object advance_block_typed(real tag, cnp.ndarray memory, bint high, Py_ssiz
 
 def advance_block(cnp.ndarray memory, bint high, Py_ssize_t C, Py_ssize_t B, tuple steps, cnp.ndarray W, tuple cell):
     """`advance` by all steps, of `immediate` with rows [T, B], at once."""
+    cdef cnp.ndarray z = steps[0]
+    cdef int kind = kind_of("W", W, 2)
+    check_cell(cell, W, check_influence(memory, B, W.shape[0], C))
+    kind_of("z", z, 2)
+    if B > 0 and z.shape[0] % B:
+        raise ValueError(f"steps must have rows of {B} sequences, got {z.shape[0]}")
+    check_step(steps, kind, z.shape[0], W.shape[0], C - 1)
     if cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT32:
         advance_block_typed(<float>0, memory, high, C, B, steps, W, cell)
     else:
@@ -516,6 +579,10 @@ cdef void trace_typed(real tag, cnp.ndarray trace, tuple step, cnp.ndarray W, tu
 
 def advance_trace(cnp.ndarray trace, tuple step, cnp.ndarray W, tuple cell, bint recurrent):
     """One step of a trace [B, H, C]: what is kept of unit i is J[i, i], or 1 - alpha[i] where not `recurrent`."""
+    cdef int kind = kind_of("trace", trace, 3)
+    check_cell(cell, W, kind)
+    need("trace", trace, kind, CONTIGUOUS | WRITTEN, 3, trace.shape[0], W.shape[0], trace.shape[2])
+    check_step(step, kind, trace.shape[0], W.shape[0], trace.shape[2])
     if cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT32:
         trace_typed(<float>0, trace, step, W, cell, recurrent)
     else:
@@ -543,6 +610,9 @@ cdef void scaled_sum(real tag, cnp.ndarray trace, cnp.ndarray factors, cnp.ndarr
 
 def contract_trace(cnp.ndarray trace, cnp.ndarray factors):
     """G [H, C], the sum over sequences of trace [B, H, C] with rows scaled by factors [B, H], both contiguous."""
+    cdef int kind = kind_of("trace", trace, 3)
+    need("trace", trace, kind, CONTIGUOUS, 3, trace.shape[0], trace.shape[1], trace.shape[2])
+    need("factors", factors, kind, CONTIGUOUS, 2, trace.shape[0], trace.shape[1])
     cdef cnp.ndarray G = empty(trace, (trace.shape[1], trace.shape[2]), trace.shape[0] == 0)
     if cnp.PyArray_TYPE(trace) == cnp.NPY_FLOAT32:
         scaled_sum(<float>0, trace, factors, G)
@@ -624,7 +694,15 @@ cdef void rank_one_typed(real tag, cnp.ndarray v, cnp.ndarray theta, cnp.ndarray
 
 
 def advance_rank_one(cnp.ndarray v, cnp.ndarray theta, cnp.ndarray signs, tuple step, cnp.ndarray W, tuple cell):
-    """One step of v [B, H] and theta [B, H, C], with signs [B, H] of 1 and -1, drawn anew."""
+    """One step of v [B, H] and theta [B, H, C], with signs [B, H] of 1 and -1, drawn anew; all are contiguous."""
+    cdef int kind = kind_of("theta", theta, 3)
+    cdef Py_ssize_t B = theta.shape[0], H = theta.shape[1]
+    check_cell(cell, W, kind)
+    need("W", W, kind, CONTIGUOUS, 2, H, H)
+    need("v", v, kind, CONTIGUOUS | WRITTEN, 2, B, H)
+    need("theta", theta, kind, CONTIGUOUS | WRITTEN, 3, B, H, theta.shape[2])
+    need("signs", signs, kind, CONTIGUOUS, 2, B, H)
+    check_step(step, kind, B, H, theta.shape[2])
     if cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT32:
         rank_one_typed(<float>0, v, theta, signs, step, W, cell)
     else:

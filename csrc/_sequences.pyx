@@ -9,7 +9,7 @@ cimport cython
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport data, real, stride
+from pyrnn._arrays cimport CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, data, kind_of, need, real, stride
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport gather_rows, scatter_rows
 
@@ -30,6 +30,14 @@ cdef class Sequences:
         cdef Py_ssize_t *offset
         cdef Py_ssize_t *order
         cdef Py_ssize_t *start
+        if T < 0 or B < 0 or (lengths is None) == (mask is None):
+            raise ValueError(f"either lengths or a mask must be given, and T and B from 0, got {T} and {B}")
+        need("lengths", lengths, cnp.NPY_INTP, CONTIGUOUS | OPTIONAL, 1, B)
+        if lengths is not None and not between(lengths, 0, T):
+            raise ValueError(f"lengths must be from 0 to {T}")
+        if mask is not None and (cnp.PyArray_TYPE(mask) != cnp.NPY_BOOL or cnp.PyArray_NDIM(mask) != 2
+                                 or mask.shape[0] != T or mask.shape[1] != B):
+            raise ValueError(f"a mask must be booleans ({T}, {B}), got {mask.dtype} {(<object>mask).shape}")
         self.T, self.B, self.reverse, self.holes, self.mask = T, B, reverse, lengths is None, mask
         self.scratch = Scratch()
         self.count, self.rank = self.integers(B), self.integers(B)
@@ -107,7 +115,11 @@ cdef class Sequences:
                 self.where[i] = self.time[i] * st + self.row[i] * sb
         return self.where
 
-    def empty(self, cnp.ndarray like, Py_ssize_t n):
+    cdef int check(self, str name, cnp.ndarray a, int kind, int layout, Py_ssize_t n) except -1:
+        """Raise ValueError unless it is [T, B, n]."""
+        return need(name, a, kind, layout, 3, self.T, self.B, n)
+
+    def empty(self, cnp.ndarray like not None, Py_ssize_t n):
         """[1, N, n] in memory of this object."""
         cdef cnp.npy_intp shape[3]
         cdef cnp.ndarray a
@@ -119,6 +131,7 @@ cdef class Sequences:
 
     def gather(self, cnp.ndarray a):
         """[1, N, n]: the rows of a [T, B, n] that exist; valid while this object lives."""
+        self.check("a", a, kind_of("a", a, 3), IN_ROWS, a.shape[2])
         cdef cnp.ndarray packed = self.empty(a, a.shape[2])
         cdef const Py_ssize_t *where = self.places(a)
         if cnp.PyArray_ITEMSIZE(a) == 4:
@@ -129,6 +142,9 @@ cdef class Sequences:
 
     def scatter(self, cnp.ndarray packed, cnp.ndarray out, cnp.ndarray h0=None):
         """Write packed [1, N, n] to out [T, B, n]; where no step exists, zeros, or with h0 [B, n] the row before."""
+        cdef int kind = kind_of("out", out, 3)
+        self.check("out", out, kind, IN_ROWS | WRITTEN, out.shape[2])
+        need("packed", packed, kind, CONTIGUOUS, 3, 1, self.N, out.shape[2])
         cdef const Py_ssize_t *where = self.places(out)
         if cnp.PyArray_ITEMSIZE(out) == 4:
             scatter_rows(self.N, out.shape[2], <const float *>data(packed), out.shape[2], where, <float *>data(out))
@@ -138,6 +154,9 @@ cdef class Sequences:
 
     def fill(self, cnp.ndarray out, cnp.ndarray h0=None):
         """Write to the rows of out [T, B, n] where no step exists: zeros, or with h0 [B, n] the row before."""
+        cdef int kind = kind_of("out", out, 3)
+        self.check("out", out, kind, IN_ROWS | WRITTEN, out.shape[2])
+        need("h0", h0, kind, IN_ROWS | OPTIONAL, 2, self.B, out.shape[2])
         if self.N == self.T * self.B:
             return
         if self.holes:
@@ -184,6 +203,9 @@ cdef class Sequences:
         Those of h0, before the first step, are written to initial [B, H], contiguous.
         """
         cdef cnp.ndarray packed
+        cdef int kind = kind_of("dh", dh, 3)
+        self.check("dh", dh, kind, IN_ROWS, dh.shape[2])
+        need("initial", initial, kind, CONTIGUOUS | WRITTEN, 2, self.B, dh.shape[2])
         memset(data(initial), 0, cnp.PyArray_NBYTES(initial))
         if not self.holes:
             return self.gather(dh)
@@ -213,6 +235,7 @@ cdef class Sequences:
 
     def first_rows(self, cnp.ndarray h0):
         """The rows of h0 [B, n] that sequences with steps begin with, in order; in memory of this object."""
+        need("h0", h0, kind_of("h0", h0, 2), IN_ROWS, 2, self.B, h0.shape[1])
         cdef cnp.npy_intp shape[2]
         cdef Py_ssize_t i, size = h0.shape[1] * cnp.PyArray_ITEMSIZE(h0)
         cdef const Py_ssize_t *order = <const Py_ssize_t *>data(self.order)
@@ -227,6 +250,9 @@ cdef class Sequences:
 
     def add_first_rows(self, cnp.ndarray rows, cnp.ndarray out):
         """Add such rows to those of out [B, n], contiguous, that they came from."""
+        cdef int kind = kind_of("out", out, 2)
+        need("rows", rows, kind, CONTIGUOUS, 2, self.order.shape[0], out.shape[1])
+        need("out", out, kind, CONTIGUOUS | WRITTEN, 2, self.B, out.shape[1])
         if cnp.PyArray_ITEMSIZE(out) == 4:
             self.add_typed(<const float *>data(rows), <float *>data(out), out.shape[1])
         else:
@@ -245,6 +271,10 @@ cdef class Sequences:
         At steps that a mask leaves out it is the gradient of the state that they pass on, less what went into that
         before them; behind the ends of sequences it is 0.
         """
+        cdef int kind = kind_of("out", out, 3)
+        self.check("out", out, kind, CONTIGUOUS | WRITTEN, out.shape[2])
+        self.check("dh", dh, kind, IN_ROWS, out.shape[2])
+        need("initial", initial, kind, CONTIGUOUS, 2, self.B, out.shape[2])
         self.scatter(packed, out)
         if self.holes:
             if cnp.PyArray_ITEMSIZE(out) == 4:
@@ -272,16 +302,17 @@ cdef class Sequences:
                 before = t
 
 
-def fit(lengths, cnp.ndarray x):
+def fit(lengths, cnp.ndarray x not None):
     """Whether lengths are an array of intp, contiguous, as x [T, B, I] wants them, of 0 to T."""
     return (type(lengths) is cnp.ndarray and cnp.PyArray_TYPE(lengths) == cnp.NPY_INTP
             and cnp.PyArray_ISCARRAY_RO(lengths) and cnp.PyArray_NDIM(lengths) == 1 and cnp.PyArray_NDIM(x) == 3
             and cnp.PyArray_DIM(lengths, 0) == cnp.PyArray_DIM(x, 1) and between(lengths, 0, cnp.PyArray_DIM(x, 0)))
 
 
-def between(cnp.ndarray a, Py_ssize_t least, Py_ssize_t most):
+cpdef bint between(cnp.ndarray a, Py_ssize_t least, Py_ssize_t most) except -1:
     """Whether all integers in a [n], of type intp, or the one in a [], are."""
     cdef Py_ssize_t i, value, n = a.shape[0] if a.ndim else 1, step = cnp.PyArray_STRIDE(a, 0) if a.ndim else 0
+    check_integers(a)
     for i in range(n):
         value = (<Py_ssize_t *>(cnp.PyArray_BYTES(a) + i * step))[0]
         if value < least or value > most:
@@ -289,11 +320,19 @@ def between(cnp.ndarray a, Py_ssize_t least, Py_ssize_t most):
     return True
 
 
+cdef int check_integers(cnp.ndarray a) except -1:
+    if cnp.PyArray_TYPE(a) != cnp.NPY_INTP or cnp.PyArray_NDIM(a) > 1 or not cnp.PyArray_ISBEHAVED_RO(a):
+        raise ValueError(f"a compiled function needs integers of intp with one axis or none, got {a.dtype} "
+                         f"{(<object>a).shape}")
+    return 0
+
+
 def common(cnp.ndarray lengths):
     """The one length of all sequences, lengths [B] of intp; -1 if there is none, or lengths is None."""
     cdef Py_ssize_t i, first
     if lengths is None or lengths.shape[0] == 0:
         return -1
+    check_integers(lengths)
     first = (<Py_ssize_t *>cnp.PyArray_GETPTR1(lengths, 0))[0]
     for i in range(1, lengths.shape[0]):
         if (<Py_ssize_t *>cnp.PyArray_GETPTR1(lengths, i))[0] != first:

@@ -10,7 +10,9 @@ from libc.string cimport memcpy
 
 from pyrnn import _fused
 
-from pyrnn._arrays cimport data, empty, fits, line, lines, padded, real, stride
+from pyrnn._arrays cimport (
+    CONTIGUOUS, IN_ROWS, OPTIONAL, data, empty, fits, kind_of, line, lines, need, padded, real, stride,
+)
 from pyrnn._floating cimport pyrnn_floating, pyrnn_flush, pyrnn_restore
 from pyrnn._kernels cimport kernels
 from pyrnn._profile cimport FORWARD_RECURRENCE, OUTPUT, begin, lap
@@ -54,8 +56,19 @@ cdef class Stepper:
     cdef void *next_rates
     cdef pyrnn_atomic busy                # 1 while a call reads or writes the state
 
-    def __cinit__(self, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray V, cnp.ndarray c, batch,
-                  cnp.ndarray h0, tuple cell):
+    def __cinit__(self, cnp.ndarray U not None, cnp.ndarray W, cnp.ndarray b, cnp.ndarray V, cnp.ndarray c, batch,
+                  cnp.ndarray h0 not None, tuple cell):
+        cdef int kind = kind_of("U", U, 2)
+        kind_of("h0", h0, 2)
+        if V is not None:
+            kind_of("V", V, 2)
+            need("V", V, kind, CONTIGUOUS, 2, V.shape[0], U.shape[0])
+            need("c", c, kind, CONTIGUOUS | OPTIONAL, 1, V.shape[0])
+        need("U", U, kind, CONTIGUOUS, 2, U.shape[0], U.shape[1])
+        need("W", W, kind, CONTIGUOUS, 2, U.shape[0], U.shape[0])
+        need("b", b, kind, CONTIGUOUS | OPTIONAL, 1, U.shape[0])
+        need("h0", h0, kind, CONTIGUOUS, 2, 1 if batch is None else batch, U.shape[0])
+        need("alpha", cell[1], kind, CONTIGUOUS | (0 if cell[2] else OPTIONAL), 1, U.shape[0])
         cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(U), H = U.shape[0], I = U.shape[1], B = h0.shape[0]
         cdef Py_ssize_t O = H if V is None else V.shape[0]
         self.input_size, self.hidden_size, self.dtype = I, H, U.dtype
@@ -181,6 +194,8 @@ cdef class Stepper:
 
     def _run(self, cnp.ndarray x, n_threads):
         """h [T, B, H] or o [T, B, O] of x [T, B, I]; the state is written once all is computed."""
+        kind_of("x", x, 3)
+        need("x", x, self.kind, IN_ROWS, 3, x.shape[0], self.rows, self.input_size)
         self.acquire()
         try:
             rates = None
@@ -207,6 +222,7 @@ cdef class Stepper:
 
     def _write(self, cnp.ndarray h):
         """Set the state [B, H] from an array with contiguous rows."""
+        need("h", h, self.kind, IN_ROWS, 2, self.rows, self.hidden_size)
         self.acquire()
         try:
             self.write(h)

@@ -14,8 +14,11 @@ the chunk is in the cache. Letters, chunks, and how arrays are passed: see _bptt
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport crowded, data, empty, interrupted, padded, pass_on, pyrnn_seconds, real, stride
-from pyrnn._bptt cimport Job, Rows, at, chunk_steps, feed, present, rows_in, set_up
+from pyrnn._arrays cimport (
+    AS_MATRIX, CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, crowded, data, empty, interrupted, kind_of, need, need_padded,
+    padded, pass_on, pyrnn_seconds, real, stride,
+)
+from pyrnn._bptt cimport Job, Rows, at, check_packed, chunk_steps, feed, present, rows_in, set_up
 from pyrnn._fused cimport APART, packed_in, rows_product
 from pyrnn._kernels cimport flush_subnormals, restore_subnormals
 from pyrnn._scratch cimport Scratch
@@ -546,9 +549,30 @@ cdef int each_loop(real tag, Each *job) noexcept nogil:
 
 
 # ---- For floor 3: checked arrays in, memory allocated here, and the GIL given up ------------------------------------
-def padded_rows(cnp.ndarray like, Py_ssize_t T, Py_ssize_t B, Py_ssize_t H):
+def padded_rows(cnp.ndarray like not None, Py_ssize_t T, Py_ssize_t B, Py_ssize_t H):
     """A new array [T, B, H] whose rows lie apart as the kernels like it."""
     return empty(like, (T, B, padded(H, cnp.PyArray_ITEMSIZE(like))))[..., :H]
+
+
+cdef int check_tangent(const Job *job, cnp.ndarray x, cnp.ndarray h, cnp.ndarray U, cnp.ndarray W, tuple dots,
+                       cnp.ndarray rates, cnp.ndarray h_dot, cnp.ndarray second) except -1:
+    """Raise ValueError for arrays that the loops cannot read or write as they lie; `set_up` has seen the others."""
+    cdef int kind = cnp.PyArray_TYPE(x)
+    cdef Py_ssize_t T = x.shape[0], B = x.shape[1], I = x.shape[2], H = job.H
+    need("h", h, kind, IN_ROWS, 3, T, B, H)
+    need("U", U, kind, AS_MATRIX, 2, H, I)
+    need("W", W, kind, AS_MATRIX, 2, H, H)
+    need("rates", rates, kind, IN_ROWS | (0 if job.leaky else OPTIONAL), 3, T, B, H)
+    need("x_dot", dots[0], kind, IN_ROWS | OPTIONAL, 3, T, B, I)
+    need("U_dot", dots[1], kind, AS_MATRIX | OPTIONAL, 2, H, I)
+    need("W_dot", dots[2], kind, AS_MATRIX | OPTIONAL, 2, H, H)
+    need("b_dot", dots[3], kind, CONTIGUOUS | OPTIONAL, 1, H)
+    need("h0_dot", dots[4], kind, IN_ROWS | OPTIONAL, 2, job.B, H)
+    need("drive_dot", dots[5], kind, IN_ROWS | OPTIONAL, 3, T, B, H)
+    need("alpha_dot", dots[6], kind, CONTIGUOUS | OPTIONAL, 1, H)
+    need("h_dot", h_dot, kind, IN_ROWS | WRITTEN, 3, T, B, H)
+    need("second", second, kind, IN_ROWS | WRITTEN | (0 if job.current else OPTIONAL), 3, T, B, H)
+    return 0
 
 
 cdef tuple set_up_tangent(Tangent *job, Scratch scratch, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W,
@@ -561,6 +585,8 @@ cdef tuple set_up_tangent(Tangent *job, Scratch scratch, cnp.ndarray h, cnp.ndar
     memset(job, 0, sizeof(Tangent))
     x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, alpha_dot = dots
     kept = set_up(j, x, H, h0, phi, alpha, current, offsets, from_end)
+    check_packed(j, x)
+    check_tangent(j, x, h, U, W, dots, rates, h_dot, second)
     j.h, j.rates, j.ld = rows_in(h), rows_in(h if alpha is None else rates), padded(H, size)
     j.fed = j.rates if current else j.h
     job.x_dot, job.drive_dot = rows_in(x_dot), rows_in(drive_dot)
@@ -602,9 +628,9 @@ cdef void feed_tangent_typed(Tangent *job, real *out) noexcept:
         h0_dot += job.ld_h0_dot
 
 
-def tangent(cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray h0, tuple dots, int phi,
-            cnp.ndarray alpha, bint current, cnp.ndarray rates, cnp.ndarray offsets, cnp.ndarray out,
-            cnp.ndarray second):
+def tangent(cnp.ndarray h, cnp.ndarray x not None, cnp.ndarray U, cnp.ndarray W not None, cnp.ndarray h0 not None,
+            tuple dots not None, int phi, cnp.ndarray alpha, bint current, cnp.ndarray rates, cnp.ndarray offsets,
+            cnp.ndarray out, cnp.ndarray second):
     """Write h_dot [T, B, H] to out; dots: (x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, alpha_dot), any may be None.
 
     rates: phi of each step, needed with alpha. second [T, B, H], written with a_dot, or in the current form, where it
@@ -627,7 +653,10 @@ def tangent(cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndar
 
 def deltas(cnp.ndarray g, int phi, cnp.ndarray alpha, bint current, cnp.ndarray rates):
     """delta [T, B, H], padded, from grad_h g, contiguous; rates: phi of each step."""
+    cdef int kind = kind_of("g", g, 3)
     cdef Job job
+    need("g", g, kind, CONTIGUOUS, 3, g.shape[0], g.shape[1], g.shape[2])
+    need("rates", rates, kind, IN_ROWS, 3, g.shape[0], g.shape[1], g.shape[2])
     cdef tuple _kept = set_up(&job, g, g.shape[2], None, phi, alpha, current, None, False)
     cdef cnp.ndarray delta = padded_rows(g, g.shape[0], g.shape[1], g.shape[2])
     job.rates, job.ld = rows_in(rates), padded(job.H, cnp.PyArray_ITEMSIZE(g))
@@ -642,8 +671,9 @@ def deltas(cnp.ndarray g, int phi, cnp.ndarray alpha, bint current, cnp.ndarray 
 
 
 def second_order(cnp.ndarray g, cnp.ndarray delta, cnp.ndarray dh_dot, cnp.ndarray h_dot, cnp.ndarray second,
-                 cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray h0, tuple dots, int phi,
-                 cnp.ndarray alpha, bint current, cnp.ndarray rates, bint x_gradient):
+                 cnp.ndarray h, cnp.ndarray x not None, cnp.ndarray U, cnp.ndarray W not None,
+                 cnp.ndarray h0 not None, tuple dots not None, int phi, cnp.ndarray alpha, bint current,
+                 cnp.ndarray rates, bint x_gradient):
     """(delta_dot, g_dot, dx_dot, dU_dot, dW_dot, db_dot), the tangents of what backward computes from dh.
 
     g: grad_h, contiguous; delta: of `deltas`; dh_dot may be None; h_dot and second: of `tangent`, and the other
@@ -656,6 +686,11 @@ def second_order(cnp.ndarray g, cnp.ndarray delta, cnp.ndarray dh_dot, cnp.ndarr
     cdef Py_ssize_t most
     cdef tuple _kept = set_up_tangent(&tangent, scratch, h, x, U, W, h0, dots, phi, alpha, current, rates, None, True,
                                       h_dot, second)
+    cdef int kind = cnp.PyArray_TYPE(x)
+    need("g", g, kind, CONTIGUOUS, 3, T, B, H)
+    need_padded("delta", delta, kind, T, B, H)
+    need("dh_dot", dh_dot, kind, IN_ROWS | OPTIONAL, 3, T, B, H)
+    need("second", second, kind, IN_ROWS, 3, T, B, H)
     cdef cnp.ndarray delta_dot = padded_rows(x, T, B, H), g_dot = None, dx = None, lost = empty(x, (H,), zero=True)
     cdef cnp.ndarray dU = empty(x, (H, I), zero=T == 0), dW = empty(x, (H, H), zero=T == 0)
     cdef cnp.ndarray db = empty(x, (H,), zero=True)
@@ -686,11 +721,15 @@ def second_order(cnp.ndarray g, cnp.ndarray delta, cnp.ndarray dh_dot, cnp.ndarr
     return delta_dot, g_dot, dx, dU, dW, db + lost
 
 
-def each(cnp.ndarray delta, cnp.ndarray x, cnp.ndarray fed, cnp.ndarray fed0, bint norms):
+def each(cnp.ndarray delta, cnp.ndarray x, cnp.ndarray fed, cnp.ndarray fed0 not None, bint norms):
     """(dU, dW, db) of each sequence, [B, H, I], [B, H, H], [B, H]; or squares of their norms, float64 [3, B].
 
     delta: of `deltas`; fed [T, B, H] and fed0 [B, H]: what W multiplies in the step after, and in the first.
     """
+    cdef int kind = kind_of("x", x, 3)
+    kind_of("delta", delta, 3)
+    need_padded("delta", delta, kind, x.shape[0], x.shape[1], delta.shape[2])
+    need("fed", fed, kind, IN_ROWS, 3, x.shape[0], x.shape[1], delta.shape[2])
     cdef Each job
     cdef Scratch scratch = Scratch()
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = delta.shape[2], T = x.shape[0], B = x.shape[1], I = x.shape[2]

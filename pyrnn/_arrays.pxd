@@ -54,6 +54,85 @@ cdef inline bint fits(object a, int kind, int ndim, const cnp.npy_intp *shape) n
     return usable(a, kind)
 
 
+# ---- What compiled functions need of the arrays they are called with ------------------------------------------------
+# Each looks at all of them before anything is read: a wrong one is a fault of floor 3, which checks what users give,
+# and must not become a wrong number or a read past the end. A look costs 3 ns.
+cdef enum:
+    IN_ROWS = 1      # the last axis is contiguous, the other strides are whole numbers
+    AS_MATRIX = 2    # [m, n] in rows, each behind the one before, as BLAS reads them
+    CONTIGUOUS = 4   # in C order
+    WRITTEN = 8      # beside one of these: writeable, and no two rows overlap
+    OPTIONAL = 16    # may be None
+
+
+cdef inline bint has_layout(cnp.ndarray a, int kind, int layout) noexcept:
+    """Whether an array has this type and lies so; an empty one lies as it likes."""
+    cdef int i, last = cnp.PyArray_NDIM(a) - 1
+    cdef Py_ssize_t n = cnp.PyArray_DIM(a, last)
+    if cnp.PyArray_TYPE(a) != kind or (layout & WRITTEN and not cnp.PyArray_ISWRITEABLE(a)):
+        return False
+    if cnp.PyArray_SIZE(a) == 0:
+        return True
+    if layout & CONTIGUOUS:
+        return cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_ISBEHAVED_RO(a)
+    if not usable(a, kind):
+        return False
+    if layout & AS_MATRIX:
+        return cnp.PyArray_DIM(a, 0) == 1 or stride(a, 0) >= n
+    if layout & WRITTEN:
+        for i in range(last):
+            if cnp.PyArray_DIM(a, i) > 1 and stride(a, i) < n and not (i == 0 and -stride(a, 0) >= n):
+                return False
+    return True
+
+
+cdef inline int need(str name, cnp.ndarray a, int kind, int layout, int ndim, Py_ssize_t n0, Py_ssize_t n1=0,
+                     Py_ssize_t n2=0, Py_ssize_t n3=0) except -1:
+    """Raise ValueError for an array that is not of this type, layout and shape (n0, n1, ...), of which ndim count."""
+    if a is None:
+        if layout & OPTIONAL:
+            return 0
+    elif (cnp.PyArray_NDIM(a) == ndim and cnp.PyArray_DIM(a, 0) == n0 and (ndim < 2 or cnp.PyArray_DIM(a, 1) == n1)
+            and (ndim < 3 or cnp.PyArray_DIM(a, 2) == n2) and (ndim < 4 or cnp.PyArray_DIM(a, 3) == n3)
+            and has_layout(a, kind, layout)):
+        return 0
+    return refuse(name, a, kind, layout, (n0, n1, n2, n3)[:ndim])
+
+
+cdef inline int refuse(str name, cnp.ndarray a, int kind, int layout, tuple shape) except -1:
+    order = "contiguous" if layout & CONTIGUOUS else "BLAS-like" if layout & AS_MATRIX else "row by row"
+    more = ", writeable" if layout & WRITTEN else ""
+    expected = f"{<object>cnp.PyArray_DescrFromType(kind)} {shape}, {order}{more}"
+    got = "None" if a is None else f"{a.dtype} {(<object>a).shape} with strides {(<object>a).strides}"
+    raise ValueError(f"a compiled function needs {name} as {expected}, got {got}")
+
+
+cdef inline int kind_of(str name, cnp.ndarray a, int ndim) except -1:
+    """The type of an array of float32 or float64 with so many axes; raises ValueError for any other."""
+    cdef int kind = -1 if a is None else cnp.PyArray_TYPE(a)
+    if (kind != cnp.NPY_FLOAT32 and kind != cnp.NPY_FLOAT64) or cnp.PyArray_NDIM(a) != ndim:
+        got = "None" if a is None else f"{a.dtype} {(<object>a).shape}"
+        raise ValueError(f"a compiled function needs {name} as float32 or float64 with {ndim} axes, got {got}")
+    return kind
+
+
+cdef inline int need_panels(str name, cnp.ndarray a, int kind, Py_ssize_t n) except -1:
+    """Raise ValueError for memory that `lines` has not made for n numbers or more."""
+    if a is None or cnp.PyArray_NDIM(a) != 1 or cnp.PyArray_DIM(a, 0) < n + 64 // cnp.PyArray_ITEMSIZE(a) or (
+            not has_layout(a, kind, CONTIGUOUS)):
+        return refuse(name, a, kind, CONTIGUOUS, (n,))
+    return 0
+
+
+cdef inline int need_padded(str name, cnp.ndarray a, int kind, Py_ssize_t T, Py_ssize_t B, Py_ssize_t H) except -1:
+    """Raise ValueError for an array [T, B, H] that does not lie as `padded` says, without other gaps."""
+    cdef Py_ssize_t ld = padded(H, 4 if kind == cnp.NPY_FLOAT32 else 8)
+    need(name, a, kind, IN_ROWS, 3, T, B, H)
+    if cnp.PyArray_SIZE(a) > 0 and ((B > 1 and stride(a, 1) != ld) or (T > 1 and stride(a, 0) != B * ld)):
+        return refuse(name, a, kind, IN_ROWS, (T, B, H))
+    return 0
+
+
 cdef inline int check_signals() noexcept with gil:
     """Let the handlers of signals run, with subnormal numbers as the caller has them."""
     cdef bint flushing = restore_subnormals()

@@ -105,7 +105,18 @@ cdef void feed(Job *job, Py_ssize_t itemsize, void *memory) noexcept
 
 cdef cnp.ndarray phi_of(cnp.ndarray h, int phi)
 
-cdef tuple output_results(cnp.ndarray h, cnp.ndarray V, tuple results)
+cdef tuple output_results(cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V, tuple results)
+
+# What functions of both engines check.
+cdef int check_packed(const Job *job, cnp.ndarray x) except -1
+
+cdef int check_forward(const Job *job, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray out,
+                       cnp.ndarray drive, cnp.ndarray rates) except -1
+
+cdef int check_backward(const Job *job, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray dh, cnp.ndarray h,
+                        cnp.ndarray rates) except -1
+
+cdef int check_output(cnp.ndarray h, Py_ssize_t O, cnp.ndarray c, cnp.ndarray out) except -1
 
 cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive, tuple results, cnp.ndarray lost, void *memory,
                            bint goes_on)

@@ -20,6 +20,7 @@ cdef class Sequences:
     cdef Py_ssize_t st, sb                # of that array
     cdef const Py_ssize_t *offset
 
+    cdef int check(self, str name, cnp.ndarray a, int kind, int layout, Py_ssize_t n) except -1
     cdef Py_ssize_t *integers(self, Py_ssize_t n) except NULL
     cdef inline bint given(self, Py_ssize_t t, Py_ssize_t i) noexcept
     cdef const Py_ssize_t *places(self, cnp.ndarray a) except NULL
@@ -28,3 +29,6 @@ cdef class Sequences:
     cdef void sum_gradients(self, cnp.ndarray dh, real *packed, real *initial) noexcept
     cdef void add_typed(self, const real *rows, real *out, Py_ssize_t n) noexcept
     cdef void fill_gradients(self, cnp.ndarray dh, const real *initial, real *out) noexcept
+
+
+cpdef bint between(cnp.ndarray a, Py_ssize_t least, Py_ssize_t most) except -1
