@@ -78,6 +78,11 @@ cdef bint plain(cnp.ndarray a, int kind) noexcept:
     return usable(a, kind) and stride(a, 0) >= a.shape[1]
 
 
+cdef bint written_in_place(cnp.ndarray a, int kind) noexcept:
+    """Whether the loops can write all of an array in place: a new one, or part of it along the first axis."""
+    return a is None or (cnp.PyArray_TYPE(a) == kind and cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_ISBEHAVED(a))
+
+
 # ---- A direction of a layer -----------------------------------------------------------------------------------------
 cdef int check_direction(Py_ssize_t k, int direction, Py_ssize_t states, Py_ssize_t H, cnp.ndarray h) except -1:
     """Raise IndexError unless there are so many states and columns of h [T, B, D H]."""
@@ -95,7 +100,7 @@ def forward(compiled, cnp.ndarray x, list parameters, cnp.ndarray h0, cnp.ndarra
     """Write the states of a direction to its columns of h [T, B, D H], and the last ones to row k of h_n [K, B, H].
 
     x: [T, B, I]; parameters: tensors U, W and the two halves of b if there are; h0: as h_n, or None for zeros;
-    compiled: the engine. False if they are not plain.
+    compiled: the engine. False, and nothing is written, if an array is not plain.
     """
     cdef int kind = kind_of("x", x, 3)
     kind_of("h_n", h_n, 3)
@@ -106,7 +111,8 @@ def forward(compiled, cnp.ndarray x, list parameters, cnp.ndarray h0, cnp.ndarra
     need("h_n", h_n, kind, IN_ROWS | WRITTEN, 3, h_n.shape[0], B, H)
     need("h0", h0, kind, IN_ROWS | OPTIONAL, 3, h_n.shape[0], B, H)
     cdef cnp.ndarray U = array(parameters[0]), W = array(parameters[1]), initial = initial_of(h0, k, x, H), states, last
-    if not (T > 0 and usable(x, kind) and plain(U, kind) and plain(W, kind) and plain(initial, kind)):
+    if not (T > 0 and usable(x, kind) and plain(U, kind) and plain(W, kind) and plain(initial, kind)
+            and written_in_place(h, kind) and written_in_place(h_n, kind)):
         return False
     states, last = part(h, direction * H, H, direction == 1), state_of(h_n, k)
     compiled.forward(part(x, 0, x.shape[2], direction == 1), U, W, bias(parameters), initial, states, n_threads, phi)
@@ -121,7 +127,8 @@ def backward(compiled, cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, list parame
              int direction, tuple results, int phi, n_threads):
     """Write the gradients of x, or add to them in the second direction, and those of U, W, b and of row k of h0.
 
-    dh, h: [T, B, D H]; results: (dx, dU, dW, db, dh0), contiguous, dx may be None. False if they are not plain.
+    dh, h: [T, B, D H]; results: (dx, dU, dW, db, dh0), dx may be None. False, and nothing is written, if an array is not
+    plain, or a result not C-contiguous: the order of axes in memory of what is made `like` a tensor may be any.
     """
     cdef int kind = kind_of("x", x, 3)
     cdef Py_ssize_t I = x.shape[2], H = len(results[2])
@@ -131,7 +138,10 @@ def backward(compiled, cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, list parame
     check_direction(k, direction, k + 1, H, dh)
     need("h0", h0, kind, IN_ROWS | OPTIONAL, 3, k + 1 if h0 is None else h0.shape[0], x.shape[1], H)
     cdef bint reverse = direction == 1
-    cdef cnp.ndarray U = array(parameters[0]), W = array(parameters[1]), initial = initial_of(h0, k, x, H)
+    cdef cnp.ndarray U = array(parameters[0]), W = array(parameters[1]), initial = initial_of(h0, k, x, H), a
+    for a in results:
+        if not written_in_place(a, kind):
+            return False
     if not (usable(x, kind) and usable(h, kind) and usable(dh, kind) and plain(U, kind) and plain(W, kind)
             and plain(initial, kind)):
         return False

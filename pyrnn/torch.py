@@ -4,7 +4,9 @@ Tensors and arrays share memory in both directions, nothing is copied for the sa
 autograd graph stands for all layers and directions of a call. `import pyrnn` does not load this module.
 """
 
+import functools
 import os
+import sys
 import warnings
 from typing import NamedTuple
 
@@ -20,6 +22,13 @@ from torch.nn.utils.rnn import PackedSequence
 from pyrnn._layers_of_tensors import array, backward_layer, forward_layer
 
 __all__ = ["RNN"]
+
+# Returns what torch.compile has set to look at each frame, None outside of a compiled function. No function of Python
+# stands here, since it would be traced.
+try:
+    from torch._C._dynamo.eval_frame import get_eval_frame_callback as _compiler
+except ImportError:  # older versions: the compiler's package, if it was imported
+    _compiler = functools.partial(sys.modules.get, "torch._dynamo")
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)  # a subclass may mean something else by its elements
 _DTYPES = (torch.float32, torch.float64)
@@ -82,35 +91,9 @@ class RNN(torch.nn.RNN):
 
     def forward(self, input, hx=None):
         """The states of the last layer at every step, and those of every layer at the last step."""
-        if torch.compiler.is_dynamo_compiling():  # only if told to: it stops in front of every torch.nn.RNN
+        if torch.compiler.is_dynamo_compiling():  # only with allow_rnn: it stops in front of every torch.nn.RNN
             return super().forward(input, hx)
-        packed = isinstance(input, PackedSequence)
-        data, batch_sizes, sorted_indices, unsorted_indices = input if packed else (input, None, None, None)
-        weights = _weights(self)
-        reason = _unsupported(data, hx, weights)
-        call = None if reason and reason is not _TRANSFORMED else _call(self, data, batch_sizes, hx, weights)
-        if reason is _WRONG and isinstance(input, torch.fx.Proxy):
-            return _leaf_of_graph(self, input, hx)
-        if reason and reason is not _WRONG:
-            _warn_once(reason)
-        if call is None or (reason and packed):
-            return super().forward(input, hx)  # where there is an error, it raises it
-        if packed and hx is not None and sorted_indices is not None:
-            hx = hx.index_select(1, sorted_indices)
-        if reason:
-            return _by_torch(call, data, hx, weights, None, _unrolled)
-        if torch.is_grad_enabled() and (
-            data.requires_grad or (hx is not None and hx.requires_grad) or any(w.requires_grad for w in weights)
-        ):
-            output, h_n = _RNNFunction.apply(call, data, hx, *weights)
-        else:
-            layers, h_n, _ = _forward(call, data, hx, weights)
-            output = _as_given(call, layers[-1])
-        if packed:
-            output = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
-            if unsorted_indices is not None:
-                h_n = h_n.index_select(1, unsorted_indices)
-        return output, h_n
+        return (_opaque_run if _compiler() else _run)(self, input, hx)
 
     def __prepare_scriptable__(self):
         """What `torch.jit.script` compiles in place of this module: `torch.nn.RNN` on the same parameters."""
@@ -118,6 +101,41 @@ class RNN(torch.nn.RNN):
         twin = torch.nn.RNN.__new__(torch.nn.RNN)
         twin.__dict__ = self.__dict__.copy()
         return twin
+
+
+def _run(module, input, hx):
+    """`RNN.forward`, of which torch.compile sees nothing."""
+    packed = isinstance(input, PackedSequence)
+    data, batch_sizes, sorted_indices, unsorted_indices = input if packed else (input, None, None, None)
+    weights = _weights(module)
+    reason = _unsupported(data, hx, weights)
+    call = None if reason and reason is not _TRANSFORMED else _call(module, data, batch_sizes, hx, weights)
+    if reason is _WRONG and isinstance(input, torch.fx.Proxy):
+        return _leaf_of_graph(module, input, hx)
+    if reason and reason is not _WRONG:
+        _warn_once(reason)
+    if call is None or (reason and packed):
+        return torch.nn.RNN.forward(module, input, hx)  # where there is an error, it raises it
+    if packed and hx is not None and sorted_indices is not None:
+        hx = hx.index_select(1, sorted_indices)
+    if reason:
+        return _by_torch(call, data, hx, weights, None, _unrolled)
+    if torch.is_grad_enabled() and (
+        data.requires_grad or (hx is not None and hx.requires_grad) or any(w.requires_grad for w in weights)
+    ):
+        output, h_n = _RNNFunction.apply(call, data, hx, *weights)
+    else:
+        layers, h_n, _ = _forward(call, data, hx, weights)
+        output = _as_given(call, layers[-1])
+    if packed:
+        output = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
+        if unsorted_indices is not None:
+            h_n = h_n.index_select(1, unsorted_indices)
+    return output, h_n
+
+
+# As torch.compiler.disable, but without the import of the compiler before the first call, which takes a second.
+_opaque_run = torch._disable_dynamo(_run)
 
 
 class _Call(NamedTuple):
@@ -189,7 +207,7 @@ def _warn_once(reason):
     if reason not in _said:
         _said.add(reason)
         message = f"pyrnn.torch.RNN leaves this to PyTorch's own operations, because {reason}; this is said once"
-        warnings.warn(message, UserWarning, stacklevel=5)
+        warnings.warn(message, UserWarning, stacklevel=6)
 
 
 def _call(module, data, batch_sizes, hx, weights):
@@ -313,9 +331,9 @@ def _forward(call, x, hx, weights, noises=None):
 def _backward(call, x, hx, weights, layers, noises, d_output, d_h_n, needs_dx):
     """The gradients with respect to x, hx and the weights; layers: the states of each layer, [T, B, .] as arrays."""
     H, h0 = weights[1].shape[0], _states(call, hx)
-    dh = np.zeros_like(layers[-1]) if d_output is None else _time_first(call, d_output)
+    dh = np.zeros(layers[-1].shape, layers[-1].dtype) if d_output is None else _time_first(call, d_output)
     fresh = d_output is None or call.exists is not None  # nobody else has this memory
-    d_last, d_hx = _states(call, d_h_n), None if h0 is None else np.empty_like(h0)
+    d_last, d_hx = _states(call, d_h_n), None if h0 is None else np.empty(h0.shape, h0.dtype)
     d_weights = [None] * len(weights)
     options = (call.nonlinearity, call.lengths, call.n_threads)
     for layer in range(call.layers - 1, -1, -1):
@@ -445,21 +463,31 @@ class _RNNFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_output, d_h_n):
-        call, (x, hx, *saved) = ctx.call, ctx.saved_tensors
-        n = call.layers * call.directions * call.parameters
-        weights, layers, noises = saved[:n], saved[n : n + call.layers], saved[n + call.layers :]
-        needed = ctx.needs_input_grad[1:]
-        given = [d for d in (d_output, d_h_n) if d is not None]
-        if not given:
-            return (None,) * (1 + len(needed))
-        if torch.is_grad_enabled() or not all(map(_is_plain, given)):
-            return None, *_differentiable(call, x, hx, weights, noises, (d_output, d_h_n), needed)
-        if ctx.version is None or ctx.version() == 0:
-            layers = [array(h) for h in layers]
-        else:  # the output was modified in place, which torch.nn.RNN allows, and it is the states of the last layer
-            layers, _, _ = _forward(call, x, hx, weights, noises)
-        gradients = _backward(call, x, hx, weights, layers, noises, d_output, d_h_n, needed[0])
-        return None, *(g if need else None for g, need in zip(gradients, needed, strict=True))
+        if torch.compiler.is_dynamo_compiling() or _compiler():  # a compiled function calls Tensor.backward
+            return _opaque_run_back(ctx, d_output, d_h_n)
+        return _run_back(ctx, d_output, d_h_n)
+
+
+def _run_back(ctx, d_output, d_h_n):
+    """`_RNNFunction.backward`."""
+    call, (x, hx, *saved) = ctx.call, ctx.saved_tensors
+    n = call.layers * call.directions * call.parameters
+    weights, layers, noises = saved[:n], saved[n : n + call.layers], saved[n + call.layers :]
+    needed = ctx.needs_input_grad[1:]
+    given = [d for d in (d_output, d_h_n) if d is not None]
+    if not given:
+        return (None,) * (1 + len(needed))
+    if torch.is_grad_enabled() or not all(map(_is_plain, given)):
+        return None, *_differentiable(call, x, hx, weights, noises, (d_output, d_h_n), needed)
+    if ctx.version is None or ctx.version() == 0:
+        layers = [array(h) for h in layers]
+    else:  # the output was modified in place, which torch.nn.RNN allows, and it is the states of the last layer
+        layers, _, _ = _forward(call, x, hx, weights, noises)
+    gradients = _backward(call, x, hx, weights, layers, noises, d_output, d_h_n, needed[0])
+    return None, *(g if need else None for g, need in zip(gradients, needed, strict=True))
+
+
+_opaque_run_back = torch._disable_dynamo(_run_back)
 
 
 def _version_of(a):

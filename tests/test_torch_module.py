@@ -2,10 +2,13 @@
 
 import contextlib
 import copy
+import functools
 import io
+import itertools
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -144,8 +147,9 @@ def assert_same(ours, theirs, tolerance):
         our = torch.zeros_like(their) if our is None else our
         assert our.shape == their.shape, name
         assert our.dtype == their.dtype, name
-        error = (our - their).abs().max() / (their.abs().max() or 1)
-        assert error <= tolerance, (name, float(error))
+        if their.numel():
+            error = (our - their).abs().max() / (their.abs().max() or 1)
+            assert error <= tolerance, (name, float(error))
 
 
 # ---- The same results -----------------------------------------------------------------------------------------------
@@ -671,9 +675,9 @@ def test_batches_of_gradients(options):
 
 
 class Network(torch.nn.Module):
-    def __init__(self, rnn):
+    def __init__(self, rnn, units=5):
         super().__init__()
-        self.rnn, self.output = rnn, torch.nn.Linear(5, 1)
+        self.rnn, self.output = rnn, torch.nn.Linear(units, 1)
 
     def forward(self, x):
         return self.output(self.rnn(x)[0])
@@ -696,16 +700,96 @@ def test_symbolic_trace():
     assert torch.equal(graph(torch.ones(4, 2, 3)), network(torch.ones(4, 2, 3)))
 
 
-@pytest.mark.filterwarnings("ignore")  # of PyTorch's compiler
-def test_compile(calls):
+def backends():
+    return ["eager", "aot_eager", *(["inductor"] if shutil.which("c++") or shutil.which("g++") else [])]
+
+
+@pytest.fixture
+def frames():
+    """PyTorch's counts of the frames that it looked at; it forgets what was compiled before."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield torch._dynamo.utils.counters["frames"]
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of the import of inductor
+@pytest.mark.parametrize("backend", backends())
+@pytest.mark.parametrize("kind", ["padded", "packed"])
+def test_compile(backend, kind, calls, frames, said, monkeypatch):
+    """One opaque call: no frame of this package is traced, and none once more for another length."""
+    traced = []
+    watch = torch._dynamo.convert_frame.ConvertFrame.__call__
+
+    def convert(self, frame, *args, **options):
+        traced.append(frame.f_code.co_filename)
+        return watch(self, frame, *args, **options)
+
+    monkeypatch.setattr(torch._dynamo.convert_frame.ConvertFrame, "__call__", convert)
+    torch.manual_seed(0)
+    network = Packed() if kind == "packed" else Network(pyrnn.torch.RNN(3, 5, 2, bidirectional=True), 10)
+    compiled = torch.compile(network, backend=backend)
+    seen = []
+    for T in (4, 6, 5, 9, 4):
+        x = torch.randn(T, 2, 3, requires_grad=True)
+        results = []
+        for module in (compiled, network):
+            del calls[:]
+            output = module(x)
+            gradients = torch.autograd.grad((output**2).sum(), [x, *network.parameters()])
+            names = [name for name, _ in calls if name != "takes_sequences"]
+            assert names == ["forward"] * 4 + ["backward"] * 4
+            results.append((output, *gradients))
+        torch.testing.assert_close(*results)
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), network(x))
+        seen.append((frames["total"], len(traced)))
+    assert seen[2:] == seen[1:2] * 3  # the compiler looks once more where a size changes for the first time
+    own = [name for name in traced if os.path.dirname(pyrnn.torch.__file__) in name]
+    assert set(own) <= {pyrnn.torch.__file__}
+    assert len(own) <= 1  # its forward alone, in front of which the compiler stops
+    assert not said
+
+
+class Packed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = pyrnn.torch.RNN(3, 5, 2, bidirectional=True)
+
+    def forward(self, x):
+        packed = sequences.pack_padded_sequence(x * 2, torch.tensor([len(x), 2]))
+        return self.rnn(packed)[0].data.sin()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # PyTorch's, with torch.nn.RNN too
+def test_compiled_training_step(frames):
+    """With the backward pass inside."""
+    losses = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        network = Network(pyrnn.torch.RNN(3, 5))
+
+        def step(x, network=network):
+            loss = (network(x) ** 2).mean()
+            loss.backward()
+            return loss.detach()
+
+        run = torch.compile(step, backend="eager") if compiled else step
+        for T in (4, 6, 4):
+            loss = run(torch.ones(T, 2, 3))
+        losses.append((loss, *(p.grad for p in network.parameters())))
+    torch.testing.assert_close(*losses)
+    assert frames["total"] <= 12
+
+
+def test_compiler_that_does_not_say_whether_it_looks(frames, monkeypatch):
+    """Versions without get_eval_frame_callback."""
+    monkeypatch.setattr(pyrnn.torch, "_compiler", functools.partial(sys.modules.get, "torch._dynamo"))
     network = Network(pyrnn.torch.RNN(3, 5))
-    compiled = torch.compile(network, backend="eager")
     x = torch.ones(4, 2, 3)
-    output = compiled(x)
-    assert len(calls) == 1
-    assert torch.equal(output, network(x))
-    output.sum().backward()
-    assert network.rnn.weight_hh_l0.grad is not None
+    expected = network(x)
+    torch.testing.assert_close(torch.compile(network, backend="eager")(x), expected)
+    assert frames["total"] > 0
 
 
 # ---- A module among others ------------------------------------------------------------------------------------------
@@ -824,6 +908,132 @@ def test_layouts(layout):
         loss = (output**2).sum() + h_n.sum()
         results.append((output, h_n, *torch.autograd.grad(loss, [x, h0, *module.parameters()])))
     assert results[1][0].grad_fn.name() == "_RNNFunctionBackward"
+    torch.testing.assert_close(*results)
+
+
+ANY_LAYOUT = 300
+
+
+def spread(a, rng):
+    """The numbers of a tensor in other memory: another order of axes, gaps, one slice for all, or off alignment."""
+    kind = rng.choice(["contiguous", "permuted", "sliced", "expanded", "overlapping", "unaligned"])
+    if kind == "permuted" and a.ndim:
+        order = [int(axis) for axis in rng.permutation(a.ndim)]
+        return a.permute(order).contiguous().permute([order.index(axis) for axis in range(a.ndim)])
+    if kind == "sliced" and a.ndim:
+        steps, starts = rng.integers(1, 4, a.ndim), rng.integers(0, 3, a.ndim)
+        whole = a.new_full([int(n * k + s) for n, k, s in zip(a.shape, steps, starts, strict=True)], np.nan)
+        part = tuple(slice(int(s), int(s + n * k), int(k)) for n, k, s in zip(a.shape, steps, starts, strict=True))
+        whole[part] = a
+        return whole[part]
+    if kind == "expanded" and a.numel():
+        for axis in range(a.ndim):
+            if rng.integers(2):
+                a = a.narrow(axis, 0, 1).expand(a.shape)
+        return a
+    if kind == "overlapping" and a.numel() and a.ndim:  # windows of a series
+        strides = [int(n) for n in rng.integers(0, 3, a.ndim)]
+        series = torch.from_numpy(rng.standard_normal(1 + 2 * sum(a.shape))).to(a.dtype)
+        return series.as_strided(a.shape, strides)
+    if kind == "unaligned" and a.numel():
+        memory = np.zeros(a.numel() * a.itemsize + 1, np.uint8)
+        torch.frombuffer(memory, dtype=torch.uint8)[1:].copy_(a.contiguous().reshape(-1).view(torch.uint8))
+        return torch.frombuffer(memory, dtype=a.dtype, offset=1).reshape(a.shape)
+    return a.clone()
+
+
+def draw_any_layout(seed):
+    """A function of a module that returns what it computes from tensors of random layouts, and the two modules."""
+    rng = np.random.default_rng(seed)
+    options, kind, (T, B, I, H), given, which, _ = draw(seed)
+    dtype = (torch.float64, torch.float32)[seed % 2]
+    if kind in ("padded", "unbatched") and rng.random() < 0.15:
+        B, I = int(rng.integers(2)) if kind == "padded" else B, 1
+    torch.manual_seed(seed)
+    theirs, ours = pair(I, H, dtype=dtype, **options)
+    for name, p in list(theirs.named_parameters()):
+        laid = spread(p.detach(), rng)
+        needed = bool(rng.random() < 0.8)
+        for module in (theirs, ours):
+            setattr(module, name, torch.nn.Parameter(laid, requires_grad=needed))
+    case = (options, kind, (T, B, I, H), given, which, rng)
+    lengths = rng.integers(1, T + 1, B)
+    if B:
+        lengths[rng.integers(B)] = T
+    batch = () if kind == "unbatched" else (B,)
+    D = 2 if options["bidirectional"] else 1
+    steps = (B, T) if options["batch_first"] and batch else (T, *batch)
+    packed = kind in ("sorted", "unsorted", "even")
+    lengths = -np.sort(-lengths) if kind == "sorted" else np.full(B, T) if kind == "even" else lengths
+
+    def normal(*shape):
+        return torch.from_numpy(rng.standard_normal(shape)).to(dtype)
+
+    x = normal(*steps, I)
+    sequence = None
+    if packed:
+        sequence = sequences.pack_padded_sequence(
+            x, torch.from_numpy(lengths), options["batch_first"], enforce_sorted=kind == "sorted"
+        )
+        x = sequence.data
+    x = spread(x, rng)
+    hx = spread(normal(options["num_layers"] * D, *batch, H), rng) if given else None
+    d_output = spread(normal(*x.shape[:-1], D * H), rng) if which != "h_n" else None
+    d_h_n = spread(normal(options["num_layers"] * D, *batch, H), rng) if which != "output" else None
+    needs = [bool(rng.random() < 0.75) for _ in range(2)]
+    in_place, twice = rng.random() < 0.15, rng.random() < 0.2
+
+    def compute(module):
+        own = [None if a is None else a.detach().requires_grad_(need) for a, need in zip((x, hx), needs, strict=True)]
+        output, h_n = module(own[0] if sequence is None else sequence._replace(data=own[0]), own[1])
+        output = output.data if packed else output
+        results = {"output": output, "h_n": h_n}
+        wanted = {"x": own[0], "hx": own[1]} | dict(module.named_parameters())
+        wanted = {name: a for name, a in wanted.items() if a is not None and a.requires_grad}
+        if not wanted:
+            return results
+        if in_place:
+            output.mul_(2)
+            h_n[..., :1] = 0.5
+        used = [(o, d) for o, d in ((output, d_output), (h_n, d_h_n)) if d is not None]
+        gradients = torch.autograd.grad(
+            [o for o, _ in used], list(wanted.values()), [d for _, d in used], create_graph=bool(twice)
+        )
+        results |= dict(zip(wanted, gradients, strict=True))
+        norm = sum((g**2).sum() for g in gradients)
+        if norm.requires_grad:
+            second = torch.autograd.grad(norm, list(wanted.values()), allow_unused=True)
+            results |= {f"{name}, twice": g for name, g in zip(wanted, second, strict=True)}
+        return results
+
+    return compute, theirs, ours, case
+
+
+def check_any_layout(seed):
+    compute, theirs, ours, _ = draw_any_layout(seed)
+    expected, actual = compute(theirs), compute(ours)
+    assert_same(actual, expected, TOLERANCE[next(theirs.parameters()).dtype])
+    return actual
+
+
+@pytest.mark.parametrize("seed", range(ANY_LAYOUT))
+def test_any_layout_like_torch(seed, said):
+    check_any_layout(seed)
+    assert not said
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+@pytest.mark.parametrize("packed", [False, True])
+def test_gradient_of_states_with_axes_in_any_order(order, packed):
+    results = []
+    for module in pair(3, 5, 2, bidirectional=True, dtype=torch.float64):
+        torch.manual_seed(0)
+        x, hx = torch.randn(6, 4, 3, dtype=torch.float64), torch.randn(4, 4, 5, dtype=torch.float64)
+        hx = hx.permute(order).contiguous().permute(*np.argsort(order).tolist()).requires_grad_()
+        given = sequences.pack_padded_sequence(x, torch.tensor([6, 6, 4, 1])) if packed else x
+        output, h_n = module(given, hx)
+        loss = ((output.data if packed else output) ** 2).sum() + (h_n**3).sum()
+        results.append(torch.autograd.grad(loss, hx)[0])
     torch.testing.assert_close(*results)
 
 
