@@ -49,8 +49,7 @@ class RNN:
     output_size : int, optional
         O, of a linear layer on what the top layer sends up; None for none.
     dtype : {float32, float64}
-        Of parameters, states and results. Inputs of a narrower dtype are converted; a wider one is a TypeError, since
-        it would lose digits.
+        Of parameters, states and results. Inputs of any other real dtype, and lists, are cast to it.
     rng : int, numpy.random.Generator or None
         Draws the first parameters and the dropout, as in `numpy.random.default_rng`.
 
@@ -342,7 +341,7 @@ class RNN:
         ValueError
             If shapes do not fit, or ``out`` is read-only or overlaps an input.
         TypeError
-            If an argument is not real, or of a wider dtype than the parameters.
+            If an argument is not real.
 
         Examples
         --------
@@ -682,9 +681,6 @@ class RNN:
     def _real(self, name, a):
         """The argument in the RNN's dtype."""
         (array,) = _checks.as_real_arrays(**{name: a})
-        if array.dtype.itemsize > self.dtype.itemsize:
-            given = _checks.as_array(name, a).dtype
-            raise TypeError(f"{name} must be of a dtype that {self.dtype}, the RNN's, can hold, got {given}")
         return array if array.dtype == self.dtype else array.astype(self.dtype, order="C")
 
 

@@ -1110,19 +1110,90 @@ def test_bad_calls(arguments, options, error, message):
     np.testing.assert_array_equal(rnn.backward(expected).x, gradient)  # the last call is still the last one
 
 
-def test_wider_dtypes_are_refused():
+CASTS = {
+    "float64": lambda a: a.astype(np.float64),
+    "float32": lambda a: a.astype(np.float32),
+    "float16": lambda a: a.astype(np.float16),
+    "int64": lambda a: np.round(4 * a).astype(np.int64),
+    "int8": lambda a: np.round(4 * a).astype(np.int8),
+    "bool": lambda a: a > 0,
+    "big-endian": lambda a: a.astype(">f8"),
+    "list": lambda a: np.round(4 * a).tolist(),
+    "list of integers": lambda a: np.round(4 * a).astype(int).tolist(),
+}
+
+
+@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS)
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("output_size", [None, 2])
+def test_inputs_are_cast(dtype, cast, batch_first, output_size):
+    """In every method, to the bits of the same numbers cast beforehand."""
+    rnn, x = rnn_and_x(dtype=dtype, batch_first=batch_first, output_size=output_size)
+    rng = np.random.default_rng(1)
+    out, h_n = rnn(x)
+    x, h0, dout, dh_n = (cast(rng.standard_normal(a.shape)) for a in (x, h_n, out, h_n))
+    targets, weights = cast(rng.standard_normal(out.shape)), cast(np.abs(rng.standard_normal(out.shape[:2])))
+    results = []
+    for convert in (lambda a: np.asarray(a, dtype), lambda a: a):
+        results.append([*rnn(convert(x), convert(h0))])
+        results[-1] += [*rnn.layer_states, *rnn.backward(convert(dout), convert(dh_n))[:2], rnn.gradients.copy()]
+        options = {"loss": "squared_error", "h0": convert(h0), "weights": weights}
+        results[-1] += [rnn.loss_and_gradients(convert(x), targets, **options)[1].copy()]
+    for a, b in zip(*results, strict=True):
+        assert a.dtype == b.dtype == dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("bad", [1j, "1", None, object()], ids=lambda a: type(a).__name__)
+def test_inputs_that_are_no_real_numbers(bad):
     rnn, x = rnn_and_x(dtype=np.float32)
-    message = "must be of a dtype that float32, the RNN's, can hold, got float64"
-    with pytest.raises(TypeError, match=f"x {message}"):
-        rnn(x.astype(np.float64))
-    with pytest.raises(TypeError, match=f"h0 {message}"):
-        rnn(x, np.ones((1, 3, 6)))
-    out, h_n = rnn(x.astype(np.float16))
-    with pytest.raises(TypeError, match=f"dout {message}"):
-        rnn.backward(out.astype(np.float64))
-    with pytest.raises(TypeError, match=f"dh_n {message}"):
-        rnn.backward(out, h_n.astype(np.float64))
-    assert rnn(np.ones((5, 3, 4), np.int8))[0].dtype == np.float32
+    wrong = np.full(x.shape, bad)
+    out, h_n = rnn(x)
+    with pytest.raises(TypeError, match=r"^x must be "):
+        rnn(wrong)
+    with pytest.raises(TypeError, match=r"^h0 must be "):
+        rnn(x, np.full(h_n.shape, bad))
+    with pytest.raises(TypeError, match=r"^dout must be "):
+        rnn.backward(np.full(out.shape, bad))
+    with pytest.raises(TypeError, match=r"^dh_n must be "):
+        rnn.backward(out, np.full(h_n.shape, bad))
+    with pytest.raises(TypeError, match=r"^x must be "):
+        rnn.loss_and_gradients(wrong, np.zeros(out.shape), loss="squared_error")
+    for dtype in (np.float64, np.float16):
+        with pytest.raises(ValueError, match=r"^out\[0\] must have dtype float32"):
+            rnn(x, out=(out.astype(dtype), None))
+        with pytest.raises(ValueError, match=r"^out\[1\] must have dtype float32"):
+            rnn.backward(out, out=(None, h_n.astype(dtype)))
+
+
+@pytest.mark.parametrize(("T", "B"), [(0, 0), (0, 1), (0, 3), (1, 0), (5, 0), (1, 1), (5, 1), (0, None), (1, None)])
+@pytest.mark.parametrize("I", [1, 3])
+@pytest.mark.parametrize("output_size", [None, 1, 2])
+@pytest.mark.parametrize("form", [{}, {"alpha": 0.5}, {"alpha": np.full(4, 0.5), "form": "current"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}], ids=str)
+def test_sizes_of_none_and_one(T, B, I, output_size, form, options, dtype):
+    rnn = pyrnn.RNN(I, 4, output_size=output_size, rng=0, dtype=dtype, **form, **options)
+    first = options.get("batch_first", False) and B is not None
+    steps = (T,) if B is None else (B, T) if first else (T, B)
+    D, L = 1 + rnn.bidirectional, rnn.num_layers
+    x, O = np.ones((*steps, I), dtype), output_size or 4 * D
+    for lengths in (None, 0 if B is None else np.zeros(B, int)):
+        out, h_n = rnn(x, lengths=lengths)
+        assert out.shape == (*steps, O)
+        assert h_n.shape == (L * D, *(() if B is None else (B,)), 4)
+        assert [a.shape[:-1] for a in rnn.layer_states] == [steps] * (L * D)
+        gradients = rnn.backward(np.ones_like(out), np.ones_like(h_n))
+        assert gradients.x.shape == x.shape
+        assert gradients.h0.shape == h_n.shape
+        if x.size == 0 or lengths is not None:
+            assert not rnn.gradients[: -O * (D * 4 + 1) if output_size else None].any()
+            np.testing.assert_array_equal(gradients.h0, 1)
+        for loss, targets in (("squared_error", np.ones_like(out)), ("softmax_cross_entropy", np.zeros(steps, int))):
+            value, vector = rnn.loss_and_gradients(x, targets, loss=loss, lengths=lengths)
+            assert np.isfinite(vector).all()
+            if x.size == 0:
+                assert value == 0
+                assert not vector.any()
 
 
 def test_shapes_in_errors_are_the_callers():
