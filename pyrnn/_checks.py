@@ -30,15 +30,18 @@ def as_real_arrays(*optional, **arguments):
 
 
 def as_array(name, a):
-    """The argument as a plain array of whatever dtype it has."""
+    """The argument as a plain array of whatever dtype it has; bfloat16, which is none of NumPy's, becomes float32."""
     if isinstance(a, np.ma.MaskedArray) and np.ma.is_masked(a):
         raise TypeError(f"{name} must be an array without masked values, got {np.ma.count_masked(a)} masked: fill them")
     try:
-        return np.asarray(a)
+        array = np.asarray(a)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{name} must be an array of numbers: {error}") from None
     except TypeError as error:
+        if str(getattr(a, "dtype", None)) == "torch.bfloat16":
+            return np.asarray(a.float())
         raise TypeError(f"{name} must be an array of numbers: {error}") from None
+    return array.astype(np.float32) if array.dtype.kind == "V" and array.dtype.name == "bfloat16" else array
 
 
 def _in_place_or_copied(a, dtype):

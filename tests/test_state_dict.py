@@ -150,3 +150,74 @@ def test_a_name_with_many_layers_is_no_work():
     """Only names that are there are looked at."""
     with pytest.raises(ValueError, match="must have weight_ih_l1"):
         describe(arrays(weight_ih_l123456=np.ones((4, 4))))
+
+
+class TestBfloat16:
+    """Tensors of bfloat16 are read where those of float16 are, and widened: float32 holds each number exactly."""
+
+    @pytest.fixture
+    def pair(self):
+        """state_dict of a network of PyTorch in bfloat16, and the same numbers in float32."""
+        torch = pytest.importorskip("torch")
+        torch.manual_seed(0)
+        half = torch.nn.RNN(3, 4, 2, bidirectional=True).to(torch.bfloat16).state_dict()
+        return half, {name: a.float().numpy() for name, a in half.items()}
+
+    def test_describe(self, pair):
+        half, expected = pair
+        network = describe(half)
+        assert network.dtype == np.float32
+        for name, a in network.state_dict.items():
+            np.testing.assert_array_equal(a, expected[name])
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_rnn(self, pair, dtype):
+        half, expected = pair
+        rnn = pyrnn.RNN(3, 4, 2, bidirectional=True, dtype=dtype)
+        rnn.load_state_dict(half)
+        for name, a in rnn.named_parameters():
+            np.testing.assert_array_equal(a, expected[name])
+        x = half["weight_ih_l0"].reshape(2, 2, 3)
+        np.testing.assert_array_equal(rnn(x)[0], rnn(x.float().numpy())[0])
+        rnn.weight_ih_l0 = half["weight_ih_l0"] * 2
+        np.testing.assert_array_equal(rnn.weight_ih_l0, expected["weight_ih_l0"] * 2)
+
+    def test_functions(self, pair):
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0")
+        (U, W, b), exact = ([a[name] for name in names] for a in pair)
+        h = pyrnn.forward(U, U, W, b)
+        assert h.dtype == np.float32
+        np.testing.assert_array_equal(h, pyrnn.forward(exact[0], *exact))
+        for a, e in zip(pyrnn.backward(W, h, U, U, W), pyrnn.backward(exact[1], h, exact[0], *exact[:2]), strict=True):
+            np.testing.assert_array_equal(a, e)
+
+    def test_bridges(self, pair, tmp_path):
+        pytest.importorskip("safetensors")
+        from pyrnn import keras, safetensors
+
+        half, expected = pair
+        safetensors.save_safetensors(half, tmp_path / "a.safetensors")
+        for name, a in safetensors.load_safetensors(tmp_path / "a.safetensors").items():
+            assert a.dtype == np.float32
+            np.testing.assert_array_equal(a, expected[name])
+        for a, e in zip(*map(str, (keras.to_keras(half), keras.to_keras(expected))), strict=True):
+            assert a == e
+
+    def test_onnx(self, pair):
+        pytest.importorskip("onnx")
+        from pyrnn import onnx
+
+        half, expected = pair
+        assert onnx.to_onnx(half).SerializeToString() == onnx.to_onnx(expected).SerializeToString()
+
+    def test_arrays_of_ml_dtypes(self):
+        ml_dtypes = pytest.importorskip("ml_dtypes")
+        a = np.array([[0.5, 1.5], [-3.0, 0.25]], ml_dtypes.bfloat16)
+        h = pyrnn.forward(a, a, a)
+        assert h.dtype == np.float32
+        np.testing.assert_array_equal(h, pyrnn.forward(*[a.astype(np.float32)] * 3))
+
+    def test_that_needs_a_gradient(self, pair):
+        half, _ = pair
+        with pytest.raises(ValueError, match="x must be an array of numbers"):
+            pyrnn.forward(half["weight_ih_l0"].requires_grad_(), half["weight_ih_l0"], half["weight_hh_l0"])
