@@ -1,10 +1,13 @@
 /* Prints a line of hexadecimal digits for each instruction set that this build and this processor have: a hash of the
- * bits of every kernel's results on fixed inputs. All lines, of all machines, must be the same.
+ * bits of every kernel's results on fixed inputs, then one of results around the smallest normal number and below,
+ * while subnormal numbers are flushed. All lines, of all machines, must be the same.
  *
  *     cc -O3 -std=c11 -ffp-contract=off -Icsrc tests/bits.c csrc/kernels.c -lm -o bits && ./bits */
+#include "floating.h"
 #include "kernels.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,14 +26,32 @@ static double number(void)
     return (double)(int32_t)(seed >> 32) / 2147483648.0;
 }
 
+/* With `flushing`, arrays have sizes such that products and sums come to about the smallest normal number: so many
+ * parts of 21 of its exponent, a few powers of two more or less. They hold subnormal numbers, too. */
 enum { MOST = 1 << 16 };
+static int flushing, filled;
+static pyrnn_floating unflushed;
+
+static double small_number(int exponent)
+{
+    static const int parts[] = {10, 11, 21, 21, 20};
+    const double x = number();
+    return ldexp(x, exponent * parts[filled % 5] / 21 + (int)(8 * number()));
+}
 
 #define DEFINE(R, T)                                                                                                   \
     static R T##_a[MOST], T##_b[MOST], T##_panels[MOST], T##_c[MOST], T##_d[MOST], T##_e[MOST], T##_f[MOST],           \
         T##_narrow[MOST];                                                                                              \
     static void T##_fill(R *a)                                                                                         \
     {                                                                                                                  \
-        for (int i = 0; i < MOST; i++) a[i] = (R)number();                                                             \
+        if (!flushing) {                                                                                               \
+            for (int i = 0; i < MOST; i++) a[i] = (R)number();                                                         \
+            return;                                                                                                    \
+        }                                                                                                              \
+        pyrnn_restore(unflushed);                                                                                      \
+        for (int i = 0; i < MOST; i++) a[i] = (R)small_number(sizeof(R) == 4 ? -126 : -1022);                          \
+        filled++;                                                                                                      \
+        pyrnn_flush();                                                                                                 \
     }                                                                                                                  \
     static void T##_leaky(ptrdiff_t rows, ptrdiff_t H, int odd, int phi)                                               \
     {                                                                                                                  \
@@ -107,14 +128,19 @@ int main(void)
     const char *name;
     for (int i = 0; (name = pyrnn_available(i)); i++) {
         pyrnn_select(name);
-        seed = 1, hash = 0xcbf29ce484222325u;
-        for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
-            for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
-                f32_case(rows[r], sizes[s], s % 2, (int)(r + s) % 3);
-                f64_case(rows[r], sizes[s], r % 2, (int)(r + s) % 3);
-            }
         fprintf(stderr, "%s ", name);
-        printf("%016" PRIx64 "\n", hash);
+        for (flushing = 0; flushing < 2; flushing++) {
+            seed = 1, hash = 0xcbf29ce484222325u;
+            filled = 0;
+            unflushed = flushing ? pyrnn_flush() : pyrnn_read_floating();
+            for (size_t r = 0; r < sizeof rows / sizeof *rows; r += (size_t)(1 + flushing))
+                for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s += (size_t)(1 + flushing)) {
+                    f32_case(rows[r], sizes[s], s % 2, (int)(r + s) % 3);
+                    f64_case(rows[r], sizes[s], r % 2, (int)(r + s) % 3);
+                }
+            if (flushing) pyrnn_restore(unflushed);
+            printf("%016" PRIx64 "%c", hash, flushing ? '\n' : ' ');
+        }
     }
     return 0;
 }

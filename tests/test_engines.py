@@ -106,7 +106,9 @@ def test_bits_of_weight_gradients_a_thousand_times():
 
 
 def hashes(command):
-    return set(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout.split())
+    lines = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout.splitlines()
+    assert all(len(line.split()) == 2 for line in lines)  # of ordinary numbers, and of those around the smallest
+    return set(lines)
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")

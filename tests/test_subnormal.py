@@ -1,0 +1,330 @@
+"""Numbers below the smallest normal one: zero in compiled loops, of every function; the state of callers as it was."""
+
+import ctypes
+import platform
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import pyrnn
+from pyrnn import _kernels, reference
+
+FLUSHES = platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64")
+pytestmark = pytest.mark.skipif(not FLUSHES, reason="only x86-64 and AArch64 flush subnormal numbers")
+H = 8
+
+
+def fading(dtype, *, driven=False, seed=0):
+    """Arguments by name of a network that halves states and gradients at each step, until they are subnormal.
+
+    driven: the input keeps the states at ordinary sizes, and gradients alone vanish.
+    """
+    rng = np.random.default_rng(seed)
+    T, B, I, O = 140 if dtype == np.float32 else 1050, 5, 3, 2
+    draw = lambda *shape: rng.standard_normal(shape).astype(dtype)
+    W = (0.5 * np.linalg.qr(rng.standard_normal((H, H)))[0]).astype(dtype)
+    x = draw(T, B, I) if driven else np.zeros((T, B, I), dtype)
+    n = {"x": x, "U": draw(H, I), "W": W, "h0": np.abs(draw(B, H)), "V": (0.1 * draw(O, H)).astype(dtype)}
+    n["dh"] = np.zeros((T, B, H), dtype)
+    n["dh"][-1] = draw(B, H)
+    n["h"] = pyrnn.forward(n["x"], n["U"], W, None, n["h0"])
+    n["h_dot"] = draw(B, H)
+    n["faint"], n["faint_do"] = (np.finfo(dtype).tiny * (1 + np.abs(draw(7, B, m))) for m in (H, O))
+    return n
+
+
+def subnormals(arrays):
+    """How many there are."""
+    return sum(int(((a != 0) & (np.abs(a) < np.finfo(a.dtype).tiny)).sum()) for a in arrays if a is not None)
+
+
+def flat(results):
+    """The arrays of a result, in whatever it holds them."""
+    return [a for part in results for a in flat(part)] if isinstance(results, tuple) else [results]
+
+
+# ---- Values ---------------------------------------------------------------------------------------------------------
+def forward(m, n, **options):
+    return m.forward(n["x"], n["U"], n["W"], None, n["h0"], **options)
+
+
+def backward(m, n, **options):
+    return m.backward(n["dh"], n["h"], n["x"], n["U"], n["W"], n["h0"], **options)
+
+
+def backward_jvp(m, n):
+    """The tangent along dh_dot alone: backward of it, where the complex step of the reference is too short."""
+    if m is reference:
+        return backward(m, n)
+    return m.backward_jvp(n["dh"], n["h"], n["x"], n["U"], n["W"], n["h0"], dh_dot=n["dh"])
+
+
+LENGTHS = np.array([0, 7, 0, 1, 100])
+TWINS = {  # of reference.py: the same call of both modules, and whether the network is driven
+    "forward": (forward, False),
+    "forward of relu": (lambda m, n, **o: forward(m, n, nonlinearity="relu", **o), False),
+    "forward of lengths": (lambda m, n: forward(m, n, lengths=len(n["x"]) - LENGTHS), False),
+    "forward of a leak": (lambda m, n: forward(m, n, alpha=0.999), False),
+    "backward": (backward, False),
+    "backward of driven states": (backward, True),
+    "backward of identity": (lambda m, n: backward(m, n, nonlinearity="identity"), True),
+    "backward of currents": (lambda m, n: backward(m, n, form="current", alpha=0.999), False),
+    "backward of a mask": (lambda m, n: backward(m, n, mask=np.arange(len(n["x"]))[:, None] != [0, 1, 2, 3, 4]), False),
+    "state_gradients": (lambda m, n: m.state_gradients(n["dh"], n["h"], n["W"]), True),
+    "jvp": (lambda m, n: m.jvp(n["h"], n["x"], n["U"], n["W"], n["h0"], h0_dot=n["h_dot"]), True),
+    "backward_jvp": (backward_jvp, True),
+    "per_sample_gradients": (
+        lambda m, n: m.per_sample_gradients(n["dh"], n["h"], n["x"], n["U"], n["W"], n["h0"]),
+        False,
+    ),
+    "output": (lambda m, n: m.output(n["faint"], n["V"]), True),
+    "output_gradients": (lambda m, n: m.output_gradients(n["faint_do"], n["h"][:7], n["V"]), True),
+}
+ENGINES = ["forward", "forward of relu", "backward", "backward of driven states"]
+CASES = [(name, None) for name in TWINS] + [(name, "blas") for name in ENGINES]
+
+
+@pytest.fixture(params=[name for name in _kernels.available() if name != "avx2"])
+def instruction_set(request):
+    before = _kernels.selected()
+    _kernels.select(request.param)
+    yield
+    _kernels.select(before)
+
+
+@pytest.mark.parametrize(("name", "engine"), CASES)
+def test_results_are_zero_where_they_would_be_subnormal(name, engine, dtype, instruction_set):
+    call, driven = TWINS[name]
+    n = fading(dtype, driven=driven)
+    options = {} if engine is None else {"engine": engine}
+    ours = flat(call(pyrnn, n, **options))
+    theirs = flat(call(reference, n))
+    exact = flat(call(reference, {key: a.astype(np.float64) for key, a in n.items()}))
+    assert subnormals(theirs) > 0  # or there would be nothing to see
+    assert subnormals(ours) == 0
+    limits, steps = np.finfo(dtype), len(n["x"])
+    for have, want in zip(ours, exact, strict=True):
+        if have is None:
+            continue
+        sizes = np.abs(want).max(axis=-1, keepdims=True, initial=0)
+        allowed = 4 * steps * float(limits.eps) * sizes + 2 * H * float(limits.tiny)
+        assert (np.abs(have.astype(np.float64) - want) <= allowed).all()
+
+
+@pytest.mark.parametrize("n_threads", [2, 3])
+def test_threads_of_the_team_flush_too(n_threads, dtype):
+    """A thread that kept subnormal numbers would give other rows other bits."""
+    rng = np.random.default_rng(0)
+    T, B, size = (150, 48, 32) if dtype == np.float32 else (1100, 16, 32)
+    W = (0.5 * np.linalg.qr(rng.standard_normal((size, size)))[0]).astype(dtype)
+    x, U = np.zeros((T, B, 1), dtype), np.zeros((size, 1), dtype)
+    h0, dh = rng.standard_normal((B, size)).astype(dtype), np.zeros((T, B, size), dtype)
+    dh[-1] = h0
+
+    def run(n_threads):
+        h = pyrnn.forward(x, U, W, None, h0, n_threads=n_threads, engine="fused")
+        return [h, *flat(pyrnn.backward(dh, h, x, U, W, h0, n_threads=n_threads, engine="fused"))]
+
+    expected = run(1)
+    for _ in range(20):
+        results = run(n_threads)
+        assert subnormals(results) == 0
+        assert all(a is b is None or a.tobytes() == b.tobytes() for a, b in zip(results, expected, strict=True))
+
+
+def test_relu_of_subnormal_numbers(dtype, instruction_set):
+    """They are not active, as zero is not; NaN is passed on."""
+    tiny, one, x = np.finfo(dtype).tiny, np.ones((1, 1), dtype), np.zeros((1, 6, 1), dtype)
+    h0 = np.array([[tiny, tiny / 2, -tiny, 0, np.nan, 1]], dtype).T
+    h = pyrnn.forward(x, one, one, None, h0, nonlinearity="relu")
+    np.testing.assert_array_equal(h[0, :, 0], [tiny, 0, 0, 0, np.nan, 1])
+    gradients = pyrnn.backward(np.ones_like(x), h, x, one, one, h0, nonlinearity="relu")
+    np.testing.assert_array_equal(gradients.h0[:, 0], [1, 0, 0, 0, 1, 1])
+
+
+def test_what_is_not_flushed():
+    """Functions of numbers one by one, and what NumPy computes."""
+    tiny = np.finfo(np.float32).tiny
+    for function in (pyrnn.tanh, pyrnn.sech2):
+        assert subnormals([function(np.array([tiny / 2, 46.0], np.float32))]) == 1
+    assert subnormals([pyrnn.squared_error(np.full((1, 1), tiny), np.zeros((1, 1), np.float32))[1]]) == 0
+
+
+# ---- The state of the caller ----------------------------------------------------------------------------------------
+def control():
+    """The bits of the calling thread's register that say what becomes of subnormal numbers, and how to round."""
+    library, memory = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    if library.fegetenv(memory):
+        pytest.skip("no fegetenv")
+    intel = platform.machine().lower() in ("x86_64", "amd64")
+    word = int.from_bytes(memory.raw[28:32] if intel else memory.raw[:4], "little")
+    return word & ~0x3F if intel else word  # without the flags of exceptions
+
+
+def set_flush(on):
+    """Set or clear the bits that flush, in the calling thread."""
+    library, memory = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    library.fegetenv(memory)
+    intel = platform.machine().lower() in ("x86_64", "amd64")
+    at, bits = (28, 0x8040) if intel else (0, 1 << 24)
+    word = int.from_bytes(memory.raw[at : at + 4], "little")
+    memory[at : at + 4] = (word | bits if on else word & ~bits).to_bytes(4, "little")
+    library.fesetenv(memory)
+
+
+def keeps_subnormals():
+    """Whether NumPy, in the calling thread, makes subnormal numbers and reads them."""
+    small = np.array([1e-38], np.float32)
+    return bool((small * np.float32(0.1))[0] != 0) and bool((np.array([2e-40], np.float32) * np.float32(1e10))[0] != 0)
+
+
+@pytest.fixture(params=[False, True], ids=["kept", "flushed by the caller"])
+def of_caller(request):
+    if sys.platform != "linux":
+        pytest.skip("fenv_t is known on Linux alone")
+    set_flush(request.param)
+    yield request.param
+    set_flush(False)
+
+
+def learn(learner, n):
+    for t in range(5):
+        learner.step(n["x"][t], n["dh"][-1])
+    return learner.gradients(n["dh"][-1])
+
+
+def train(n):
+    rnn = pyrnn.RNN(3, H, 2, bidirectional=True, output_size=2)
+    return rnn.loss_and_gradients(n["x"].astype(np.float32), np.zeros(n["x"].shape[:2], int))
+
+
+def step(n, **options):
+    stepper = pyrnn.Stepper(n["U"], n["W"], V=n["V"], batch=5, **options)
+    return [stepper.step(n["x"][0]), stepper.run(n["x"])]
+
+
+def torch_layer(n):
+    torch = pytest.importorskip("torch")
+    import pyrnn.torch
+
+    layer = pyrnn.torch.RNN(3, H, dtype=torch.float64)
+    layer(torch.from_numpy(n["x"].astype(np.float64)))[0].sum().backward()
+
+
+EVERYTHING = (
+    {name: lambda n, call=call: call(pyrnn, n) for name, (call, _) in TWINS.items()}
+    | {
+        "forward on threads": lambda n: pyrnn.forward(
+            np.zeros((50, 64, 64), np.float32), np.zeros((128, 64)), np.zeros((128, 128)), n_threads=2
+        ),
+        "forward by BLAS": lambda n: forward(pyrnn, n, engine="blas"),
+        "backward by BLAS": lambda n: backward(pyrnn, n, engine="blas"),
+        "jacobian": lambda n: pyrnn.jacobian(n["h"][:3], n["W"]),
+        "output_jacobian": lambda n: pyrnn.output_jacobian((n["U"], n["W"], None, n["V"], None), n["x"][:4, :2]),
+        "hvp": lambda n: pyrnn.hvp(
+            (n["U"], n["W"], None, n["V"], None),
+            n["x"][:4],
+            np.zeros((4, 5), int),
+            np.ones(n["U"].size + n["W"].size + 16),
+        ),
+        "norms of gradients": lambda n: pyrnn.per_sample_gradients(
+            n["dh"], n["h"], n["x"], n["U"], n["W"], norms_only=True
+        ),
+        "jacobian_product": lambda n: pyrnn.jacobian_product(n["h"][:9], n["W"]),
+        "vector_jacobian_product": lambda n: pyrnn.vector_jacobian_product(n["h"], n["W"], n["dh"][-1]),
+        "log_singular_values": lambda n: pyrnn.log_singular_values(n["h"][:9, :1], n["W"]),
+        "lyapunov_spectrum": lambda n: pyrnn.lyapunov_spectrum((n["U"], n["W"], None), steps=30),
+        "find_fixed_points": lambda n: pyrnn.find_fixed_points((n["U"], n["W"], None), starts=n["h0"]),
+        "Stepper": step,
+        "Stepper with a leak": lambda n: step(n, alpha=0.5),
+        "RNN": train,
+        "torch.RNN": torch_layer,
+    }
+    | {
+        name: lambda n, name=name: learn(getattr(pyrnn, name)(n["U"], n["W"], batch=5), n)
+        for name in ("RTRL", "BlockedRTRL", "SnAp1", "RFLO", "UORO")
+    }
+)
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_state_of_the_caller_comes_back(name, of_caller):
+    n = fading(np.float32)
+    before = control()
+    EVERYTHING[name](n)
+    assert control() == before
+    assert keeps_subnormals() != of_caller
+
+
+@pytest.mark.parametrize("engine", ["fused", "blas"])
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that raises a signal")
+def test_handlers_of_signals_have_the_state_of_the_caller(engine, of_caller):
+    T, size, seen, returned = 30_000, 64, [], []
+    x, U, W = np.zeros((T, 8, 1)), np.zeros((size, 1)), np.zeros((size, size))
+
+    def handler(signum, frame):
+        seen.append((keeps_subnormals(), control()))
+        forward(pyrnn, fading(np.float32))  # which flushes, and ends to
+        seen.append((keeps_subnormals(), control()))
+        raise KeyboardInterrupt
+
+    def call():
+        returned.append(pyrnn.forward(x, U, W, engine=engine))
+        time.sleep(5)
+
+    before, old = (not of_caller, control()), signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.06)
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert not returned
+    assert [*seen, (keeps_subnormals(), control())] == [before] * 3
+
+
+def test_loops_go_on_flushing_after_a_signal(of_caller):
+    """A handler that returns leaves what follows of the call with subnormal numbers as zeros."""
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("needs a timer that raises a signal")
+    handled = []
+    T, W = 400_000, np.eye(4) * 0.999  # subnormal from step 700,000 on, in the second half
+    old = signal.signal(signal.SIGALRM, lambda *_: handled.append(keeps_subnormals()))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        h = pyrnn.forward(np.zeros((2 * T, 4, 1)), np.zeros((4, 1)), W, None, np.ones((4, 4)), nonlinearity="identity")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert handled
+    assert subnormals([h]) == 0
+    assert h[T].any()
+    assert not h[-1].any()
+
+
+def test_each_thread_has_its_own_state():
+    if sys.platform != "linux":
+        pytest.skip("fenv_t is known on Linux alone")
+    n, wrong = fading(np.float32), []
+
+    def work(flush):
+        set_flush(flush)
+        before = control()
+        for _ in range(30):
+            backward(pyrnn, n)
+            step(n)
+            if control() != before or keeps_subnormals() == flush:
+                wrong.append(flush)
+
+    threads = [threading.Thread(target=work, args=(i % 2 == 1,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert keeps_subnormals()
