@@ -2,8 +2,8 @@
 
     python -P benchmarks/subnormals.py [--hidden 16,64] [--batch 1,8] [--dtype float32] [--seconds 1]
 
-W is Gaussian of gain 0.9, I = min(H, 64). T is 1000, in float64 8000, by which sums are smaller than the smallest normal
-number. Printed are microseconds of the ordinary call, and medians over rounds of the quotient; both run in turn, on one
+W is Gaussian of gain 0.9, I = min(H, 64), T 1000, in float64 8000: numbers fall below the smallest normal one by then.
+Printed are microseconds of the ordinary call, and medians over rounds of the quotient; both run in turn, on one
 processor.
 
 - forward: without input, from a state that decays to zero, against inputs at each step;
