@@ -9,7 +9,7 @@ do.
 """
 
 cimport numpy as cnp
-from libc.math cimport INFINITY, fabs, log
+from libc.math cimport INFINITY, fabs, log, sqrt
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy
 from scipy.linalg.cython_blas cimport dgemm, dsyrk, dtrsm
@@ -33,6 +33,9 @@ include "blas_int.pxi"
 # products, whose condition is the square, has no digits left.
 cdef double GOOD = 15
 cdef double MOST = 17
+
+cdef double NOISE = 16 * 2.2e-16   # of a sum of products over its size, times the root of their number
+cdef double LEAST_SQUARE = 1e-290  # that keeps all its digits, with room for the products that it is the sum of
 
 cdef enum:
     TOGETHER = 64  # vectors, in a block
@@ -84,11 +87,20 @@ cdef inline void add_logs(const double *R, Py_ssize_t ld, Py_ssize_t k, double *
 
 
 cdef double factor(Walk *w) noexcept nogil:
-    """R of AᵀA = RᵀR, A the rows as columns: how far its diagonal is spread, infinity if there is none."""
+    """R of AᵀA = RᵀR, A the rows as columns: how far its diagonal is spread, infinity if there is none.
+
+    At least MOST if a number of the diagonal may be rounding alone: if its square is as small as the errors of the
+    products that it is the difference of.
+    """
     cdef blas_int k = <blas_int>w.k, H = <blas_int>w.steps.H, ld = <blas_int>w.steps.ld, info = 0, j = 0, n, right
     cdef double one = 1, zero = 0, minus = -1
     cdef double *corner
+    cdef double noise = NOISE * sqrt(<double>w.steps.H)
+    cdef bint sure = True
+    cdef Py_ssize_t i
     dsyrk(b"U", b"T", &k, &H, &one, w.rows, &ld, &zero, w.R, &k)
+    for i in range(w.k):
+        w.tau[i] = w.R[i * w.k + i]
     while j < k:
         n, right, corner = min(k - j, <blas_int>TOGETHER), k - j, w.R + j * w.k + j
         if j > 0:  # less what the rows of R above make of it
@@ -99,7 +111,9 @@ cdef double factor(Walk *w) noexcept nogil:
         right -= n
         dtrsm(b"L", b"U", b"T", b"N", &n, &right, &one, corner, &k, corner + n * w.k, &k)
         j += n
-    return spread_of(w.R, w.k, w.k)
+    for i in range(w.k):
+        sure &= w.R[i * w.k + i] * w.R[i * w.k + i] > noise * w.tau[i] and w.tau[i] > LEAST_SQUARE
+    return spread_of(w.R, w.k, w.k) if sure else max(MOST, spread_of(w.R, w.k, w.k))
 
 
 cdef void divide(Walk *w, double *total) noexcept nogil:
@@ -124,14 +138,15 @@ cdef int by_size(const void *a, const void *b) noexcept nogil:
     return (first < second) - (first > second)
 
 
-cdef void householder(Walk *w, double *total) noexcept nogil:
-    """A ← Q of A = Q R by reflections.
+cdef double householder(Walk *w, double *total) noexcept nogil:
+    """A ← Q of A = Q R by reflections. Returns how far the diagonal of R is spread.
 
     A saturated unit has a row of A that is small, and the vector that this row alone keeps from the others has a small
     R_ii: its digits survive where larger rows come first (Cox and Higham 1998).
     """
     cdef blas_int k = <blas_int>w.k, H = <blas_int>w.steps.H, ld = <blas_int>w.steps.ld, size = 64 * k, info = 0
     cdef Py_ssize_t i, j
+    cdef double spread
     cdef double *row
     for j in range(H):
         w.units[j].size, w.units[j].at = 0, j
@@ -147,16 +162,22 @@ cdef void householder(Walk *w, double *total) noexcept nogil:
             row[j] = w.next[w.units[j].at]
     dgeqrf(&H, &k, w.rows, &ld, w.tau, w.work, &size, &info)
     add_logs(w.rows, w.steps.ld, w.k, total)
+    spread = spread_of(w.rows, w.steps.ld, w.k)
     dorgqr(&H, &k, &k, w.rows, &ld, w.tau, w.work, &size, &info)
     for i in range(k):
         row = w.rows + i * ld
         memcpy(w.next, row, H * sizeof(double))
         for j in range(H):
             row[w.units[j].at] = w.next[j]
+    return spread
 
 
-cdef Py_ssize_t evolve(Walk *w, Py_ssize_t n, bint automatic, Py_ssize_t *interval, double *total) noexcept nogil:
-    """Rows through n steps; total [k] += what they grow by. Returns how often they were factored, -1 for Ctrl-C."""
+cdef Py_ssize_t evolve(Walk *w, Py_ssize_t n, bint automatic, Py_ssize_t *interval, double *total,
+                       double *widest) noexcept nogil:
+    """Rows through n steps; total [k] += what they grow by. Returns how often they were factored, -1 for Ctrl-C.
+
+    widest: at least how far a diagonal of R over several steps was spread.
+    """
     cdef Py_ssize_t t = 0, i, m, times = 0
     cdef double since = pyrnn_seconds(), spread
     cdef bint held
@@ -176,16 +197,20 @@ cdef Py_ssize_t evolve(Walk *w, Py_ssize_t n, bint automatic, Py_ssize_t *interv
             # this R has too much, the next one has too little.
             divide(w, total)
             if t + m == n:
-                factor(w)
-                divide(w, total)
+                if factor(w) < MOST:
+                    divide(w, total)
+                else:
+                    householder(w, total)
         elif automatic and m > 1:  # again, with less
             memcpy(w.rows, w.first, w.k * w.steps.ld * sizeof(double))
             interval[0] = max(1, min(m - 1, <Py_ssize_t>(m * GOOD / spread)))
             let_go(held)
             continue
         else:
-            householder(w, total)
+            spread = householder(w, total)
         let_go(held)
+        if m > 1:
+            widest[0] = max(widest[0], spread)
         t += m
         if automatic and m == interval[0]:
             if spread > GOOD:
@@ -202,8 +227,9 @@ def vectors(cnp.ndarray W not None, int phi, cnp.ndarray h, cnp.ndarray slopes, 
 
     W [H, H]: with alpha in it. h [n, H]: what phi' is computed from, for cells without a leak; or slopes [n, H]: phi'
     itself, before the product with W or after it, and keep [H], 1 - alpha, or None. interval: steps between
-    orthonormalisations, or where it begins if `automatic`. Returns how many there were, and the last interval. All
-    arrays are contiguous, of float64.
+    orthonormalisations, or where it begins if `automatic`. Returns how many there were, the last interval, and the log
+    of the largest condition number that R of more than one step is known to have had. All arrays are contiguous, of
+    float64.
     """
     if (h is None) == (slopes is None) or interval < 1:
         raise ValueError(f"either h or slopes must be given, and an interval of 1 or more, got {interval}")
@@ -227,6 +253,7 @@ def vectors(cnp.ndarray W not None, int phi, cnp.ndarray h, cnp.ndarray slopes, 
     cdef const double *matrix = <const double *>data(W)
     cdef double *q = <double *>data(Q)
     cdef double *sums = <double *>data(total)
+    cdef double widest = 0
     w.k, w.phi, w.h, w.zeros = k, phi, <const double *>data(h), zeros
     w.steps.T, w.steps.B, w.steps.H, w.steps.ld = n, 1, H, ld
     w.steps.slopes, w.steps.exponents, w.steps.keep = data(slopes), NULL, data(keep)
@@ -246,9 +273,9 @@ def vectors(cnp.ndarray W not None, int phi, cnp.ndarray h, cnp.ndarray slopes, 
         pack_transposed(H, H, matrix, ld_W, panels)
         for r in range(k):
             memcpy(w.rows + r * ld, q + r * H, H * sizeof(double))
-        times = evolve(&w, n, automatic, &interval, sums)
+        times = evolve(&w, n, automatic, &interval, sums, &widest)
         for r in range(k):
             memcpy(q + r * H, w.rows + r * ld, H * sizeof(double))
         restore_subnormals()
     pass_on(-1 if times < 0 else 0)
-    return times, interval
+    return times, interval, widest

@@ -8,6 +8,7 @@ from pyrnn._wait cimport pyrnn_seconds
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept  # cpython.exc declares it `except -1`, which would raise it where nobody can see
+    void *PyErr_Occurred() noexcept
 
 ctypedef fused real:
     float
@@ -135,8 +136,13 @@ cdef inline int need_padded(str name, cnp.ndarray a, int kind, Py_ssize_t T, Py_
 
 cdef inline int check_signals() noexcept with gil:
     """Let the handlers of signals run, with subnormal numbers as the caller has them."""
-    cdef bint flushing = restore_subnormals()
-    cdef int status = PyErr_CheckSignals()
+    cdef bint flushing
+    cdef int status
+    if PyErr_Occurred() != NULL:
+        # A call that was interrupted winds down, and its exception is pending: no handler may run until it is raised.
+        return -1
+    flushing = restore_subnormals()
+    status = PyErr_CheckSignals()
     if flushing:
         flush_subnormals()
     return status

@@ -1,6 +1,7 @@
 """Lyapunov exponents of a network: how fast neighbouring states move apart, in each direction, in the long run."""
 
 import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,9 @@ CHUNK = 512  # steps whose states are there at once
 MOST_BLOCKS = 100
 SATURATED = 1 - 1e-6  # a state from which 1 - h² lacks so many digits that the slope is taken at the pre-activation
 REST = 0.25  # of all vectors, which go through inverses: those that shrink most, and drift apart most
-LEAST_SLOPE = 1e-100  # of a unit whose inverse, and its square, can be computed with
+LEAST_SLOPE = 1e-6  # of a unit in two parts: steps that shrink more show the rounding errors of what each spans
+WIDE = 20  # the log of a condition number of vectors that leaves half of the digits
+MOST_LOSS = 1e-6  # nats a step by which exponents may be wrong without a warning
 LARGEST_CONDITION = 1e6  # of W whose inverse keeps enough digits
 
 
@@ -63,13 +66,14 @@ def lyapunov_spectrum(
     steps : int, optional
         T of a network without input; give this or x.
     k : int, optional
-        How many exponents, the largest ones; None for all H.
+        How many exponents, the largest ones, from 0 to H; None for all H.
     warmup : int, optional
-        Steps in the beginning that do not count: until states are on the attractor, and tangent vectors in their
-        directions. None for a tenth of T.
+        How many of the T steps, the first ones, do not count: until states are on the attractor, and tangent vectors in
+        their directions. None for a tenth of T.
     qr_every : int or "auto"
         Steps between orthonormalisations. ``auto`` makes it as long as the condition number of the tangent vectors
-        stays below 1e7, from what they have grown by. The result does not depend on it but for rounding.
+        stays below 1e7, from what they have grown by. The result does not depend on it but for rounding, as long as
+        the condition number stays below 1e16; above, the smallest exponents are wrong by any amount.
     nonlinearity, alpha, form
         As given to `forward`.
     rng : int, numpy.random.Generator or None
@@ -95,6 +99,12 @@ def lyapunov_spectrum(
     ------
     ValueError, TypeError
         If shapes do not fit, an argument has no such value, or x and steps are both given or both missing.
+
+    Warns
+    -----
+    RuntimeWarning
+        If a `qr_every` that was given is so long that exponents are wrong by more than 1e-6 nats a step, with the
+        figure.
 
     See Also
     --------
@@ -149,8 +159,8 @@ def lyapunov_spectrum(
     x, batched = _checked_input(x, steps, U, W, b, h0)
     leak = _cell.checked_leak(alpha if leak is None else leak, current, len(W), W.dtype)
     (T, B), H = x.shape[:2], len(W)
-    k = H if k is None else _checks.integer_within("k", k, 1, H)
-    warmup = T // 10 if warmup is None else _checks.integer_within("warmup", warmup, 0, T)
+    k = H if k is None else _checks.integer_within("k", k, 0, H)
+    warmup = T // 10 if warmup is None else _checked_warmup(warmup, T)
     if not (isinstance(qr_every, str) and qr_every == "auto"):
         qr_every = _checks.positive_integer("qr_every", qr_every)
     rng = np.random.default_rng(rng)
@@ -161,11 +171,27 @@ def lyapunov_spectrum(
         each = [
             _spectrum(network, x[:, i : i + 1], h0[i : i + 1], k, warmup, qr_every, rng, progress) for i in range(B)
         ]
+    each, tangents = zip(*each, strict=True) if each else ((), ())
+    _warn_of_loss(qr_every, tangents)
     if not batched:
         return each[0]
     shapes = [(k,), (k,), (len(_blocks(warmup, T)) - 1, k), (), (), (), ()]
     columns = (np.array([spectrum[i] for spectrum in each]).reshape(B, *shape) for i, shape in enumerate(shapes))
     return LyapunovSpectrum(*columns)
+
+
+def _warn_of_loss(qr_every, tangents):
+    """Warn if vectors have drifted so far apart between orthonormalisations that exponents are wrong."""
+    worst = max(tangents, key=lambda t: t.loss, default=None)
+    if worst is not None and worst.loss > MOST_LOSS:
+        digits = f"1e{worst.spread / math.log(10):.0f}" if math.isfinite(worst.spread) else "infinity"
+        warnings.warn(
+            f"qr_every={qr_every} is too long: tangent vectors reached a condition number of {digits}, where float64 "
+            f"has 16 digits, and exponents are wrong by about {worst.loss:.1g} nats a step; 'auto' would have taken "
+            f"{worst.enough:.1f} steps in the mean",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 class _Network(NamedTuple):
@@ -195,6 +221,13 @@ def _checked_input(x, steps, U, W, b, h0):
     return (x, True) if x.ndim == 3 else (x[:, np.newaxis], False)
 
 
+def _checked_warmup(warmup, T):
+    try:
+        return _checks.integer_within("warmup", warmup, 0, T)
+    except ValueError as error:
+        raise ValueError(f"{error}: it counts within the {T} steps, of which the rest makes the exponents") from None
+
+
 # ---- One sequence ---------------------------------------------------------------------------------------------------
 def _blocks(warmup, T):
     """Where blocks of the steps that count begin, and T."""
@@ -216,7 +249,7 @@ def _spectrum(network, x, h, k, warmup, qr_every, rng, progress):
             n = tangents.advance(seen, slopes, totals[block])
             if block:
                 times, volume = times + n, volume + log_slopes
-    return _summary(totals[1:], np.diff(starts), volume, times, network)
+    return _summary(totals[1:], np.diff(starts), volume, times, network), tangents
 
 
 def _steps(network, x, h):
@@ -278,6 +311,14 @@ class Tangents:
         The vectors as rows; overwritten.
     qr_every : int or "auto"
         As of `lyapunov_spectrum`; two parts only with "auto".
+
+    Attributes
+    ----------
+    spread : float
+        The log of the largest condition number that vectors have had after several steps.
+    loss, enough : float
+        With an interval of the caller's by which vectors drift too far apart: by how much exponents are wrong, nats a
+        step, and the interval that "auto" has taken instead, both measured where the spread was largest; else 0.
     """
 
     def __init__(self, W, nonlinearity, leak, current, Q, qr_every):
@@ -287,6 +328,7 @@ class Tangents:
         self._Q, self._first = Q, len(Q) - int(len(Q) * REST)
         self._automatic = qr_every == "auto"
         self._intervals = [1, 1] if self._automatic else [qr_every]
+        self.spread = self.loss = self.enough = 0.0
         self._inverse = None
         if self._automatic and self._first < len(Q) == len(W) and leak is None and not current:
             self._inverse = _transposed_inverse(W)
@@ -297,6 +339,10 @@ class Tangents:
         Returns how often the vectors were made orthonormal, in the mean.
         """
         k, first, at = len(self._Q), self._first, slopes
+        if k == 0:
+            return 0
+        if not self._automatic:
+            return self._forced(h, slopes, total)
         if self._inverse is not None and slopes is None:
             at = _cell.slopes_from(self._nonlinearity, h)
         if self._inverse is None or not at.size or not at.min() >= LEAST_SLOPE:
@@ -308,10 +354,23 @@ class Tangents:
         total[first:] -= logs[::-1]
         return (first * times + (k - first) * times_of_rest) / k
 
+    def _forced(self, h, slopes, total):
+        """`advance` by the interval of the caller; where vectors drift too far apart, measures what that loses."""
+        before, known, logs = self._Q.copy(), self.spread, np.zeros(len(self._Q))
+        times = self._run(0, self._W, h, slopes, self._Q, logs)
+        total += logs
+        if self.spread > max(known, WIDE):
+            exact, n = np.zeros_like(logs), len(slopes if h is None else h)
+            arguments = (self._W, self._phi, h, slopes, self._keep, self._current, before, 1, True, exact)
+            self.enough = n / _lyapunov.vectors(*arguments)[0]
+            self.loss = max(self.loss, np.where(logs == exact, 0, abs(logs - exact)).max() / n)
+        return times
+
     def _run(self, which, W, h, slopes, Q, total):
-        times, self._intervals[which] = _lyapunov.vectors(
+        times, self._intervals[which], spread = _lyapunov.vectors(
             W, self._phi, h, slopes, self._keep, self._current, Q, self._intervals[which], self._automatic, total
         )
+        self.spread = max(self.spread, spread)
         return times
 
 
@@ -328,7 +387,7 @@ def _transposed_inverse(W):
 def kaplan_yorke(exponents):
     """The dimension of exponents in falling order: how many add up to zero, the last one in part."""
     sums = np.cumsum(exponents)
-    if len(sums) == 0 or np.isnan(sums).any():
+    if np.isnan(sums).any():
         return np.nan
     j = int(np.count_nonzero(np.logical_and.accumulate(sums >= 0)))
     if j == len(sums):

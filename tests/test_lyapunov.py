@@ -1,4 +1,5 @@
 import itertools
+import re
 import signal
 import sys
 import threading
@@ -45,6 +46,7 @@ def jacobians(params, x, h0, form):
     return pyrnn.jacobian(h, W, h0, rates=rates, **form), form
 
 
+@pytest.mark.filterwarnings("ignore:qr_every=(4|1000) is too long")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("H", "k"), [(1, 1), (7, 7), (20, 3), (33, 33)])
 def test_against_qr_at_each_step(form, H, k):
@@ -76,7 +78,7 @@ def test_the_walk_itself():
     expected, end = by_qr_at_each_step((1 - h**2)[:, :, np.newaxis] * W, first)
     for interval, automatic in ((1, True), (100, True), (1, False)):
         Q, total = np.ascontiguousarray(first.T), np.zeros(H)
-        times, last = _lyapunov.vectors(W, 0, h, None, None, False, Q, interval, automatic, total)
+        times, last, _ = _lyapunov.vectors(W, 0, h, None, None, False, Q, interval, automatic, total)
         np.testing.assert_allclose(Q @ Q.T, np.eye(H), atol=1e-13)
         np.testing.assert_allclose(np.abs((Q @ end).diagonal()), 1, atol=1e-8)
         np.testing.assert_allclose(total, expected, rtol=1e-8, atol=1e-7)
@@ -180,6 +182,25 @@ def test_saturated_units():
 
 
 @pytest.mark.parametrize("qr_every", ["auto", 1])
+@pytest.mark.parametrize(
+    ("H", "gain", "T", "seed", "size"),
+    [
+        (2, 4.637510412175711, 20, 462489, 30),
+        (2, 7.096548191366311, 20, 2823, 30),
+        (5, 9.157871608142027, 600, 452592, 30),
+        (5, 1.9818510504383708, 2000, 458417, 3),
+        (10, 18.775335785943597, 20, 120058, 30),
+    ],
+)
+def test_steps_that_shrink_by_many_orders(qr_every, H, gain, T, seed, size):
+    """Inputs that saturate some units more than others: what Cholesky's factor has left of such vectors is rounding."""
+    params = pyrnn.initialize(2, H, scheme="gaussian", gain=gain, rng=seed)
+    x = size * np.random.default_rng(seed).standard_normal((T, 2))
+    spectrum = pyrnn.lyapunov_spectrum(params, x, qr_every=qr_every)
+    np.testing.assert_allclose(spectrum.exponents.sum(), spectrum.log_volume, rtol=1e-8)
+
+
+@pytest.mark.parametrize("qr_every", ["auto", 1])
 def test_saturated_networks_against_mpmath(qr_every):
     """Exponents from -1 to -87 a step: a step keeps the smallest apart from the others by 37 digits."""
     mpmath = pytest.importorskip("mpmath")
@@ -251,6 +272,48 @@ def test_few_steps(T, B):
     one = pyrnn.lyapunov_spectrum(params, steps=T, warmup=T)  # nothing counts
     assert np.isnan(one.exponents).all()
     assert np.isnan(one.dimension)
+
+
+@pytest.mark.parametrize("T", [0, 1, 30])
+@pytest.mark.parametrize("B", [None, 0, 2])
+@pytest.mark.parametrize(("H", "k"), [(0, None), (0, 0), (3, 0)])
+@pytest.mark.parametrize("options", [{}, {"qr_every": 3}, {"alpha": 0.5}, {"alpha": 0.5, "form": "current"}], ids=str)
+def test_no_vectors(capfd, T, B, H, k, options):
+    """Without units, or with none asked for: nothing, and not a word from BLAS, which writes past sys.stderr."""
+    W = 0.5 * np.eye(H)
+    shape = (T, 2) if B is None else (T, B, 2)
+    spectrum = pyrnn.lyapunov_spectrum((np.zeros((H, 2)), W), np.zeros(shape), k=k, warmup=0, **options)
+    batch = shape[1:-1]
+    assert spectrum.exponents.shape == spectrum.standard_errors.shape == (*batch, 0)
+    assert np.all(spectrum.dimension == 0)
+    assert np.all(np.asarray(spectrum.entropy_rate) == 0) == (T > 0 or B == 0)
+    if T > 0 and B != 0 and "alpha" not in options:
+        np.testing.assert_allclose(spectrum.log_volume, H * np.log(0.5), atol=0.01)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("H", "gain", "qr_every"), [(20, 1.5, 10), (20, 1.5, 50), (50, 3.0, 4), (30, 0.5, 30)])
+def test_an_interval_that_is_too_long_says_how_wrong_it_is(H, gain, qr_every):
+    params = network(H, gain=gain)
+    with pytest.warns(RuntimeWarning, match=r"^qr_every=\d+ is too long: .* condition number of 1e\d\d, .*") as caught:
+        wrong = pyrnn.lyapunov_spectrum(params, steps=1000, qr_every=qr_every)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    message = str(caught[0].message)
+    figure = float(re.search("wrong by about (.*?) nats a step", message)[1])
+    actual = np.abs(wrong.exponents - pyrnn.lyapunov_spectrum(params, steps=1000, qr_every=1).exponents).max()
+    assert actual / 10 < figure < 10 * actual
+    enough = float(re.search(r"would have taken (\d+\.\d) steps", message)[1])
+    np.testing.assert_allclose(enough, pyrnn.lyapunov_spectrum(params, steps=1000).qr_every, rtol=0.7)
+
+
+def test_an_interval_that_is_short_enough_is_silent():
+    """Under `-W error`. At 6 steps the condition number reaches 4e10, and errors 1e-9."""
+    params = network(20)
+    for qr_every in (1, 2, 6):
+        spectrum = pyrnn.lyapunov_spectrum(params, steps=1000, qr_every=qr_every)
+        np.testing.assert_allclose(spectrum.exponents.sum(), spectrum.log_volume, atol=1e-6)
+    pyrnn.lyapunov_spectrum(params, steps=200, qr_every=100, k=1)  # one vector has nothing to drift from
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -335,11 +398,11 @@ BAD = [
     ({"steps": 5}, ValueError, "either x or steps must be given, got both"),
     ({"x": None, "steps": -1}, ValueError, "steps must be an integer from 0, got -1"),
     ({"x": None, "steps": 2.5}, TypeError, "steps must be an integer from 0, got 2.5"),
-    ({"k": 0}, ValueError, "k must be an integer from 1 to 4, got 0"),
-    ({"k": 5}, ValueError, "k must be an integer from 1 to 4, got 5"),
-    ({"k": True}, TypeError, "k must be an integer from 1 to 4, got True"),
-    ({"k": "all"}, TypeError, "k must be an integer from 1 to 4, got 'all'"),
-    ({"warmup": 11}, ValueError, "warmup must be an integer from 0 to 10, got 11"),
+    ({"k": -1}, ValueError, "k must be an integer from 0 to 4, got -1"),
+    ({"k": 5}, ValueError, "k must be an integer from 0 to 4, got 5"),
+    ({"k": True}, TypeError, "k must be an integer from 0 to 4, got True"),
+    ({"k": "all"}, TypeError, "k must be an integer from 0 to 4, got 'all'"),
+    ({"warmup": 11}, ValueError, "warmup must be an integer from 0 to 10, got 11: it counts within the 10 steps, "),
     ({"qr_every": 0}, ValueError, "qr_every"),
     ({"qr_every": "often"}, (ValueError, TypeError), "qr_every"),
     ({"nonlinearity": "sin"}, ValueError, "nonlinearity must be one of"),
