@@ -387,7 +387,7 @@ def to_onnx(
         Arrays under PyTorch's names, with or without a common prefix; they tell the sizes, the number of layers, and
         whether it has biases and two directions.
     nonlinearity : {"tanh", "relu", "identity"}, optional
-        None for that of the Description, or tanh.
+        None for that of the Description, or of the `pyrnn.RNN` whose `state_dict()` it is; else tanh.
     reverse : bool
         All layers run backwards through time; not for two directions.
     layout : {0, 1}
@@ -410,10 +410,13 @@ def to_onnx(
     ImportError
         If the package onnx is missing.
     ValueError, TypeError
-        If names or shapes do not fit, or an option has no such value.
+        If names or shapes do not fit, an option has no such value, or the network has a leak or an output layer, as in
+        `pyrnn.state_dict.describe`: the operator RNN has neither.
 
     Notes
     -----
+    Dropout acts in training only, and is not in the model.
+
     ONNX Runtime 1.32 refuses nodes with layout 1, so that here the nodes have layout 0, and Transpose stands around
     them. The identity is Affine with alpha 1. Opset 14.
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from pyrnn import _cell, _checks, _rnn_files, _rnn_layers, _rnn_parameters
 from pyrnn.losses import LOSSES, check_loss
+from pyrnn.state_dict import StateDict
 
 
 class RNNGradients(NamedTuple):
@@ -212,7 +213,8 @@ class RNN:
 
         Returns
         -------
-        dict of str to ndarray
+        pyrnn.state_dict.StateDict
+            A dict of str to ndarray, whose attribute ``arguments`` has the constructor's: so an exporter sees a leak.
 
         Examples
         --------
@@ -220,7 +222,7 @@ class RNN:
         >>> {name: a.shape for name, a in pyrnn.RNN(3, 5).state_dict().items()}
         {'weight_ih_l0': (5, 3), 'weight_hh_l0': (5, 5), 'bias_ih_l0': (5,), 'bias_hh_l0': (5,)}
         """
-        return {name: a.copy() for name, a in self._views.items()}
+        return StateDict({name: a.copy() for name, a in self._views.items()}, self._arguments())
 
     def load_state_dict(self, state_dict, strict=True):
         """Copy parameters in, from `state_dict` or that of a torch.nn.RNN.

@@ -1,9 +1,12 @@
 """PyTorch checkpoints as .safetensors files, without PyTorch. The package safetensors is imported when it is used."""
 
+import json
 import os
 from collections.abc import Mapping
 
 from pyrnn import _checks, _safetensors
+from pyrnn._rnn_files import KEY, parse
+from pyrnn.state_dict import StateDict
 
 
 def load_safetensors(path, *, prefix=""):
@@ -17,9 +20,10 @@ def load_safetensors(path, *, prefix=""):
 
     Returns
     -------
-    state_dict : dict of str to ndarray
-        New arrays, in the order of the file. float16 and bfloat16 come as float32, which holds them exactly; everything
-        else as it was. `pyrnn.state_dict.describe` finds the network in it.
+    state_dict : pyrnn.state_dict.StateDict
+        A dict of str to ndarray: new arrays, in the order of the file. Its ``arguments`` are those that
+        `save_safetensors` has written for an `RNN`. float16 and bfloat16 come as float32, which holds them exactly;
+        everything else as it was. `pyrnn.state_dict.describe` finds the network in it.
 
     Raises
     ------
@@ -47,8 +51,13 @@ def load_safetensors(path, *, prefix=""):
     """
     if not isinstance(prefix, str):
         raise TypeError(f"prefix must be text, got {prefix!r}")
-    arrays, _ = _safetensors.read(os.fspath(path), prefix)
-    return {name.removeprefix(prefix): a for name, a in arrays.items()}
+    path = os.fspath(path)
+    arrays, metadata = _safetensors.read(path, prefix)
+    texts = [text for name, text in metadata.items() if name == prefix + KEY]
+    if not texts and not prefix:  # all names are read: those of one network in the file
+        texts = [text for name, text in metadata.items() if name.endswith(KEY)]
+    arguments = parse(path, texts[0]) if len(texts) == 1 else None
+    return StateDict({name.removeprefix(prefix): a for name, a in arrays.items()}, arguments)
 
 
 def save_safetensors(state_dict, path, *, prefix="", metadata=None):
@@ -57,7 +66,9 @@ def save_safetensors(state_dict, path, *, prefix="", metadata=None):
     Parameters
     ----------
     state_dict : mapping of str to array_like
-        Names and arrays, of any dtype that NumPy shares with the format. Nothing is rounded.
+        Names and arrays, of any dtype that NumPy shares with the format. Nothing is rounded. From `RNN.state_dict` the
+        arguments of the constructor are written too, as metadata, so that `RNN.load` reads a file without a prefix, and
+        nothing forgets a leak.
     path : path-like
         An existing file is replaced.
     prefix : str
@@ -100,4 +111,6 @@ def save_safetensors(state_dict, path, *, prefix="", metadata=None):
         if a.dtype.kind not in "fiub" or a.dtype.char == "g":
             raise TypeError(f"{name} must be real numbers of at most eight bytes, got dtype {a.dtype}")
         arrays[prefix + name] = a
+    if isinstance(state_dict, StateDict) and state_dict.arguments:
+        metadata = {prefix + KEY: json.dumps(state_dict.arguments)} | dict(metadata or {})
     _safetensors.write(path, arrays, None if metadata is None else dict(metadata))

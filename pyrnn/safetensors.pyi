@@ -1,9 +1,11 @@
 from collections.abc import Mapping
 from os import PathLike
 
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-def load_safetensors(path: str | PathLike[str], *, prefix: str = "") -> dict[str, NDArray]: ...
+from pyrnn.state_dict import StateDict
+
+def load_safetensors(path: str | PathLike[str], *, prefix: str = "") -> StateDict: ...
 def save_safetensors(
     state_dict: Mapping[str, ArrayLike],
     path: str | PathLike[str],

@@ -12,6 +12,23 @@ _NAME = re.compile(r"(weight|bias)_(ih|hh)_l(0|[1-9][0-9]{0,5})(_reverse)?")
 _FIRST = "weight_ih_l0"
 
 
+class StateDict(dict):
+    """Arrays by name, with what the arrays do not say: what `RNN.state_dict` returns.
+
+    It is a dictionary like any other; a copy by ``dict(...)`` or a comprehension loses the attribute.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+    arguments : dict
+        The keyword arguments of the `pyrnn.RNN` that the arrays are of, but rng.
+    """
+
+    def __init__(self, arrays=(), arguments=None):
+        super().__init__(arrays)
+        self.arguments = dict(arguments or {})
+
+
 @dataclass(frozen=True, eq=False)
 class Description:
     """A plain network of one or more layers: its sizes, and its arrays under PyTorch's names.
@@ -71,7 +88,7 @@ class Description:
         return a["weight_ih" + end], a["weight_hh" + end], b
 
 
-def describe(state_dict, *, prefix=None, nonlinearity="tanh"):
+def describe(state_dict, *, prefix=None, nonlinearity=None):
     """Read a dictionary of arrays with PyTorch's names as a network, and check all names and shapes.
 
     Parameters
@@ -80,8 +97,8 @@ def describe(state_dict, *, prefix=None, nonlinearity="tanh"):
         From `torch.nn.RNN.state_dict`, from a checkpoint. Names that belong to something else are left out.
     prefix : str, optional
         What stands before the names, such as ``"encoder.rnn."``. None looks for it: there must be one network only.
-    nonlinearity : {"tanh", "relu", "identity"}
-        No checkpoint tells it.
+    nonlinearity : {"tanh", "relu", "identity"}, optional
+        No checkpoint tells it, but `RNN.state_dict` does. None for what that says, or tanh.
 
     Returns
     -------
@@ -92,7 +109,7 @@ def describe(state_dict, *, prefix=None, nonlinearity="tanh"):
     ------
     ValueError
         If there is no network or more than one, a name is missing, or a shape does not fit: that of an LSTM or a GRU,
-        for example.
+        for example. If the network is more than a Description says: with a leak, or an output layer.
     TypeError
         If `state_dict` is no mapping, a name no text, or an array not of real numbers.
 
@@ -104,9 +121,17 @@ def describe(state_dict, *, prefix=None, nonlinearity="tanh"):
     >>> network.config["hidden_size"], network.bias, sorted(network.state_dict)
     (4, False, ['weight_hh_l0', 'weight_ih_l0'])
     """
-    _cell.numbers(nonlinearity, "rate")
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict must be a mapping of names to arrays, got {type(state_dict).__name__}")
+    arguments = state_dict.arguments if isinstance(state_dict, StateDict) else {}
+    nonlinearity = arguments.get("nonlinearity", "tanh") if nonlinearity is None else nonlinearity
+    _cell.numbers(nonlinearity, "rate")
+    alpha, form = arguments.get("alpha", 1.0), arguments.get("form", "rate")
+    if form != "rate" or any(a != 1 for a in (alpha if isinstance(alpha, list) else [alpha])):
+        raise ValueError(
+            f"state_dict must be of a network without a leak, got an RNN of alpha {alpha!r:.60} and form {form!r:.60}: "
+            "PyTorch, ONNX and Keras have no such network"
+        )
     for name in state_dict:
         if not isinstance(name, str):
             raise TypeError(f"state_dict must have text as names, got {name!r}")
@@ -117,6 +142,11 @@ def describe(state_dict, *, prefix=None, nonlinearity="tanh"):
     own = {name.removeprefix(prefix): a for name, a in state_dict.items() if name.startswith(prefix)}
     if any(name.startswith("weight_hr_l") for name in own):
         raise ValueError("state_dict must be of a plain RNN, got weight_hr_l0, a projection of an LSTM")
+    if output := [prefix + name for name in ("weight_out", "bias_out") if name in own]:
+        raise ValueError(
+            f"state_dict must be of recurrent layers alone, got an output layer, {' and '.join(output)}: leave these "
+            f"out, and give nonlinearity={nonlinearity!r}"
+        )
     own = {name: a for name, a in own.items() if _NAME.fullmatch(name)}
     if _FIRST not in own:
         raise ValueError(f"state_dict must have {prefix + _FIRST}, got {_some(state_dict)}")

@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -6,6 +6,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _Nonlinearity = Literal["tanh", "relu", "identity"]
+
+class StateDict(dict[str, NDArray]):
+    arguments: dict[str, Any]
+    def __init__(
+        self,
+        arrays: Mapping[str, NDArray] | Iterable[tuple[str, NDArray]] = (),
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None: ...
 
 @dataclass(frozen=True, eq=False)
 class Description:
@@ -22,5 +30,5 @@ class Description:
     def layer(self, number: int, *, reverse: bool = False) -> tuple[NDArray, NDArray, NDArray | None]: ...
 
 def describe(
-    state_dict: Mapping[str, ArrayLike], *, prefix: str | None = None, nonlinearity: _Nonlinearity = "tanh"
+    state_dict: Mapping[str, ArrayLike], *, prefix: str | None = None, nonlinearity: _Nonlinearity | None = None
 ) -> Description: ...

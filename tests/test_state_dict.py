@@ -1,5 +1,6 @@
 """What a dictionary of arrays under PyTorch's names says about the network."""
 
+import contextlib
 import copy
 import pickle
 
@@ -221,3 +222,92 @@ class TestBfloat16:
         half, _ = pair
         with pytest.raises(ValueError, match="x must be an array of numbers"):
             pyrnn.forward(half["weight_ih_l0"].requires_grad_(), half["weight_ih_l0"], half["weight_hh_l0"])
+
+
+# ---- What arrays do not say -----------------------------------------------------------------------------------------
+def exporters():
+    """Everything that makes another network of a state_dict, by name."""
+    found = {"describe": describe}
+    with contextlib.suppress(ImportError):
+        import onnx  # noqa: F401
+
+        from pyrnn.onnx import to_onnx
+
+        found["to_onnx"] = to_onnx
+    from pyrnn.keras import to_keras
+
+    return found | {"to_keras": to_keras}
+
+
+@pytest.mark.parametrize("name", ["describe", "to_onnx", "to_keras"])
+def test_nothing_of_an_rnn_is_dropped_in_silence(name):
+    if name not in exporters():
+        pytest.skip("onnx is not installed")
+    export = exporters()[name]
+    for options, message in (
+        ({"alpha": 0.2}, "without a leak, got an RNN of alpha 0.2 and form 'rate'"),
+        ({"alpha": [1.0, 0.5]}, r"without a leak, got an RNN of alpha \[1.0, 0.5\]"),
+        ({"form": "current"}, "without a leak, got an RNN of alpha 1.0 and form 'current'"),
+        ({"alpha": 0.2, "output_size": 3}, "without a leak"),
+        (
+            {"output_size": 3, "nonlinearity": "relu"},
+            "an output layer, weight_out and bias_out: leave these out, and give nonlinearity='relu'",
+        ),
+        ({"output_size": 3, "bias": False}, "an output layer, weight_out: leave"),
+    ):
+        rnn = pyrnn.RNN(1, 2, rng=0, **options)
+        with pytest.raises(ValueError, match=message):
+            export(rnn.state_dict())
+    prefixed = {f"net.{name}": a for name, a in pyrnn.RNN(1, 2, output_size=3).state_dict().items()}
+    with pytest.raises(ValueError, match=r"got an output layer, net\.weight_out and net\.bias_out"):
+        export(prefixed)
+    for options in ({"alpha": [1.0, 1.0]}, {"dropout": 0.5, "num_layers": 2}, {"recurrent_dropout": 0.5}):
+        export(pyrnn.RNN(1, 2, **options).state_dict())  # the same network outside of training
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu", "identity"])
+def test_nonlinearity_of_an_rnn(nonlinearity):
+    state_dict = pyrnn.RNN(1, 2, nonlinearity=nonlinearity).state_dict()
+    assert describe(state_dict).nonlinearity == nonlinearity
+    assert describe(state_dict, nonlinearity="tanh").nonlinearity == "tanh"  # that is said
+    for again in (copy.copy, copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))):
+        assert describe(again(state_dict)).nonlinearity == nonlinearity
+    assert describe(dict(state_dict)).nonlinearity == "tanh"  # a plain dictionary does not know
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu", "identity"])
+def test_exported_rnn_computes_the_same(nonlinearity):
+    pytest.importorskip("onnx")
+    ort = pytest.importorskip("onnxruntime")
+    from pyrnn.onnx import to_onnx
+
+    rnn = pyrnn.RNN(2, 3, 2, nonlinearity=nonlinearity, bidirectional=True, rng=0)
+    x = np.random.default_rng(0).normal(size=(5, 4, 2)).astype(np.float32)
+    session = ort.InferenceSession(to_onnx(rnn.state_dict()).SerializeToString())
+    out, h_n = rnn(x)
+    for ours, theirs in zip((out, h_n), session.run(["out", "h_n"], {"x": x}), strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("prefix", ["", "rnn."])
+def test_safetensors_keep_what_an_rnn_says(tmp_path, prefix):
+    pytest.importorskip("safetensors")
+    from pyrnn.safetensors import load_safetensors, save_safetensors
+
+    leaky = pyrnn.RNN(1, 2, alpha=[0.2, 0.5], nonlinearity="relu", output_size=1, rng=0)
+    path = tmp_path / "rnn.safetensors"
+    save_safetensors(leaky.state_dict(), path, prefix=prefix, metadata={"by": "test"})
+    for wanted in {"", prefix}:
+        loaded = load_safetensors(path, prefix=wanted)
+        assert loaded.arguments == leaky.state_dict().arguments
+        with pytest.raises(ValueError, match="without a leak"):
+            describe(loaded)
+    if not prefix:
+        again = pyrnn.RNN.load(path)
+        assert repr(again) == repr(leaky)
+        np.testing.assert_array_equal(again.parameters, leaky.parameters)
+    save_safetensors(dict(leaky.state_dict()), path, prefix=prefix)
+    assert load_safetensors(path).arguments == {}
+    save_safetensors(leaky.state_dict(), path, metadata={"pyrnn.RNN": "[" * 100_000})
+    with pytest.raises(ValueError, match=r"rnn\.safetensors has arguments of pyrnn\.RNN that are not JSON"):
+        load_safetensors(path)

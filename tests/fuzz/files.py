@@ -663,6 +663,7 @@ def work(arguments):
     import resource
 
     warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", "dropout acts between layers")  # the constructor's, which is no fault of a file
     sanitized = "asan" in os.environ.get("LD_PRELOAD", "")  # it keeps memory that was freed
     folder = arguments.folder
     read = {kind: KINDS[kind][2] for kind in arguments.kinds}
