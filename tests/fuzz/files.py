@@ -526,7 +526,7 @@ def damage_hdf5(rng, h5py, group, dataset):
 
 
 def weights_of(rng, names, H, form):
-    """A function that writes the arrays of these layers; form: of Keras 3, or of Keras 2."""
+    """A function that writes the arrays of these layers; form: "layers" as in Keras 3, another layout, or "older"."""
 
     def fill(h5py, file):
         I = 2
@@ -541,19 +541,23 @@ def weights_of(rng, names, H, form):
                 for place, a in zip(places, arrays * len(ways), strict=True):
                     group[place] = a
                 continue
+            at = "\\" if form == "backslash" else "/"
+            top = "_layer_checkpoint_dependencies" if form == "checkpoint" else "layers"
             for way in ways:
                 for i, a in enumerate(arrays):
-                    file[f"layers/{name}/{way}cell/vars/{i}"] = a
-            file.create_group(f"layers/{name}/vars").attrs["name"] = name
+                    file[f"{top}/{name}/{way}cell/vars".replace("/", at) + f"/{i}"] = a
+            file.create_group(f"{top}/{name}/vars".replace("/", at)).attrs["name"] = name
 
     return fill
 
 
 def make_h5(rng, hostile):
     names, H = LAYERS[: int(rng.integers(1, 4))], int(rng.integers(1, 4))
-    form = pick(rng, ["older", "weights"])
+    form = pick(rng, ["older", "older", "layers", "checkpoint", "backslash"])
     fill = weights_of(rng, names, H, form)
     config = keras_config(names, H)
+    if rng.integers(3) == 0:  # before Keras 2.2.3
+        config["config"] = config["config"]["layers"]
 
     def filled(h5py, file):
         fill(h5py, file)
@@ -568,7 +572,8 @@ def make_h5(rng, hostile):
 def make_keras(rng, hostile):
     names, H = LAYERS[: int(rng.integers(1, 4))], int(rng.integers(1, 4))
     config = keras_config(names, H)
-    content = hdf5(rng, weights_of(rng, names, H, "weights"), hostile and rng.integers(2))
+    form = pick(rng, ["layers", "checkpoint", "backslash"])
+    content = hdf5(rng, weights_of(rng, names, H, form), hostile and rng.integers(2))
     text = damage_text(rng, config) if hostile and rng.integers(2) else text_of(config).encode()
     if hostile and rng.integers(10) == 0:
         text += b" " * int(10 ** rng.uniform(4, 7.5))  # a bomb, if it is compressed
