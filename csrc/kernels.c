@@ -125,7 +125,24 @@ static const pyrnn_kernel_table *const tables[] = {
     &table_base,
 };
 
-pyrnn_kernel_table pyrnn_kernels;
+/* The table in use; NULL until the first use. Tables are constants, so a thread needs nothing but the whole pointer.
+ * MSVC has no C11 atomics in its C11 mode; its volatile pointers are loaded and stored whole. */
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+static void *volatile chosen;
+#define LOAD_CHOSEN() ((const pyrnn_kernel_table *)chosen)
+#define STORE_CHOSEN(table) (void)_InterlockedExchangePointer(&chosen, (void *)(table))
+#define CHOOSE_FIRST(table) (void)_InterlockedCompareExchangePointer(&chosen, (void *)(table), NULL)
+#else
+static const pyrnn_kernel_table *chosen;
+#define LOAD_CHOSEN() __atomic_load_n(&chosen, __ATOMIC_ACQUIRE)
+#define STORE_CHOSEN(table) __atomic_store_n(&chosen, table, __ATOMIC_RELEASE)
+#define CHOOSE_FIRST(table)                                                                        \
+    do {                                                                                           \
+        const pyrnn_kernel_table *none = NULL;                                                     \
+        __atomic_compare_exchange_n(&chosen, &none, table, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE); \
+    } while (0)
+#endif
 
 #if defined(__clang__)
 const char *const pyrnn_compiler = __VERSION__;
@@ -135,14 +152,30 @@ const char *const pyrnn_compiler = "GCC " __VERSION__;
 const char *const pyrnn_compiler = "unknown";
 #endif
 
-int pyrnn_select(const char *name)
+/* The named table, or the best if name is NULL; NULL if there is none. */
+static const pyrnn_kernel_table *find(const char *name)
 {
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
-        if (supported(tables[i]->name) && (!name || !strcmp(name, tables[i]->name))) {
-            pyrnn_kernels = *tables[i];
-            return 0;
-        }
-    return -1;
+        if (supported(tables[i]->name) && (!name || !strcmp(name, tables[i]->name))) return tables[i];
+    return NULL;
+}
+
+int pyrnn_select(const char *name)
+{
+    const pyrnn_kernel_table *table = find(name);
+    if (!table) return -1;
+    STORE_CHOSEN(table);
+    return 0;
+}
+
+const pyrnn_kernel_table *pyrnn_kernels(void)
+{
+    const pyrnn_kernel_table *table = LOAD_CHOSEN();
+    if (!table) {
+        CHOOSE_FIRST(find(NULL)); /* unless another thread was quicker; plain C is always there */
+        table = LOAD_CHOSEN();
+    }
+    return table;
 }
 
 const char *pyrnn_available(int i)

@@ -4,8 +4,8 @@
  * elements between two rows of `a` (any sign, zero allowed for what is only read). Pointers do not overlap unless a
  * line says so. NaN and inf pass through as in the formulas. Rows and columns may be 0.
  *
- * A call goes through the table `pyrnn_kernels`, filled once by pyrnn_select. The functions behind it carry the name
- * of their instruction set, so that a profile shows which path ran: pyrnn_step_forward_f32_avx512. */
+ * A call goes through the table that pyrnn_kernels() returns. The functions behind it carry the name of their
+ * instruction set, so that a profile shows which path ran: pyrnn_step_forward_f32_avx512. */
 #ifndef PYRNN_KERNELS_H
 #define PYRNN_KERNELS_H
 
@@ -182,12 +182,13 @@ typedef struct {
     PYRNN_DECLARE(double, f64)
 } pyrnn_kernel_table;
 
-/* The kernels in use. Set when the library is loaded, to the best that the processor has. */
-extern pyrnn_kernel_table pyrnn_kernels;
+/* The kernels in use: those that pyrnn_select chose last, or else those of the best instruction set that the processor
+ * has, which the first call finds out. Never NULL; a table is never changed. Any threads may call it at any time. */
+const pyrnn_kernel_table *pyrnn_kernels(void);
 
 /* Switch to the named instruction set ("base", "avx2", "avx512", "neon"), or to the best if name is NULL.
- * Returns 0, or -1 and changes nothing if this processor or this build does not have it. Not safe while another
- * thread is in a kernel: meant for load time and for tests. */
+ * Returns 0, or -1 and changes nothing if this processor or this build does not have it. A thread that is at work then
+ * may see both tables: meant for load time and for tests. */
 int pyrnn_select(const char *name);
 
 /* The i-th instruction set of this build and this processor, best first; NULL after the last. */

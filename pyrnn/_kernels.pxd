@@ -126,7 +126,7 @@ cdef extern from "kernels.h":
                                    Py_ssize_t ld_grad, double *delta, Py_ssize_t ld_delta, const double *alpha, int phi,
                                    int current, int odd) noexcept nogil
         Py_ssize_t (*multiply_adds_f64)(Py_ssize_t n, double *a) noexcept nogil
-    pyrnn_kernel_table pyrnn_kernels
+    const pyrnn_kernel_table *pyrnn_kernels() noexcept nogil
     int pyrnn_select(const char *name) noexcept nogil
     const char *pyrnn_available(int i) noexcept nogil
     const char *pyrnn_compiler

@@ -55,7 +55,7 @@ static double small_number(int exponent)
     }                                                                                                                  \
     static void T##_leaky(ptrdiff_t rows, ptrdiff_t H, int odd, int phi)                                               \
     {                                                                                                                  \
-        const pyrnn_kernel_table *k = &pyrnn_kernels;                                                                  \
+        const pyrnn_kernel_table *k = pyrnn_kernels();                                                                 \
         const ptrdiff_t ld = H + 3;                                                                                    \
         const int current = (int)rows % 2;                                                                             \
         T##_fill(T##_a), T##_fill(T##_b), T##_fill(T##_c), T##_fill(T##_d), T##_fill(T##_e), T##_fill(T##_f);          \
@@ -81,7 +81,7 @@ static double small_number(int exponent)
     }                                                                                                                  \
     static void T##_case(ptrdiff_t rows, ptrdiff_t H, int odd, int phi)                                                \
     {                                                                                                                  \
-        const pyrnn_kernel_table *k = &pyrnn_kernels;                                                                  \
+        const pyrnn_kernel_table *k = pyrnn_kernels();                                                                 \
         const ptrdiff_t ld = H + 3;                                                                                    \
         T##_fill(T##_a), T##_fill(T##_b), T##_fill(T##_c), T##_fill(T##_d), T##_fill(T##_e);                           \
         k->pack_transposed_##T(H, H, T##_b, ld, T##_panels);                                                           \

@@ -50,7 +50,7 @@ static void every_f32(void)
         }
         for (int k = 0; k < sets; k++) {
             pyrnn_select(names[k]);
-            pyrnn_kernels.tanh_f32(BLOCK, x, y);
+            pyrnn_kernels()->tanh_f32(BLOCK, x, y);
             for (int j = 0; j < BLOCK; j++) note(w[k], x[j] > split_f32, fabs(y[j] - exact[j]) * unit[j], x[j]);
         }
     }
@@ -64,7 +64,7 @@ static void check_f64(double *x, worst w[MOST][2])
     for (int j = 0; j < BLOCK; j++) exact[j] = tanhl((long double)x[j]);
     for (int k = 0; k < sets; k++) {
         pyrnn_select(names[k]);
-        pyrnn_kernels.tanh_f64(BLOCK, x, y);
+        pyrnn_kernels()->tanh_f64(BLOCK, x, y);
         for (int j = 0; j < BLOCK; j++)
             note(w[k], x[j] > split_f64, (double)ldexpl(fabsl(y[j] - exact[j]), 52 - ilogbl(exact[j])), x[j]);
     }

@@ -105,23 +105,50 @@ def test_bits_of_weight_gradients_a_thousand_times():
         assert bits(everything(*network, engine="fused", n_threads=(2, 3, 7, 1)[i % 4])) == expected
 
 
+FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", f"-I{ROOT / 'csrc'}"]
+
+
+def output_of(command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
 def hashes(command):
-    lines = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout.splitlines()
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert all(len(line.split()) == 2 for line in lines)  # of ordinary numbers, and of those around the smallest
     return set(lines)
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
-def test_kernels_have_the_same_bits_on_every_instruction_set(tmp_path):
-    sources = [str(ROOT / "tests" / "bits.c"), str(ROOT / "csrc" / "kernels.c")]
-    flags = ["-O3", "-std=c11", "-ffp-contract=off", f"-I{ROOT / 'csrc'}", *sources, "-lm", "-o"]
-    subprocess.run(["gcc", *flags, str(tmp_path / "here")], check=True, timeout=300)
+@pytest.fixture(scope="module")
+def kernels_object(tmp_path_factory):
+    """csrc/kernels.c compiled alone, which takes longer than all that is linked to it."""
+    if shutil.which("gcc") is None:
+        pytest.skip("needs gcc")
+    compiled = tmp_path_factory.mktemp("kernels") / "kernels.o"
+    subprocess.run(["gcc", *FLAGS, "-c", ROOT / "csrc" / "kernels.c", "-o", compiled], check=True)
+    return compiled
+
+
+def test_kernels_have_the_same_bits_on_every_instruction_set(kernels_object, tmp_path):
+    program = ROOT / "tests" / "bits.c"
+    subprocess.run(["gcc", *FLAGS, program, kernels_object, "-lm", "-o", tmp_path / "here"], check=True)
     found = hashes([tmp_path / "here"])
     arm, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
     if arm and emulator:
-        subprocess.run([arm, "-static", *flags, str(tmp_path / "arm")], check=True, timeout=300)
+        sources = [program, ROOT / "csrc" / "kernels.c"]
+        subprocess.run([arm, "-static", *FLAGS, *sources, "-lm", "-o", tmp_path / "arm"], check=True)
         found |= hashes([emulator, tmp_path / "arm"])
     assert len(found) == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs POSIX threads with barriers")
+def test_first_use_of_the_kernels_chooses_the_best(kernels_object, tmp_path):
+    """A C program that chooses nothing, on 16 threads at once; then what pyrnn_select chooses, and refuses."""
+    program = ROOT / "tests" / "first_use.c"
+    subprocess.run(
+        ["gcc", *FLAGS, "-pthread", program, kernels_object, "-lm", "-o", tmp_path / "first_use"], check=True
+    )
+    best = _kernels.available()[0]
+    assert output_of([tmp_path / "first_use"]) == [best, "base", "base", best]
 
 
 @pytest.mark.parametrize(("text", "expected"), [("1", 1), ("3", 3), ("", _team.processors())])
@@ -153,7 +180,7 @@ assert run() == expected
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_forked_child_has_a_team_of_its_own():
-    subprocess.run([sys.executable, "-P", "-W", "ignore", "-c", FORK], check=True, timeout=120)
+    subprocess.run([sys.executable, "-P", "-W", "ignore", "-c", FORK], check=True)
 
 
 NESTED = """
@@ -176,7 +203,7 @@ assert not wrong
 
 
 def test_teams_called_from_several_threads():
-    subprocess.run([sys.executable, "-P", "-c", NESTED], check=True, timeout=300)
+    subprocess.run([sys.executable, "-P", "-c", NESTED], check=True)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "1" + 23 * "0", 5000 * "9"])

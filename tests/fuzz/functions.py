@@ -456,8 +456,10 @@ class Network:
         _T, _B, _I, H = self.shape
         arrays = self.arrays
         self.dtype = arrays.result_dtype()
-        # The reference multiplies by the slope of relu, 0 times NaN; the package takes 0, as PyTorch does.
-        self.bounds = Bounds(self.dtype, arrays.magnitude == "nan" and self.cell.nonlinearity != "relu")
+        # The reference multiplies 0 by NaN where the package takes 0: the slope of relu, and what is passed back through
+        # steps that do not exist.
+        multiplies_zero = self.cell.nonlinearity == "relu" or not self.steps.exists.all()
+        self.bounds = Bounds(self.dtype, arrays.magnitude == "nan" and not multiplies_zero)
         self.eX = self.batched(self.x)
         self.eU, self.eW, self.eb = exact(self.U), exact(self.W), exact(self.b)
         self.eh0 = np.zeros((self.rows, H)) if self.h0 is None else exact(self.h0).reshape(self.rows, H)
@@ -534,11 +536,9 @@ def check_forward(net, h, rates, name="h"):
         bounds.check(f"rates of {name}", rates.reshape(T, net.rows, H), er, r_error, np.where(some, S, 0))
 
 
-def replaced(gradients, **fields):
-    """Gradients with other fields, which keep drive and alpha."""
-    result = gradients._replace(**fields)
-    result.drive, result.alpha = gradients.drive, gradients.alpha
-    return result
+def lost_slopes(nonlinearity, r, bounds):
+    """1 where the slope of relu may be 0 or 1, since r is so small that it may count as 0."""
+    return (np.abs(r) <= bounds.tiny) & (r != 0) if nonlinearity == "relu" else 0.0
 
 
 class Through:
@@ -563,6 +563,7 @@ class Through:
         r = phi(prev) if current else h if alpha is None else rates
         slopes = np.abs(slope(r))
         d_slopes = (8 * eps * r * r if current and tanh else 0.0) + 2 * eps * slopes
+        d_slopes += lost_slopes(cell["nonlinearity"], r, bounds)
         aW, aU = absolute(W, f), absolute(U, f)
         large = lambda a: np.where(a > bounds.most, np.inf, a)
         G, E, D, ED = (np.empty((T, B, H)) for _ in range(4))
@@ -574,7 +575,7 @@ class Through:
             e = E[t] = dh_error[t] + e_later + 2 * eps * g
             if current:
                 d, e_d = scale * g, scale * e + 2 * eps * scale * g
-                W_d = d @ aW
+                W_d = large(d @ aW)
                 past = slopes[t] * (W_d + f)
                 e_past = slopes[t] * (e_d @ aW + (H + 4) * eps * W_d) + d_slopes[t] * W_d
             else:
@@ -588,7 +589,7 @@ class Through:
         N = T * B + 8
         self.limits, self.errors, self.floor = {}, {}, f
         # 0 also where U has NaN.
-        self.gradients = replaced(self.gradients, x=np.where(exists, self.gradients.x, 0))
+        self.gradients = self.gradients._replace(x=np.where(exists, self.gradients.x, 0))
         self.put("x", (D + f) @ aU, ED @ aU, (H + 4) * eps)
         ax = np.where(exists, np.abs(x), 0) + f
         D2, E2, ax2 = D.reshape(T * B, H), ED.reshape(T * B, H), ax.reshape(T * B, I)
@@ -596,9 +597,9 @@ class Through:
         feds = (fed + f).reshape(T * B, H)
         self.put("W", D2.T @ feds, E2.T @ feds, (N + 4) * eps)
         self.put("b", D2.sum(axis=0) + f, E2.sum(axis=0), N * eps)
-        self.put("h0", later, e_later, 0)
-        self.put("drive", D, ED, 0)
-        self.put("h", G, E, 0)
+        self.put("h0", later, e_later, eps)
+        self.put("drive", D, ED, eps)
+        self.put("h", G, E, eps)
         if alpha is not None:
             moved = np.abs(prev) + (np.abs(rates) if not current else np.abs(h)) + f
             moved = np.where(exists, moved / scale if current else moved, 0)
@@ -748,11 +749,9 @@ def backward(choose):
         of = {name: arrays.numbers.standard_normal(shape).astype(net.dtype) for name, shape in shapes.items()}
         if not arrays.plain:
             of = {name: WRITEABLE[choose(*WRITEABLE_NAMES)](a)[0] for name, a in of.items()}
-        out = pyrnn.Gradients(*(None if name == "x" and not wanted else of[name] for name in FIELDS[:5]))
-        if net.drive is not None:
-            out.drive = of["drive"]
-        if cell.alpha is not None:
-            out.alpha = net.dtype.type(0.5) if np.ndim(cell.alpha) == 0 else np.full(H, 0.5, net.dtype)
+        of["alpha"] = net.dtype.type(0.5) if np.ndim(cell.alpha) == 0 else np.full(H, 0.5, net.dtype)
+        absent = {"x": not wanted, "drive": net.drive is None, "alpha": cell.alpha is None}
+        out = pyrnn.Gradients(**{name: None if absent.get(name) else a for name, a in of.items()})
         present = [name for name in FIELDS if getattr(out, name) is not None]
         to_add = choose((), ("U", "W", "b"), ("x",), "some", tuple(present))
         if to_add == "some":
@@ -765,9 +764,9 @@ def backward(choose):
             field = {"dh": "drive", "h": "drive"}.get(name, name)
             fits = isinstance(given, np.ndarray) and given.size and given.dtype == net.dtype
             if fits and given.flags.writeable and getattr(out, field) is not None:
-                bad = pyrnn.Gradients(*(given if n == field else getattr(out, n) for n in FIELDS[:5]))
-                bad.drive, bad.alpha = given if field == "drive" else out.drive, out.alpha
-                refused(lambda: call(out=bad), arrays, ValueError, [a for a in bad if a is not None])
+                bad = out._replace(**{field: given})
+                written = [a for a in bad if isinstance(a, np.ndarray)]
+                refused(lambda: call(out=bad), arrays, ValueError, written)
     g = call() if out is None else call(out=out, accumulate=to_add)
     arrays.check_unchanged()
     if out is not None and any(getattr(g, n) is not getattr(out, n) for n in FIELDS[:6]):
@@ -890,12 +889,15 @@ def jvp(choose):
         r = phi(prev)
         slopes = np.abs(slope(r))
         d_slopes = (8 * eps * r * r if tanh else 0.0) + 2 * eps * slopes
+        d_slopes += lost_slopes(cell["nonlinearity"], r, bounds)
         limit = direct + (slopes * sent) @ aW.T
         error = n * eps * limit + (d_slopes * sent) @ aW.T
     else:
-        slopes = np.abs(slope(eh if alpha is None else erates))
+        r = eh if alpha is None else erates
+        slopes = np.abs(slope(r))
         limit = direct + sent @ aW.T
         error = slopes * n * eps * limit + 3 * eps * slopes * limit + bounds.tiny
+        error = error + lost_slopes(cell["nonlinearity"], r, bounds) * limit
         limit = np.maximum(limit, slopes * limit)
     if alpha is not None:
         scale, keep, turned = np.abs(alpha), np.abs(1 - alpha), np.abs(d["alpha_dot"])
@@ -1071,7 +1073,14 @@ def jacobian(choose):
     more = {"lengths": lengths, "mask": mask, "reverse": steps.reverse, "rates": erates}
     expected = reference.jacobian(eh, net.eW, net.eh0, **net.ecell, **more)
     limit = jacobian_limits(net, eh, erates)
-    bounds.check("J", J.reshape(expected.shape), expected, 8 * bounds.eps * limit, limit)
+    error = 8 * bounds.eps * limit
+    if cell.nonlinearity == "relu":
+        r = steps.previous(eh, net.eh0) if cell.current else eh if erates is None else erates
+        lost = lost_slopes("relu", r, bounds)
+        lost = lost[..., np.newaxis, :] if cell.current else lost[..., np.newaxis]
+        scale = 1.0 if cell.alpha is None else np.abs(np.broadcast_to(net.ecell["alpha"], net.shape[3:]))[:, np.newaxis]
+        error = error + lost * scale * np.abs(net.eW)
+    bounds.check("J", J.reshape(expected.shape), expected, error, limit)
 
 
 def jacobian_limits(net, eh, erates, slopes=None):
@@ -1603,7 +1612,7 @@ def rnn(choose):
             t = Through(bounds, dh, one.eh, one.eX, one.eU, one.eW, one.eh0, cell, one.steps,
                         one.rates if leaky else None, e + 2 * eps * np.abs(dh))  # fmt: skip
             if dh_n is not None:
-                t.gradients = replaced(t.gradients, h0=t.gradients.h0 + initial)
+                t.gradients = t.gradients._replace(h0=t.gradients.h0 + initial)
                 t.limits["h0"] = t.limits["h0"] + np.abs(initial)
                 t.errors["h0"] = t.errors["h0"] + 2 * eps * np.abs(initial)
             for of_it, names in {"U": ("weight_ih_",), "W": ("weight_hh_",), "b": ("bias_ih_", "bias_hh_")}.items():
