@@ -6,6 +6,7 @@ lines: debugging information that leads to the .pyx, and Cython's line tracing (
 
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -84,12 +85,29 @@ class Build(build_ext):
         super().build_extensions()
 
 
+def declarations(name):
+    """The .pxd files that a module reads: its own, and those that it, or one of them, cimports."""
+    found, pending = set(), [Path("csrc", f"{name}.pyx"), Path("pyrnn", f"{name}.pxd")]
+    while pending:
+        path = pending.pop()
+        if path not in found and path.exists():
+            found.add(path)
+            cimported = re.findall(r"^ *from pyrnn\.(\w+) cimport", path.read_text(encoding="utf-8"), re.MULTILINE)
+            pending += [Path("pyrnn", f"{other}.pxd") for other in cimported]
+    return sorted(found - {Path("csrc", f"{name}.pyx")})
+
+
 def extension(name, *sources):
+    read = declarations(name)
+    # Cython looks for a module's own .pxd beside its .pyx, and so does not see that this one has changed.
+    generated = GENERATED / "csrc" / f"{name}.c"
+    if generated.exists() and any(path.stat().st_mtime > generated.stat().st_mtime for path in read):
+        generated.unlink()
     return Extension(
         f"pyrnn.{name}",
         [f"csrc/{name}.pyx", *sources],
         include_dirs=["csrc", np.get_include()],
-        depends=[str(p) for p in Path("csrc").glob("*.[hi]*")],
+        depends=[str(p) for p in (*Path("csrc").glob("*.[hi]*"), *read)],
         define_macros=MACROS,
     )
 
