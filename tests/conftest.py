@@ -1,6 +1,9 @@
 """Random networks, ways to lay an array out in memory, and comparison with the reference, for all test files."""
 
 import inspect
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -271,6 +274,39 @@ def assert_close():
 @pytest.fixture(scope="session")
 def agree():
     return _agree
+
+
+# ---- Interrupts -----------------------------------------------------------------------------------------------------
+def _stops_early(call, part, times):
+    """Assert that an interrupt stops a call before half of its work is done; part: a call with one of `times` parts.
+
+    Work is told from processor time, compared with that of the part, so that it does not matter what else the machine
+    does.
+    """
+    part()
+    begin = time.process_time()
+    part()
+    one = time.process_time() - begin
+    old = signal.signal(signal.SIGPROF, signal.default_int_handler)
+    begin = time.process_time()
+    try:
+        signal.setitimer(signal.ITIMER_PROF, max(2 * one, 1e-3))
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, old)
+    took = time.process_time() - begin
+    assert took < times * one / 2, f"stopped after {took:.3f} s where a part of {times} takes {one:.3f} s"
+
+
+@pytest.fixture
+def stops_early():
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("this system has no timers that send signals")
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals go to the main thread")
+    return _stops_early
 
 
 # ---- Derivatives ----------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ NET = {"H": 6, "B": 3, "T": 5, "I": 2}
 
 def run(*arguments):
     command = [sys.executable, "-P", RUN, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=3600)
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +232,7 @@ def test_read_bandwidth_of_wrong_arguments():
 def test_forms():
     script = RUN.with_name("forms.py")
     command = [sys.executable, "-P", script, "--hidden", "4,5", "--batch", "5", "--seconds", "0", "--dtype", "float32"]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=3600)
     assert done.returncode == 0, done.stderr
     _, *cells, means = [line.split() for line in done.stdout.splitlines()]
     assert [cell[:3] for cell in cells] == [["4", "5", "float32"], ["5", "5", "float32"]]
@@ -242,7 +242,7 @@ def test_forms():
 
 def test_lyapunov():
     command = [sys.executable, "-P", RUN.with_name("lyapunov.py"), "--hidden", "12", "--seconds", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=3600)
     assert done.returncode == 0, done.stderr
     _, *cells, means = [line for line in done.stdout.splitlines() if not line.startswith("PyTorch")]
     assert [cell.split()[:2] for cell in cells] == [["12", "10"], ["12", "12"]]
@@ -252,7 +252,7 @@ def test_lyapunov():
 def test_growth(tmp_path):
     picture = tmp_path / "growth.png"
     command = [sys.executable, "-P", RUN.with_name("growth.py"), "--small", "--seconds", "0", "--out", picture]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=3600)
     assert done.returncode == 0, done.stderr
     _, *lines = [line for line in done.stdout.splitlines() if not line.startswith("no picture")]
     assert {line.split()[0].strip(",") for line in lines} == {"H", "T", "k"}
@@ -263,7 +263,7 @@ def test_torch_module():
     pytest.importorskip("torch")
     script = RUN.with_name("torch_module.py")
     command = [sys.executable, "-P", script, "--hidden", "4,5", "--batch", "2", "--seconds", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=3600)
     assert done.returncode == 0, done.stderr
     _, *cells, last = done.stdout.splitlines()
     ratios = [float(cell.split()[-1]) for cell in cells]
@@ -277,7 +277,7 @@ def test_fixed_points():
     script = RUN.with_name("fixed_points.py")
     options = ["--hidden", "4,5", "--starts", "20", "--iterations", "2", "--rounds", "1", "--training", "3"]
     done = subprocess.run(
-        [sys.executable, "-P", script, *options], capture_output=True, text=True, encoding="utf-8", timeout=120
+        [sys.executable, "-P", script, *options], capture_output=True, text=True, encoding="utf-8", timeout=3600
     )
     assert done.returncode == 0, done.stderr
     _, *lines, last = done.stdout.splitlines()

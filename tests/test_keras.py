@@ -1043,5 +1043,5 @@ def test_import_without_h5py():
         "except ImportError as error: assert 'pyrnn-bptt[keras]' in str(error)\n"
         "else: raise SystemExit(1)\n"
     )
-    process = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=120)
+    process = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=3600)
     assert process.returncode == 0, process.stderr

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import _engines, _kernels, profiling
+from pyrnn import _calls, _engines, _kernels, profiling
 
 T, B, I, H, O = 40, 16, 64, 96, 8  # worth three threads
 
@@ -287,12 +287,22 @@ def test_beginning_and_end_while_others_compute(network):
             worker.join()
 
 
+def frames_of(thread):
+    frame = sys._current_frames().get(thread.ident)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
 def test_what_began_in_an_earlier_profile_counts_in_none(network):
     h = np.zeros((100_000, 1, 256), np.float32)
     W = np.zeros((256, 256), np.float32)
     worker = threading.Thread(target=lambda: pyrnn.state_gradients(h, h, W))
     with pyrnn.profile() as first:
         worker.start()
+        while not any(frame.f_code is _calls.state_gradients.__code__ for frame in frames_of(worker)):
+            assert worker.is_alive()
+            time.sleep(1e-3)
         time.sleep(0.1)
     with pyrnn.profile() as second:
         assert worker.is_alive()
@@ -317,4 +327,4 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_fork_within():
-    subprocess.run([sys.executable, "-P", "-W", "ignore", "-c", FORK], check=True, timeout=120)
+    subprocess.run([sys.executable, "-P", "-W", "ignore", "-c", FORK], check=True, timeout=3600)

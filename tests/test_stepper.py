@@ -656,14 +656,18 @@ stepper.run(x[:5])
 before = stepper.state
 expected = stepper.run(x[:3])
 stepper.state = before
-signal.signal(signal.SIGALRM, signal.default_int_handler)
-signal.setitimer(signal.ITIMER_REAL, 0.3)
-start = time.monotonic()
+signal.signal(signal.SIGPROF, signal.default_int_handler)
+start = time.process_time()
+stepper.run(x[:600])
+part = time.process_time() - start
+stepper.state = before
+start = time.process_time()
+signal.setitimer(signal.ITIMER_PROF, 2 * part)
 try:
     stepper.run(x)
     print("not interrupted")
 except KeyboardInterrupt:
-    print("interrupted", time.monotonic() - start - 0.3, (stepper.state == before).all(),
+    print("interrupted", time.process_time() - start < 50 * part, (stepper.state == before).all(),
           (stepper.run(x[:3]) == expected).all())
 """
 
@@ -671,9 +675,8 @@ except KeyboardInterrupt:
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signal.setitimer")
 def test_interrupted_run_leaves_the_state_alone():
     process = subprocess.run(
-        [sys.executable, "-P", "-c", INTERRUPT], check=True, capture_output=True, text=True, timeout=300
+        [sys.executable, "-P", "-c", INTERRUPT], check=True, capture_output=True, text=True, timeout=3600
     )
     outcome = process.stdout.split()
     assert outcome[0] == "interrupted"
-    assert float(outcome[1]) < 0.5
-    assert outcome[2:] == ["True", "True"]
+    assert outcome[1:] == ["True", "True", "True"]  # the first: before half of the work was done

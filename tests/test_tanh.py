@@ -95,7 +95,7 @@ def run_python(script, **environment):
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=3600,
     )
 
 
