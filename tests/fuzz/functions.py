@@ -965,8 +965,8 @@ def second_order_limits(net, dh, h, rates, d):
     # Rounding of r moves 1 - r² by up to 2 r²: it counts as part of the slope.
     slope_at = lambda r: (1 + r * r) if tanh else np.abs(SLOPES[cell["nonlinearity"]](r))
     r = phi(h) if current else h if alpha is None else rates
-    slopes, bend = slope_at(r), (2 * np.abs(r) + 1 if tanh else np.zeros_like(r))
-    slopes_prev, bend_prev = slope_at(r_prev), (2 * np.abs(r_prev) + 1 if tanh else np.zeros_like(r_prev))
+    slopes, bend = slope_at(r), (2 * np.abs(r) + 1 if tanh else 0 * r)
+    slopes_prev, bend_prev = slope_at(r_prev), (2 * np.abs(r_prev) + 1 if tanh else 0 * r_prev)
     aU, aW, ax, adh = np.abs(net.eU) + f, np.abs(net.eW) + f, np.abs(net.eX) + f, np.abs(dh) + f
     order = list(range(T))[::-1] if steps.reverse else list(range(T))
     S = np.empty(h.shape)  # of h_dot before each step
@@ -1139,14 +1139,14 @@ def products(choose):
     actual = getattr(pyrnn, what)(h, net.W, *vectors, net.h0, **options)
     net.arrays.check_unchanged()
     check_own_memory([("mantissa", actual.mantissa), ("log_scale", actual.log_scale)], net.arrays)
-    exact_options = net.ecell | {"rates": erates, "preactivations": ea, "start": start, "stop": stop}
+    exact_options = net.cell.exact(dtype) | {"rates": erates, "preactivations": ea, "start": start, "stop": stop}
     vector = [exact(v) for v in vectors]
     if vector and vector[0].ndim == 2:
         vector = [np.broadcast_to(vector[0], (net.rows, *vector[0].shape))]
     expected = getattr(reference, what)(eh, net.eW, *vector, net.eh0, **exact_options).mantissa
     slopes = None if ea is None else np.abs(reference.sech2(ea) if net.cell.nonlinearity == "tanh" else
                                             SLOPES[net.cell.nonlinearity](ea))  # fmt: skip
-    net.bounds = bounds
+    net.bounds, net.ecell = bounds, net.cell.exact(dtype)
     limit = np.broadcast_to(np.eye(H), (net.rows, H, H))
     for each in jacobian_limits(net, eh, erates, slopes)[start:stop]:
         limit = each @ limit
