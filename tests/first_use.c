@@ -2,6 +2,7 @@
  * found, then those of the choices that follow.
  *
  *     cc -std=c11 -pthread -ffp-contract=off -Icsrc tests/first_use.c csrc/kernels.c -lm -o first_use && ./first_use */
+#define _POSIX_C_SOURCE 200809L /* barriers */
 #include "kernels.h"
 
 #include <pthread.h>
