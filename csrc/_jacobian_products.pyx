@@ -195,10 +195,11 @@ cdef int vectors_loop(real tag, const Steps *c, bint backwards, Py_ssize_t k, re
 # ---- Singular values ------------------------------------------------------------------------------------------------
 # The transposed product so far is Σ_i q_i s_iᵀ 2^(e_i): orthonormal q_i, orthogonal s_i, so that the lengths of the
 # s_i 2^(e_i) are the singular values, each with its digits, however far they are apart.
-cdef void orthonormalize(Py_ssize_t H, double *q, Py_ssize_t ld, double *R) noexcept nogil:
+cdef int orthonormalize(Py_ssize_t H, double *q, Py_ssize_t ld, double *R, double *since) noexcept nogil:
     """Rows a_i = Σ_j R[j, i] q_j, by Gram-Schmidt, each row a second time if the first has cancelled much of it.
 
-    What is left of a row that depends on those before it is rounding, and made 0.
+    What is left of a row that depends on those before it is rounding, and made 0. Returns -1 for Ctrl-C, like the two
+    below: a step of some hundred units takes seconds.
     """
     cdef Py_ssize_t i, j, l
     cdef int _
@@ -222,9 +223,13 @@ cdef void orthonormalize(Py_ssize_t H, double *q, Py_ssize_t ld, double *R) noex
             R[i * H + i] = after
             for l in range(H):
                 q[i * ld + l] /= after
+        if interrupted(since):
+            return -1
+    return 0
 
 
-cdef void times_triangle(Py_ssize_t H, const double *R, double *s, cnp.int64_t *scales, double *row) noexcept nogil:
+cdef int times_triangle(Py_ssize_t H, const double *R, double *s, cnp.int64_t *scales, double *row,
+                        double *since) noexcept nogil:
     """s ← R s with the scales of its rows, R upper triangular; row [H]: scratch."""
     cdef Py_ssize_t i, j, l
     cdef cnp.int64_t top
@@ -244,6 +249,9 @@ cdef void times_triangle(Py_ssize_t H, const double *R, double *s, cnp.int64_t *
         memcpy(s + i * H, row, H * sizeof(double))
         scales[i] = top
         normalize_row(H, 0, s + i * H, scales + i)
+        if interrupted(since):
+            return -1
+    return 0
 
 
 cdef void swap_rows(Py_ssize_t n, double *a, double *b) noexcept nogil:
@@ -295,8 +303,8 @@ cdef bint orthogonalize_pair(Py_ssize_t H, double *q, Py_ssize_t ld, double *s, 
     return True
 
 
-cdef void orthogonalize(Py_ssize_t H, double *q, Py_ssize_t ld, double *s, double *squares,
-                        cnp.int64_t *scales) noexcept nogil:
+cdef int orthogonalize(Py_ssize_t H, double *q, Py_ssize_t ld, double *s, double *squares, cnp.int64_t *scales,
+                       double *since) noexcept nogil:
     """One-sided Jacobi: sweeps over all pairs of rows of s until all are orthogonal, the longest first."""
     cdef Py_ssize_t i, j, _
     cdef bint busy
@@ -307,8 +315,11 @@ cdef void orthogonalize(Py_ssize_t H, double *q, Py_ssize_t ld, double *s, doubl
         for i in range(H - 1):
             for j in range(i + 1, H):
                 busy |= orthogonalize_pair(H, q, ld, s, squares, scales, i, j)
+            if interrupted(since):
+                return -1
         if not busy:
             break
+    return 0
 
 
 cdef int singular_values_loop(Steps *c, double *logs, double *q, double *out, double *s, double *R, double *squares,
@@ -326,9 +337,9 @@ cdef int singular_values_loop(Steps *c, double *logs, double *q, double *out, do
         for n in range(c.T):
             step(<double>0, c, c.T - 1 - n, b * H, H, H, q, out)
             q, out = out, q
-            orthonormalize(H, q, ld, R)
-            times_triangle(H, R, s, scales, squares)
-            orthogonalize(H, q, ld, s, squares, scales)
+            if (orthonormalize(H, q, ld, R, &since) or times_triangle(H, R, s, scales, squares, &since)
+                    or orthogonalize(H, q, ld, s, squares, scales, &since)):
+                return -1
             for i in range(H):
                 scales[i] += c.exponents[(c.T - 1 - n) * c.B + b]
                 logs[((n + 1) * c.B + b) * H + i] = 0.5 * log(squares[i]) + scales[i] * LOG_2

@@ -7,6 +7,8 @@ import numpy as np
 from pyrnn import _calls, _cell, _checks, _jacobian_products, _slopes
 from pyrnn.losses import QUIET
 
+TOGETHER = 100_000_000  # multiply-adds of steps that NumPy computes in one call, some 10 ms
+
 
 class ScaledProduct(NamedTuple):
     """A matrix, or vectors, too large or too small for their dtype: the value is ``mantissa * exp(log_scale)``.
@@ -306,14 +308,20 @@ def preactivations(h, x, U, W, b=None, h0=None, *, nonlinearity="tanh", form="ra
     _checks.check_shape("h", h, states, "x", x, "U", U)
     _checks.check_shape("h0", h0, states[1:], "x", x, "U", U)
     _checks.check_shape("drive", drive, states, "x", x, "U", U)
+    before = np.zeros(states[1:], h.dtype) if h0 is None else h0
+    a = np.empty(states, h.dtype)
+    steps = max(1, TOGETHER // max(1, a[:1].size * (H + U.shape[1] + 1)))
     with np.errstate(all="ignore"):
-        first = np.zeros(states[1:], h.dtype) if h0 is None else h0
-        if current:
-            previous = _calls.phi_of_previous(h, first, phi, None, False)
-        else:
-            previous = np.concatenate([first[np.newaxis], h])[: len(h)]
-        a = previous @ W.T + x @ U.T
-        for term in (b, drive):
-            if term is not None:
-                a += term
+        for first in range(0, len(h), steps):  # in parts, between which Ctrl-C is heard
+            part = slice(first, first + steps)
+            if current:
+                previous = _calls.phi_of_previous(h[part], before, phi, None, False)
+            else:
+                previous = np.concatenate([before[np.newaxis], h[part]])[:-1]
+            before = h[part][-1]
+            np.matmul(previous, W.T, out=a[part])
+            a[part] += x[part] @ U.T
+            for term in (b, None if drive is None else drive[part]):
+                if term is not None:
+                    a[part] += term
     return a
