@@ -2,10 +2,13 @@
 
 import ctypes
 import platform
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,12 +149,71 @@ def test_relu_of_subnormal_numbers(dtype, instruction_set):
     np.testing.assert_array_equal(gradients.h0[:, 0], [1, 0, 0, 0, 1, 1])
 
 
+@pytest.mark.parametrize("form", [{}, {"alpha": 0.999}, {"alpha": 0.999, "form": "current"}])
+def test_stepper_decays_to_zero(form, dtype):
+    n = fading(dtype)
+    stepper = pyrnn.Stepper(n["U"], n["W"], h0=n["h0"], batch=5, **form)
+    states = np.array([stepper.step(x) for x in n["x"]])
+    assert subnormals([states]) == 0
+    assert states[-50].any()
+    assert not states[-1].any()
+    assert subnormals([stepper.run(n["x"])]) == 0
+
+
+@pytest.mark.parametrize("learner", [pyrnn.RTRL, pyrnn.BlockedRTRL, pyrnn.SnAp1, pyrnn.RFLO, pyrnn.UORO])
+def test_influence_decays_to_zero(learner, dtype):
+    """Asked at every step on the way down, for its own gradients: of influences, traces and random vectors."""
+    n = fading(dtype)
+    online = learner(n["U"], n["W"], h0=n["h0"][0])  # of one sequence: those of several are summed by NumPy
+    for x in n["x"]:
+        gradients = online.step(x[0], n["h_dot"][0])
+        assert gradients is None or subnormals(gradients) == 0
+
+
 def test_what_is_not_flushed():
     """Functions of numbers one by one, and what NumPy computes."""
     tiny = np.finfo(np.float32).tiny
     for function in (pyrnn.tanh, pyrnn.sech2):
         assert subnormals([function(np.array([tiny / 2, 46.0], np.float32))]) == 1
     assert subnormals([pyrnn.squared_error(np.full((1, 1), tiny), np.zeros((1, 1), np.float32))[1]]) == 0
+
+
+WINDOW = r"""
+#include "floating.h"
+#include <stdio.h>
+int main(void)
+{
+    volatile float a = 0x1.000002p-63f, b = 0x1.fffffcp-64f;   /* product: 1 - 2^-46 of the smallest normal number */
+    volatile float c = 0x1.fffffep-64f, d = 0x1p-63f;          /* 1 - 2^-24: a number that float32 would hold */
+    volatile double tie = (1 - 0x1p-25) * 0x1p-126, below = (1 - 0x1.0000002p-25) * 0x1p-126;
+    volatile double e = (1 + 0x1p-52) * 0x1p-511, f = (1 - 0x1p-52) * 0x1p-511;
+    const pyrnn_floating state = pyrnn_flush();
+    volatile float product = a * b, held = c * d, narrow = (float)tie, narrower = (float)below;
+    volatile double of_double = e * f;
+    pyrnn_restore(state);
+    printf("%a %a %a %a %a\n", product, held, narrow, narrower, of_double);
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_where_x86_and_arm_differ(tmp_path):
+    """The exception to the promise about bits, as docs/bptt.md states it, and its edges."""
+    (tmp_path / "window.c").write_text(WINDOW)
+    include = f"-I{Path(__file__).parent.parent / 'csrc'}"
+    compilers = {platform.machine().lower(): ("gcc", None)}
+    if shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64"):
+        compilers["aarch64"] = ("aarch64-linux-gnu-gcc", "qemu-aarch64")
+    for machine, (compiler, emulator) in compilers.items():
+        program = str(tmp_path / machine)
+        subprocess.run(
+            [compiler, "-static", "-std=c11", include, str(tmp_path / "window.c"), "-o", program], check=True
+        )
+        command = [program] if emulator is None else [emulator, program]
+        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        rounds_first = ["0x1p-126", "0x0p+0", "0x1p-126", "0x0p+0", "0x1p-1022"]
+        assert found == (rounds_first if machine in ("x86_64", "amd64") else ["0x0p+0"] * 5)
 
 
 # ---- The state of the caller ----------------------------------------------------------------------------------------
@@ -237,7 +299,7 @@ EVERYTHING = (
         "jacobian_product": lambda n: pyrnn.jacobian_product(n["h"][:9], n["W"]),
         "vector_jacobian_product": lambda n: pyrnn.vector_jacobian_product(n["h"], n["W"], n["dh"][-1]),
         "log_singular_values": lambda n: pyrnn.log_singular_values(n["h"][:9, :1], n["W"]),
-        "lyapunov_spectrum": lambda n: pyrnn.lyapunov_spectrum((n["U"], n["W"], None), steps=30),
+        "lyapunov_spectrum": lambda n: pyrnn.lyapunov_spectrum((n["U"], n["W"], None), steps=30, warmup=5),
         "find_fixed_points": lambda n: pyrnn.find_fixed_points((n["U"], n["W"], None), starts=n["h0"]),
         "Stepper": step,
         "Stepper with a leak": lambda n: step(n, alpha=0.5),
