@@ -71,6 +71,9 @@ def _check_sizes(path, arguments, state):
     dtype = arguments.get("dtype", "float32")
     if dtype not in ("float32", "float64"):
         raise ValueError(f"{path} has arguments that RNN does not take: dtype {dtype!r:.80}")
+    for name, a in state.items():
+        if a.dtype.kind == "f" and a.dtype.itemsize > np.dtype(dtype).itemsize:
+            raise ValueError(f"{path} declares numbers of {dtype}, got {name} of {a.dtype}, which has more digits")
     # Narrow numbers that are compressed become wide ones.
     built, size = _rnn_parameters.size(shapes) * np.dtype(dtype).itemsize, os.path.getsize(path)
     if built > max(_npz.SMALL, _npz.EXPANSION * size):

@@ -36,7 +36,8 @@ def read(path, prefix=""):
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} was changed while it was read: {error}") from None
     widened = {name: _WIDENED.get(dtypes[name], arrays[name].dtype) for name in wanted}
-    return {name: arrays[name].astype(dtype, copy=False) for name, dtype in widened.items()}, metadata
+    with np.errstate(invalid="ignore"):  # of NaN that signal, which become quiet
+        return {name: arrays[name].astype(dtype, copy=False) for name, dtype in widened.items()}, metadata
 
 
 def write(path, arrays, metadata=None):

@@ -598,7 +598,8 @@ class RNN:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} has arguments that {cls.__name__} does not take: {error}") from None
         try:
-            rnn.load_state_dict(state)
+            with np.errstate(invalid="ignore"):  # of NaN that signal, which become quiet
+                rnn.load_state_dict(state)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from None
         return rnn
