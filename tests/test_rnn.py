@@ -810,17 +810,16 @@ def test_npz_of_other_writers(tmp_path):
     for change in (lambda a: a.astype(a.dtype.newbyteorder()), np.asfortranarray):
         np.savez_compressed(tmp_path / "rnn.npz", **{name: change(a) for name, a in arrays.items()})
         assert_same(rnn, pyrnn.RNN.load(tmp_path / "rnn.npz"))
-    half = pyrnn.RNN(1, 2)
-    state = {name: np.array([np.nan, 0.5, 0.25, -1.0], np.float16)[: a.size] for name, a in half.named_parameters()}
-    for a in state.values():
-        a.view(np.uint16)[0] = 0x7C01  # a NaN that signals where it is converted
-    shaped_like = {name: state[name].reshape(a.shape) for name, a in half.named_parameters()}
-    np.savez(tmp_path / "half.npz", **shaped_like, **{"pyrnn.RNN": json.dumps(half._arguments())})
-    np.testing.assert_array_equal(pyrnn.RNN.load(tmp_path / "half.npz").bias_ih_l0, [np.nan, 0.5])
-    wide = {name: a.astype(np.float64) for name, a in half.named_parameters()}
-    np.savez(tmp_path / "half.npz", **wide, **{"pyrnn.RNN": json.dumps(half._arguments())})
-    with pytest.raises(ValueError, match=r"half\.npz declares numbers of float32, got weight_ih_l0 of float64"):
-        pyrnn.RNN.load(tmp_path / "half.npz")
+    double = pyrnn.RNN(1, 2, dtype=np.float64)
+    state = {name: a.astype(np.float32) for name, a in double.named_parameters()}
+    state["bias_ih_l0"].view(np.uint32)[0] = 0x7F800001  # a NaN that signals where it is converted
+    np.savez(tmp_path / "single.npz", **state, **{"pyrnn.RNN": json.dumps(double._arguments())})
+    np.testing.assert_array_equal(pyrnn.RNN.load(tmp_path / "single.npz").bias_ih_l0, state["bias_ih_l0"])
+    single = pyrnn.RNN(1, 2)
+    wide = {name: a.astype(np.float64) for name, a in single.named_parameters()}
+    np.savez(tmp_path / "single.npz", **wide, **{"pyrnn.RNN": json.dumps(single._arguments())})
+    with pytest.raises(ValueError, match=r"single\.npz declares numbers of float32, got weight_ih_l0 of float64"):
+        pyrnn.RNN.load(tmp_path / "single.npz")
     with zipfile.ZipFile(tmp_path / "rnn.npz", "w") as archive:
         for name, a in arrays.items():
             with archive.open(f"{name}.npy", "w") as file:
