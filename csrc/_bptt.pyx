@@ -906,8 +906,8 @@ def forward(cnp.ndarray x not None, cnp.ndarray U not None, cnp.ndarray W not No
 
 def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x not None, cnp.ndarray U not None,
              cnp.ndarray W not None, cnp.ndarray h0 not None, n_threads=None, int phi=0, cnp.ndarray alpha=None,
-             bint current=False, bint drive=False, cnp.ndarray rates=None, cnp.ndarray offsets=None, tuple results=None, cnp.ndarray lost=None,
-             bint accumulate=False, bint goes_on=False, bint add_x=False):
+             bint current=False, bint drive=False, cnp.ndarray rates=None, cnp.ndarray offsets=None,
+             tuple results=None, cnp.ndarray lost=None, bint accumulate=False, bint goes_on=False, bint add_x=False):
     """(dx, dU, dW, db, dh0, ddrive, dalpha); ddrive and dalpha None unless there is a drive, an alpha [H].
 
     rates: what forward wrote; None without alpha, and in the current form if it must be computed. results: the first

@@ -738,8 +738,9 @@ cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *pa
 
 def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x not None, cnp.ndarray U not None,
              cnp.ndarray W not None, cnp.ndarray h0 not None, n_threads=None, int phi=0, cnp.ndarray alpha=None,
-             bint current=False, bint drive=False, cnp.ndarray rates=None, cnp.ndarray offsets=None, tuple results=None, cnp.ndarray lost=None,
-             bint accumulate=False, bint goes_on=False, bint add_x=False, Sequences sequences=None):
+             bint current=False, bint drive=False, cnp.ndarray rates=None, cnp.ndarray offsets=None,
+             tuple results=None, cnp.ndarray lost=None, bint accumulate=False, bint goes_on=False, bint add_x=False,
+             Sequences sequences=None):
     """(dx, dU, dW, db, dh0, ddrive, dalpha); arguments as in _bptt.pyx, sequences as in forward."""
     cdef Job job
     cdef Scratch scratch = Scratch()

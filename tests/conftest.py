@@ -195,6 +195,16 @@ def writeable_layout(request):
 
 
 @pytest.fixture(scope="session")
+def layouts():
+    return LAYOUTS
+
+
+@pytest.fixture(scope="session")
+def writeable_layouts():
+    return WRITEABLE_LAYOUTS
+
+
+@pytest.fixture(scope="session")
 def lay_out():
     return _lay_out
 

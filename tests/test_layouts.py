@@ -1,0 +1,590 @@
+"""Every public function with every layout of every array that it takes, and with sizes of nothing and of one.
+
+The table is made from the signatures: a function, a method or an argument that is new here fails until it has a value
+(ARRAYS), is no array (OPTIONS), has a call of its own (CALLS) or is left out with a reason (LEFT_OUT).
+"""
+
+import contextlib
+import inspect
+
+import numpy as np
+import pytest
+
+import pyrnn
+from pyrnn import _bptt, _engines, _fused, _sequences
+
+LEFT_OUT = {
+    "balanced": "takes no arrays",
+    "initialize": "takes no arrays",
+    "initialize_feedback": "takes no arrays",
+    "plot_fixed_points": "draws what find_fixed_points has returned",
+    "plot_gradient_flow": "draws what gradient_flow has returned",
+    "profile": "takes no arrays",
+    "show_config": "takes no arrays",
+    "FixedPoints.__init__": "is called by find_fixed_points alone",
+    "RNN.__init__": "takes no arrays but alpha, which is copied: RNN.__call__ here has one",
+    "RNN.dropout": "is a number",
+    "RNN.recurrent_dropout": "is a number",
+    "RNN.rng": "is a generator",
+    "RNN.save": "takes no arrays",
+    "RNN.load": "takes no arrays",
+    "RNN.train": "takes no arrays",
+}
+# Arguments that are no arrays.
+OPTIONS = {
+    "nonlinearity", "form", "reverse", "x_gradient", "accumulate", "n_threads", "engine", "loss", "memory_limit",
+    "step", "max_entries", "rng", "start", "stop", "norm", "vectors", "k", "warmup", "qr_every", "tolerance",
+    "max_iterations", "unique_tolerance", "outlier_distance", "between", "k1", "k2", "length", "batch",
+    "end_symbol", "temperature", "probability", "choose", "norms_only", "error_if_nonfinite", "radius", "block",
+    "every_step", "dale", "strict", "self", "cls", "args", "kwargs",
+}  # fmt: skip
+# What a call takes beside the arrays, where it has the option.
+GIVEN = {
+    "rng": 0,
+    "probability": 0.5,
+    "k1": 2,
+    "k2": 3,
+    "max_entries": 2,
+    "radius": 0.9,
+    "max_iterations": 20,
+    "memory_limit": 1 << 30,
+}
+VARIANTS = {
+    "plain": {},
+    "rate": {"alpha": True},
+    "current": {"alpha": True, "form": "current", "nonlinearity": "relu"},
+    "lengths": {"lengths": True},
+    "reversed lengths": {"lengths": True, "reverse": True, "alpha": True},
+    "mask": {"mask": True, "alpha": True},
+    "preactivations": {"preactivations": True},
+    "squared error": {"loss": "squared_error"},
+}
+SIZES = {"T": 4, "B": 3, "I": 2, "H": 5, "O": 2}
+ODD = [SIZES | {name: n} for name in SIZES for n in (0, 1)] + [SIZES | {"B": None}]
+# The layouts that those, and float32, are tried in; float64 of the usual sizes in all there are.
+FEW = ("F", "batch first", "batch-first sub-array", "all reversed", "steps in all axes", "unaligned", "big-endian")
+ODD += [dict.fromkeys(SIZES, n) for n in (0, 1)] + [SIZES | {"T": 0, "B": 0}, SIZES | {"I": 0, "H": 1}]
+
+
+# ---- Values ---------------------------------------------------------------------------------------------------------
+def values(sizes, dtype, alpha=False, form="rate", nonlinearity="tanh", **_):
+    """An array for each name that arguments have."""
+    T, B, I, H, O = sizes.values()
+    rng = np.random.default_rng(1)
+    batch = () if B is None else (B,)
+    steps, units = (T, *batch), (T, *batch, H)
+    draw = lambda *shape: (rng.standard_normal(shape) * 0.5).astype(dtype)
+    a = {name: draw(*shape) for name, shape in {
+        "x": (*steps, I), "U": (H, I), "W": (H, H), "b": (H,), "h0": (*batch, H), "V": (O, H), "c": (O,), "R": (H, O),
+        "dh": units, "drive": units, "do": (*steps, O), "o": (*steps, O), "x_dot": (*steps, I), "U_dot": (H, I),
+        "W_dot": (H, H), "b_dot": (H,), "h0_dot": (*batch, H), "drive_dot": units, "alpha_dot": (H,), "dh_dot": units,
+        "v": (*batch, 3, H), "u": (*batch, 3, H), "grad_h": units, "starts": (7, H), "inputs": (7, I), "a": (*steps, I),
+        "first": (*batch, O), "fed": (*steps, O), "dout": (*steps, O), "dh_n": (1, *batch, H),
+        "state": (*batch, H), "h0_n": (1, *batch, H), "raw": (H, H), "grad_effective": (H, H),
+    }.items()}  # fmt: skip
+    a["alpha"] = rng.uniform(0.2, 0.9, H).astype(dtype)
+    a["numbers"], a["classes"] = draw(*steps, O), rng.integers(0, max(O, 1), steps)
+    a["state_classes"], a["state_numbers"] = rng.integers(0, max(H, 1), steps), draw(*units)
+    a["weights"] = rng.uniform(0.5, 1.5, steps).astype(dtype)
+    a["lengths"] = rng.integers(0, T + 1, batch)
+    a["mask"] = rng.random(steps) < 0.6
+    a["steps"] = np.arange(T)[::2]
+    a["signs"], a["frozen"] = rng.choice([-1.0, 0.0, 1.0], H), np.where(rng.random((H, H)) < 0.3, 0.0, np.nan)
+    count = sum(a[name].size for name in "UWbVc")
+    a["vector"], a["p"] = draw(count), draw(count)
+    leak = {"alpha": a["alpha"], "form": form, "nonlinearity": nonlinearity, "rates": np.zeros(units, dtype)}
+    leak = leak if alpha else {}
+    a["h"] = pyrnn.forward(a["x"], a["U"], a["W"], a["b"], a["h0"], **leak)
+    a["rates"] = leak.get("rates")
+    a["preactivations"] = draw(*units)
+    return a
+
+
+# ---- Calls ----------------------------------------------------------------------------------------------------------
+def network(a, *names):
+    return pyrnn.Parameters(*(a[name] for name in names or "UWbVc"))
+
+
+def learner(cls, a, o, **more):
+    made = cls(a["U"], a["W"], a["b"], a["h0"], batch=batch_of(a), **cell(a, o), **more)
+    results = [made.step(x, dh) for x, dh in zip(a["x"], a["dh"], strict=True)]
+    made.reset(a["state"])
+    made.update(a["U_dot"], a["W_dot"], a["b_dot"], **({"alpha": a["alpha"] / 2} if "alpha" in cell(a, o) else {}))
+    if len(a["x"]):
+        results += [made.forward(a["x"][0]), made.gradients(a["dh"][0])]
+    results += [made.h, made.U, made.W]
+    return [*results, made.influence()] if hasattr(made, "influence") else results
+
+
+def batch_of(a):
+    return None if a["h0"].ndim == 1 else len(a["h0"])
+
+
+def cell(a, o):
+    leaky = {"alpha": a["alpha"]} if o.get("alpha") else {}
+    return leaky | {name: o[name] for name in ("form", "nonlinearity") if name in o}
+
+
+def stepper(a, o, V=None, c=None):
+    made = pyrnn.Stepper(a["U"], a["W"], a["b"], V, c, batch=batch_of(a), h0=a["h0"], **cell(a, o))
+    results = [made.run(a["x"]), *(made.step(x).copy() for x in a["x"])]
+    made.reset(a["state"])
+    results += [made.step(x) for x in a["x"][:1]]
+    made.state = a["h0_dot"]
+    return [*results, made.state]
+
+
+def rnn(a, o, out=None, h_n=None, dx=None, dh0=None, into=None):
+    H, I = a["U"].shape
+    made = pyrnn.RNN(I, H, output_size=len(a["V"]), dtype=a["x"].dtype.newbyteorder("="), rng=0, **cell(a, o))
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "weight_out", "bias_out")
+    made.load_state_dict(dict(zip(names, (a[name] for name in "UWbVc"), strict=True)), strict=False)
+    lengths = {"lengths": a["lengths"]} if o.get("lengths") else {}
+    results = [made(a["x"], a["h0_n"], **lengths, out=None if out is None else (out, h_n))]
+    results += [made.backward(a["dout"], a["dh_n"], out=None if dx is None else (dx, dh0)), made.gradients.copy()]
+    targets = a["numbers"] if "loss" in o else a["classes"]
+    loss = {"loss": o["loss"]} if "loss" in o else {}
+    results += [made.loss_and_gradients(
+        a["x"], targets, h0=a["h0_n"], weights=a["weights"], out=into, **lengths, **loss
+    )]  # fmt: skip
+    made.gradients = a["vector"] if a["vector"].shape == made.gradients.shape else made.gradients
+    return [*results, made.layer_states, made.gradients]
+
+
+def objective(a, o):
+    targets = a["numbers"] if "loss" in o else a["classes"]
+    loss = {"loss": o["loss"]} if "loss" in o else {}
+    made = pyrnn.Objective(
+        network(a), a["x"], targets, h0=a["h0"], weights=a["weights"], **cell(a, o), **loss
+    )  # fmt: skip
+    p, v = a["p"], a["vector"]
+    return [made.first, made.fun(p), made.jac(p), made.hessp(p, v), made.ggnp(p, v)]
+
+
+def constraint(a, o):
+    results = []
+    for options in ({"mask": a["raw"] > 0}, {"frozen": a["frozen"]}, {"signs": a["signs"]}):
+        made = pyrnn.Constraint(**options)
+        W = made.apply(a["raw"])
+        results += [W, made.gradient(a["raw"], a["grad_effective"]), made.project(a["W"]), made.raw(W)]
+    return results
+
+
+def backward_into(a, o, dx, dU, dW, db, dh0, d_drive, d_alpha=None):
+    alpha = a["alpha"] if o.get("alpha") else None
+    out = pyrnn.Gradients(dx, dU, dW, db, dh0, d_drive, d_alpha if alpha is not None else None)
+    more = {"rates": a["rates"]} if alpha is not None else {}
+    arguments = (a[name] for name in ("dh", "h", "x", "U", "W", "h0"))
+    more |= {"lengths": a["lengths"]} if o.get("lengths") else {}
+    return pyrnn.backward(*arguments, drive=a["drive"], out=out, **cell(a, o), **more)
+
+
+def forward_into(a, o, out, rates=None):
+    more = {"rates": rates} if o.get("alpha") else {}
+    more |= {name: a[name] for name in ("lengths", "mask") if o.get(name)}
+    more |= {"reverse": o["reverse"]} if "reverse" in o else {}
+    arguments = (a[name] for name in ("x", "U", "W", "b", "h0"))
+    return pyrnn.forward(*arguments, out=out, **cell(a, o), **more), more.get("rates")
+
+
+def step_into(a, o, out):
+    made = pyrnn.Stepper(a["U"], a["W"], a["b"], batch=batch_of(a), h0=a["h0"], **cell(a, o))
+    return [made.step(x, out=out).copy() for x in a["x"]]
+
+
+def pulled_back(a, o):
+    h, pullback = pyrnn.vjp(a["x"], a["U"], a["W"], a["b"], a["h0"], drive=a["drive"], **cell(a, o))
+    return h, pullback(a["dh"])
+
+
+PARAMETERS = ("U", "W", "b", "V", "c")
+CELL = ("U", "W", "b", "h0", "x")
+LEARNER = (*CELL, "dh", "alpha", "state", "U_dot", "W_dot", "b_dot")
+# By name: the call, the arrays that it reads, and the shapes of those that it writes.
+LEARNERS = {
+    f"{cls.__name__}{' of every step' if more.get('every_step') else ''}": (
+        lambda a, o, cls=cls, more=more: learner(cls, a, o, **more),
+        LEARNER,
+        {},
+    )
+    for cls, more in (
+        (pyrnn.RTRL, {}),
+        (pyrnn.BlockedRTRL, {"block": 2, "every_step": True}),
+        (pyrnn.SnAp1, {}),
+        (pyrnn.RFLO, {}),
+        (pyrnn.UORO, {"rng": 0}),
+    )
+}
+CALLS = LEARNERS | {
+    "Stepper": (stepper, (*CELL, "alpha", "state", "h0_dot"), {}),
+    "Stepper with outputs": (
+        lambda a, o: stepper(a, o, a["V"], a["c"]),
+        (*CELL, *"Vc", "alpha", "state", "h0_dot"),
+        {},
+    ),
+    "Stepper.step(out)": (step_into, (*CELL, "alpha"), {"out": "h0"}),
+    "RNN": (
+        rnn,
+        (*PARAMETERS, "x", "h0_n", "dout", "dh_n", "lengths", "classes", "numbers", "weights", "vector", "alpha"),
+        {},
+    ),
+    "RNN(out)": (
+        rnn,
+        ("x", "h0_n", "dout"),
+        {"out": "do", "h_n": "h0_n", "dx": "x", "dh0": "h0_n"},
+    ),
+    "Objective": (objective, (*PARAMETERS, "x", "h0", "classes", "numbers", "weights", "alpha", "p", "vector"), {}),
+    "Constraint": (constraint, ("raw", "grad_effective", "frozen", "signs", "W"), {}),
+    "Parameters.unravel": (lambda a, o: network(a).unravel(a["vector"]), ("vector", *PARAMETERS), {}),
+    "FeedbackParameters.unravel": (
+        lambda a, o: pyrnn.FeedbackParameters(*(a[n] for n in "UWbVcR")).unravel(
+            np.concatenate([a["vector"], a["R"].ravel()])
+        ),
+        ("vector", *"UWbVcR"),
+        {},
+    ),
+    "forward(out)": (forward_into, ("x", "lengths", "mask"), {"out": "dh", "rates": "dh"}),
+    "backward(out)": (
+        backward_into,
+        ("x", "lengths"),
+        {"dx": "x", "dU": "U", "dW": "W", "db": "b", "dh0": "h0", "d_drive": "dh", "d_alpha": "alpha"},
+    ),
+    "output(out)": (lambda a, o, out: pyrnn.output(a["h"], a["V"], a["c"], out=out), ("h", "V"), {"out": "o"}),
+    "output_gradients(out)": (
+        lambda a, o, **out: pyrnn.output_gradients(a["do"], a["h"], a["V"], out=pyrnn.OutputGradients(**out)),
+        ("do", "h", "V"),
+        {"h": "h", "V": "V", "c": "c"},
+    ),
+    "vjp": (pulled_back, ("x", "U", "W", "b", "h0", "drive", "dh", "alpha"), {}),
+    "find_fixed_points": (
+        lambda a, o: pyrnn.find_fixed_points(
+            network(a), a["inputs"], starts=a["starts"], max_iterations=20, between=False, **cell(a, o)
+        ),
+        (*PARAMETERS, "inputs", "starts", "alpha"),
+        {},
+    ),
+    "gradient_norm": (lambda a, o: pyrnn.gradient_norm(network(a)), PARAMETERS, {}),
+    "clip_gradients": (lambda a, o: pyrnn.clip_gradients(network(a), max_norm=0.5), PARAMETERS, {}),
+}
+# The methods that these calls go through.
+CALLED = {
+    "Stepper.__new__", "Stepper.step", "Stepper.run", "Stepper.reset", "Stepper.state", "RNN.__call__",
+    "RNN.backward", "RNN.loss_and_gradients", "RNN.load_state_dict", "RNN.parameters", "RNN.gradients",
+    "Objective.__init__", "Objective.fun", "Objective.jac", "Objective.hessp", "Objective.ggnp",
+    "Constraint.__init__", "Constraint.apply", "Constraint.gradient", "Constraint.project", "Constraint.raw",
+    "Parameters.unravel", "FeedbackParameters.unravel",
+}  # fmt: skip
+CALLED |= {
+    f"{cls}.{method}"
+    for cls in ("RTRL", "BlockedRTRL", "SnAp1", "RFLO", "UORO")
+    for method in ("__init__", "forward", "gradients", "step", "reset", "update")
+}
+# Options and arguments of functions that are read with a network of feedback.
+FEEDBACK = ("teacher_forcing", "free_running", "free_running_output", "scheduled_sampling", "sample")
+
+
+def names_in(function):
+    return list(inspect.signature(getattr(pyrnn, function)).parameters)
+
+
+def arrays_of(function, o):
+    """The arguments of a function that are arrays in this variant, by what `values` calls them."""
+    names = [name for name in names_in(function) if name not in OPTIONS or (name == "steps" != function)]
+    left_out = {"out"}
+    if function == "forward":
+        left_out.add("rates")
+    if not o.get("alpha"):
+        left_out |= {"alpha", "rates", "alpha_dot"}
+    left_out |= {name for name in ("lengths", "mask", "preactivations") if not o.get(name)}
+    if function == "lyapunov_spectrum":
+        left_out.add("steps")
+    if function in ("gradient_flow", "teacher_forcing"):
+        left_out |= {"dh"} if function == "gradient_flow" else {"fed"}
+    if function in FEEDBACK and "loss" not in o:
+        left_out |= {"first", "fed"}
+    if function in ("free_running", "sample", "free_running_output"):
+        left_out |= {"first"}
+    chosen = []
+    for name in names:
+        if name in left_out:
+            continue
+        if name in ("params", "network"):
+            chosen += [*PARAMETERS, "R"] if function in FEEDBACK else PARAMETERS
+        elif name == "targets":
+            squared = "loss" in o or function in ("squared_error", "free_running")
+            chosen.append("numbers" if squared else "classes")
+        elif name == "gradients":
+            chosen += PARAMETERS
+        else:
+            chosen.append(name)
+    return list(dict.fromkeys(chosen))
+
+
+def call(function, a, o, chosen):
+    """Call a public function with these arrays."""
+    arguments = {}
+    for name in names_in(function):
+        if name in ("params", "network"):
+            cls = pyrnn.FeedbackParameters if function in FEEDBACK else pyrnn.Parameters
+            arguments[name] = cls(*(a[field] for field in cls._fields))
+        elif name == "targets":
+            arguments[name] = a["numbers" if "numbers" in chosen else "classes"]
+        elif name in chosen:
+            arguments[name] = a[name]
+        elif name in GIVEN:
+            arguments[name] = GIVEN[name]
+        elif name in o and name in ("form", "nonlinearity", "reverse", "loss"):
+            arguments[name] = o[name]
+    if function == "free_running":
+        arguments["loss"] = "squared_error"
+    if function == "vanishing_regularizer":
+        arguments.pop("form", None)
+    if function == "sample":
+        arguments |= {"length": len(a["x"]), "batch": batch_of(a)}
+    result = getattr(pyrnn, function)(**arguments)
+    return list(result) if inspect.isgenerator(result) else result
+
+
+def applies(function, variant):
+    """Whether a function has the options of a variant."""
+    if function in CALLS:
+        names = {
+            "RNN": {"alpha", "form", "lengths", "loss"},
+            "Objective": {"alpha", "form", "loss"},
+            "forward(out)": {"alpha", "form", "lengths", "mask", "reverse"},
+            "backward(out)": {"alpha", "form", "lengths"},
+        }.get(function)
+        if names is None:
+            names = {"alpha", "form"} if "alpha" in CALLS[function][1] else set()
+    else:
+        names = set(names_in(function))
+        names -= set() if "alpha" in names else {"form"}
+    options = VARIANTS[variant]
+    return set(options) - {"nonlinearity"} <= names and (variant != "squared error" or function != "free_running")
+
+
+FUNCTIONS = [
+    name
+    for name in pyrnn.__all__
+    if name not in LEFT_OUT and name not in CALLS and not inspect.isclass(getattr(pyrnn, name))
+]
+CASES = [(name, variant) for name in [*FUNCTIONS, *CALLS] for variant in VARIANTS if applies(name, variant)]
+every_case = pytest.mark.parametrize(
+    ("function", "variant"), CASES, ids=[f"{name}-{variant}" for name, variant in CASES]
+)
+
+
+def run(function, variant, a, written=None):
+    """The results of a case as a flat list of arrays."""
+    o = VARIANTS[variant]
+    if function in CALLS:
+        result = CALLS[function][0](a, o, **(written or {}))
+        return flat([result, written])
+    return flat(call(function, a, o, arrays_of(function, o)))
+
+
+def reads(function, variant):
+    o = VARIANTS[variant]
+    names = CALLS[function][1] if function in CALLS else arrays_of(function, o)
+    return [name for name in names if not (name == "alpha" and not o.get("alpha"))]
+
+
+def flat(result):
+    if result is None or callable(result):
+        return []
+    if isinstance(result, pyrnn.FixedPoints):
+        return [np.asarray(len(result.h)), np.sort(result.h, axis=0)]
+    if isinstance(result, dict):
+        return flat(list(result.values()))
+    if isinstance(result, (tuple, list)):
+        return [a for part in result for a in flat(part)]
+    return [np.array(result)]
+
+
+def assert_alike(actual, expected, exact):
+    assert len(actual) == len(expected)
+    for a, e in zip(actual, expected, strict=True):
+        assert (a.shape, a.dtype.newbyteorder("=")) == (e.shape, e.dtype)
+        if exact or a.dtype.kind not in "f":
+            np.testing.assert_array_equal(a, e)
+            continue
+        largest = np.abs(e).max(initial=0, where=np.isfinite(e))
+        np.testing.assert_allclose(a, e, rtol=0, atol=TOLERANCE[np.finfo(e.dtype).bits] * largest)
+
+
+# What goes through NumPy's BLAS has other roundings for other strides, which a few steps amplify.
+TOLERANCE = {64: 1e-11, 32: 2e-4}
+
+
+def is_exact(function):
+    """Whether the results have the same bits whatever the layout."""
+    name = function.split("(")[0]
+    return _engines.automatic() == "fused" and name in (
+        "forward", "backward", "state_gradients", "jacobian", "output", "output_gradients", "Stepper.step", "jvp",
+    )  # fmt: skip
+
+
+def outcome(function, variant, a, written=None):
+    """The results, or the type of the error for arguments that the function refuses."""
+    try:
+        return run(function, variant, a, written)
+    except (ValueError, TypeError) as error:
+        if "compiled function" in str(error):
+            raise
+        return type(error)
+
+
+def new_written(function, a, layout=None, which=None):
+    """Arrays of NaN for what a call writes, one or all of them laid out."""
+    if function not in CALLS or not CALLS[function][2]:
+        return None
+    written = {}
+    for name, like in CALLS[function][2].items():
+        written[name] = np.full(a[like].shape, np.nan, a[like].dtype)
+        if layout is not None and which in (None, name):
+            written[name] = layout(written[name])
+    return written
+
+
+# ---- The table ------------------------------------------------------------------------------------------------------
+def laid_out(a, layout, names):
+    return a | {name: layout(a[name]) for name in names if a[name] is not None and a[name].ndim > 0}
+
+
+@every_case
+def test_every_layout_of_every_argument(function, variant, dtype, layouts):
+    a = values(SIZES, dtype, **VARIANTS[variant])
+    expected = run(function, variant, a, new_written(function, a))
+    assert any(result.size for result in expected)
+    names = reads(function, variant)
+    for layout_name in layouts if dtype is np.float64 else FEW:
+        layout = layouts[layout_name]
+        for name in names:
+            actual = run(function, variant, laid_out(a, layout, [name]), new_written(function, a))
+            with told(f"{name}: {layout_name}"):
+                assert_alike(actual, expected, is_exact(function))
+
+
+@every_case
+def test_every_layout_of_what_is_written(function, variant, dtype, writeable_layouts):
+    a = values(SIZES, dtype, **VARIANTS[variant])
+    expected = run(function, variant, a, new_written(function, a))
+    for layout_name, layout in writeable_layouts.items():
+        for name in new_written(function, a) or ():
+            actual = run(function, variant, a, new_written(function, a, layout, name))
+            with told(f"{name}: {layout_name}"):
+                assert_alike(actual, expected, is_exact(function))
+
+
+@every_case
+@pytest.mark.parametrize("sizes", ODD, ids=lambda sizes: ",".join(str(n) for n in sizes.values()))
+def test_odd_sizes_in_every_layout(function, variant, sizes, layouts, writeable_layouts):
+    a = values(sizes, np.float64, **VARIANTS[variant])
+    expected = outcome(function, variant, a, new_written(function, a))
+    for layout_name in FEW:
+        layout = layouts[layout_name]
+        written = new_written(function, a, layout if layout_name in writeable_layouts else None)
+        actual = outcome(function, variant, laid_out(a, layout, reads(function, variant)), written)
+        with told(layout_name):
+            if isinstance(expected, type):
+                assert actual is expected
+            else:
+                assert_alike(actual, expected, is_exact(function))
+
+
+@contextlib.contextmanager
+def told(text):
+    """Say in an error which layout it was."""
+    try:
+        yield
+    except AssertionError as error:
+        error.add_note(text)
+        raise
+
+
+# ---- Nothing is left out --------------------------------------------------------------------------------------------
+def signatures():
+    """(name, parameters) of all public functions and methods."""
+    for name in pyrnn.__all__:
+        public = getattr(pyrnn, name)
+        if not inspect.isclass(public):
+            yield name, names_in(name)
+            continue
+        for method in dir(public):
+            if method.startswith("_") and method not in ("__init__", "__new__", "__call__"):
+                continue
+            static, bound = inspect.getattr_static(public, method), getattr(public, method)
+            if isinstance(static, property):
+                if static.fset is not None:
+                    yield f"{name}.{method}", ["value"]
+            elif method in dir(tuple if issubclass(public, tuple) else object) and static is getattr(
+                tuple if issubclass(public, tuple) else object, method, None
+            ):
+                continue
+            elif callable(bound) and not (issubclass(public, tuple) and method in dir(tuple)):
+                yield f"{name}.{method}", list(inspect.signature(bound).parameters)
+
+
+def test_no_function_and_no_argument_is_left_out():
+    a = values(SIZES, np.float64, alpha=True)
+    known = {*a, *OPTIONS, "params", "network", "targets", "gradients", "out"}
+    assert set(LEFT_OUT) <= {name for name, _ in signatures()} | set(pyrnn.__all__)
+    for name, parameters in signatures():
+        if name in LEFT_OUT or name.split(".")[0] in LEFT_OUT or name in CALLED or name in CALLS:
+            continue
+        unknown = set(parameters) - known
+        assert not unknown, f"{name} takes {unknown}: give values to them, or say that they are options"
+        if "." in name:
+            assert set(parameters) <= OPTIONS, f"{name} takes arrays: add it to a call of CALLS, and to CALLED"
+    tested = {name for name, _ in CASES}
+    for name in pyrnn.__all__:
+        public = getattr(pyrnn, name)
+        assert name in tested or name in LEFT_OUT or inspect.isclass(public), f"{name} is tested nowhere"
+
+
+# ---- What compiled functions are called with ------------------------------------------------------------------------
+COMPILED = {
+    "forward": ("x", "U", "W", "b", "h0", "out"),
+    "backward": ("dh", "h", "x", "U", "W", "h0"),
+    "state_gradients": ("dh", "h", "W"),
+    "output": ("h", "V", "c"),
+    "output_gradients": ("do", "h", "V"),
+}
+
+
+def wrong(a):
+    """The values of an array with a fault in its type, shape, or layout."""
+    yield "other type", a.astype(np.float32)
+    yield "longer", np.concatenate([a, a], axis=0)
+    yield "wider", np.concatenate([a, a], axis=-1)
+    yield "flat", a.reshape(-1, 1, 1, 1)
+    yield "big-endian", a.astype(">f8")
+    yield "reversed", np.ascontiguousarray(a[..., ::-1])[..., ::-1]
+    yield "every other", np.repeat(a, 2, axis=-1)[..., ::2]
+
+
+@pytest.mark.parametrize("engine", [_bptt, _fused], ids=["blas", "fused"])
+@pytest.mark.parametrize(("function", "name"), [(f, name) for f, names in COMPILED.items() for name in names])
+def test_compiled_functions_refuse_arrays_that_they_cannot_read(engine, function, name):
+    a = values(SIZES, np.float64)
+    a["out"] = np.empty(a["h"].shape)
+    arguments = {key: a[key] for key in COMPILED[function]}
+    getattr(engine, function)(**arguments)
+    for fault, array in wrong(arguments[name]):
+        if (function, name, fault) == ("output", "h", "longer"):  # no fault: more steps
+            continue
+        with told(fault), pytest.raises((ValueError, TypeError)):
+            getattr(engine, function)(**arguments | {name: array})
+
+
+def test_compiled_functions_refuse_offsets_and_lengths_beyond_the_arrays():
+    a = values(SIZES, np.float64)
+    T, B, H = a["h"].shape
+    for lengths in ([1, T + 1, 0], [-1, 1, 1], [1, 1]):
+        with pytest.raises(ValueError, match="lengths"):
+            _sequences.Sequences(T, B, np.array(lengths), None, False)
+    packed = a["h"].reshape(1, T * B, H)
+    for offsets in ([0, 3, 20], [0, 3, 2, 12], [1, 12], [0, 5, 12], [0, 3]):
+        for engine in (_bptt, _fused):
+            with pytest.raises(ValueError, match=r"offsets|packed"):
+                engine.state_gradients(packed, packed, a["W"], 0, None, False, None, np.array(offsets))
