@@ -8,7 +8,7 @@ sequences. Of anything else nothing is done, and the caller, _layers_of_tensors.
 cimport numpy as cnp
 from libc.string cimport memcpy
 
-from pyrnn._arrays cimport IN_ROWS, OPTIONAL, WRITTEN, empty, kind_of, need, stride, usable
+from pyrnn._arrays cimport empty, kind_of, stride, usable
 
 cnp.import_array()
 
@@ -91,6 +91,13 @@ cdef int check_direction(Py_ssize_t k, int direction, Py_ssize_t states, Py_ssiz
     return 0
 
 
+cdef int check_shape(str name, cnp.ndarray a, Py_ssize_t K, Py_ssize_t B, Py_ssize_t H) except -1:
+    """Raise ValueError for an array of another shape; for another layout there is the other way."""
+    if a is not None and (cnp.PyArray_NDIM(a) != 3 or a.shape[0] != K or a.shape[1] != B or a.shape[2] != H):
+        raise ValueError(f"a compiled function needs {name} as ({K}, {B}, {H}), got {(<object>a).shape}")
+    return 0
+
+
 cdef cnp.ndarray initial_of(cnp.ndarray h0, Py_ssize_t k, cnp.ndarray x, Py_ssize_t H):
     return empty(x, (x.shape[1], H), zero=True) if h0 is None else state_of(h0, k)
 
@@ -107,9 +114,9 @@ def forward(compiled, cnp.ndarray x, list parameters, cnp.ndarray h0, cnp.ndarra
     cdef Py_ssize_t T = x.shape[0], B = x.shape[1], H = h_n.shape[2], i
     kind_of("h", h, 3)
     check_direction(k, direction, h_n.shape[0], H, h)
-    need("h", h, kind, IN_ROWS | WRITTEN, 3, T, B, h.shape[2])
-    need("h_n", h_n, kind, IN_ROWS | WRITTEN, 3, h_n.shape[0], B, H)
-    need("h0", h0, kind, IN_ROWS | OPTIONAL, 3, h_n.shape[0], B, H)
+    check_shape("h", h, T, B, h.shape[2])
+    check_shape("h_n", h_n, h_n.shape[0], B, H)
+    check_shape("h0", h0, h_n.shape[0], B, H)
     cdef cnp.ndarray U = array(parameters[0]), W = array(parameters[1]), initial = initial_of(h0, k, x, H), states, last
     if not (T > 0 and usable(x, kind) and plain(U, kind) and plain(W, kind) and plain(initial, kind)
             and written_in_place(h, kind) and written_in_place(h_n, kind)):
@@ -127,8 +134,8 @@ def backward(compiled, cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, list parame
              int direction, tuple results, int phi, n_threads):
     """Write the gradients of x, or add to them in the second direction, and those of U, W, b and of row k of h0.
 
-    dh, h: [T, B, D H]; results: (dx, dU, dW, db, dh0), dx may be None. False, and nothing is written, if an array is not
-    plain, or a result not C-contiguous: the order of axes in memory of what is made `like` a tensor may be any.
+    dh, h: [T, B, D H]; results: (dx, dU, dW, db, dh0), dx may be None. False, and nothing is written, if an array is
+    not plain, or a result not C-contiguous: the order of axes in memory of what is made `like` a tensor may be any.
     """
     cdef int kind = kind_of("x", x, 3)
     cdef Py_ssize_t I = x.shape[2], H = len(results[2])
@@ -136,7 +143,7 @@ def backward(compiled, cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x, list parame
     kind_of("dh", dh, 3)
     check_direction(k, direction, k + 1 if h0 is None else h0.shape[0], H, h)
     check_direction(k, direction, k + 1, H, dh)
-    need("h0", h0, kind, IN_ROWS | OPTIONAL, 3, k + 1 if h0 is None else h0.shape[0], x.shape[1], H)
+    check_shape("h0", h0, k + 1 if h0 is None else h0.shape[0], x.shape[1], H)
     cdef bint reverse = direction == 1
     cdef cnp.ndarray U = array(parameters[0]), W = array(parameters[1]), initial = initial_of(h0, k, x, H), a
     for a in results:
