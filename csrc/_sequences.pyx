@@ -265,41 +265,39 @@ cdef class Sequences:
             for j in range(n):
                 out[order[i] * n + j] += rows[i * n + j]
 
-    def scatter_gradients(self, cnp.ndarray packed, cnp.ndarray dh, cnp.ndarray initial, cnp.ndarray out):
-        """Write grad_h, packed [1, N, H], to out [T, B, H], contiguous; dh as it was gathered, initial [B, H] of h0.
+    def add_along_holes(self, cnp.ndarray dh, cnp.ndarray out):
+        """Add up the gradients at steps that a mask leaves out, from the last step on, in out [T, B, H], contiguous.
 
-        At steps that a mask leaves out it is the gradient of the state that they pass on, less what went into that
-        before them; behind the ends of sequences it is 0.
+        out holds what the next step passes back where that one exists, and 0 where no step follows. A step that does
+        not exist passes on its own gradient. Nothing is subtracted from a gradient at a step that exists: where that is
+        much larger, no digit would be left.
         """
         cdef int kind = kind_of("out", out, 3)
         self.check("out", out, kind, CONTIGUOUS | WRITTEN, out.shape[2])
         self.check("dh", dh, kind, IN_ROWS, out.shape[2])
-        need("initial", initial, kind, CONTIGUOUS, 2, self.B, out.shape[2])
-        self.scatter(packed, out)
-        if self.holes:
-            if cnp.PyArray_ITEMSIZE(out) == 4:
-                self.fill_gradients(dh, <const float *>data(initial), <float *>data(out))
-            else:
-                self.fill_gradients(dh, <const double *>data(initial), <double *>data(out))
+        if cnp.PyArray_ITEMSIZE(out) == 4:
+            self.add_holes(dh, <float *>data(out))
+        else:
+            self.add_holes(dh, <double *>data(out))
 
-    cdef void fill_gradients(self, cnp.ndarray dh, const real *initial, real *out) noexcept:
-        """Steps that do not exist, in order: what a step passes on is its gradient less its own dh."""
-        cdef Py_ssize_t t, i, j, k, before, n = dh.shape[2]
+    cdef void add_holes(self, cnp.ndarray dh, real *out) noexcept:
+        cdef Py_ssize_t t, i, j, k, later, n = dh.shape[2]
         cdef const real *row
+        cdef const real *more
         cdef real *to
         for i in range(self.B):
-            before = -1
+            later = -1  # the next step, if that does not exist either
             for j in range(self.T):
-                t = self.T - 1 - j if self.reverse else j
+                t = j if self.reverse else self.T - 1 - j
+                if self.given(t, i):
+                    later = -1
+                    continue
+                row = <const real *>data(dh) + t * stride(dh, 0) + i * stride(dh, 1)
                 to = out + (t * self.B + i) * n
-                if not self.given(t, i):
-                    if before < 0:
-                        memcpy(to, initial + i * n, n * sizeof(real))
-                    else:
-                        row = <const real *>data(dh) + before * stride(dh, 0) + i * stride(dh, 1)
-                        for k in range(n):
-                            to[k] = out[(before * self.B + i) * n + k] - row[k]
-                before = t
+                more = to if later < 0 else out + (later * self.B + i) * n
+                for k in range(n):
+                    to[k] = more[k] + row[k]
+                later = t
 
 
 def fit(lengths, cnp.ndarray x not None):

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from pyrnn import _bptt, _checks, _memory, _sequences
+from pyrnn import _bptt, _cell, _checks, _memory, _sequences
 from pyrnn._results import Gradients
 
 
@@ -110,19 +110,36 @@ def state_gradients(compiled, dh, h, W, options, rates, steps):
         grad_h = compiled.state_gradients(dh, h, W, *options, rates)
         return np.ascontiguousarray(grad_h[::-1]) if reverse else grad_h
     sequences = _sequences.Sequences(*h.shape[:2], *steps)
-    initial = np.empty(h.shape[1:], h.dtype)
-    packed_dh = sequences.gather_gradients(dh, initial)
+    packed_dh = sequences.gather_gradients(dh, np.empty(h.shape[1:], h.dtype))
     packed_h, packed_rates = (None if a is None else sequences.gather(a) for a in (h, rates))
     packed = compiled.state_gradients(packed_dh, packed_h, W, *options, packed_rates, sequences.offsets)
-    if mask is not None and len(h) > 0:
-        # Where sequences do not begin with a step, h0 stands in h; its gradient, as that of a network without inputs.
-        x, U = np.empty((1, sequences.N, 0), h.dtype), np.empty((len(W), 0), h.dtype)
-        h0 = sequences.first_rows(h[-1 if reverse else 0])
-        arguments = (packed_dh, packed_h, x, U, W, h0, None, *options, False, packed_rates, sequences.offsets)
-        sequences.add_first_rows(compiled.backward(*arguments)[4], initial)
     grad_h = _memory.empty(h.shape, h.dtype)
-    sequences.scatter_gradients(packed, dh, initial, grad_h)
+    sequences.scatter(packed, grad_h)
+    if mask is not None:
+        _pass_back(compiled, grad_h, h, W, options, rates, mask, reverse)
+        sequences.add_along_holes(dh, grad_h)
     return grad_h
+
+
+@np.errstate(all="ignore")
+def _pass_back(compiled, grad_h, h, W, options, rates, mask, reverse):
+    """Write what a step passes back to the place of the step before it, where `mask` leaves that one out."""
+    phi, leak, current = options
+    grad_h, h, rates, mask = (in_order(a, reverse) for a in (grad_h, h, rates, mask))
+    holes = np.nonzero(mask[1:] & ~mask[:-1])
+    if len(holes[0]) == 0:
+        return
+    after = (holes[0] + 1, holes[1])
+    g, nonlinearity = grad_h[after], _cell.NONLINEARITIES[phi]
+    delta = g if leak is None else leak * g
+    if current:
+        slopes = _cell.slopes_from(nonlinearity, _bptt._phi(np.ascontiguousarray(h[holes]), phi))
+    else:
+        slopes = 1
+        delta = _cell.slopes_from(nonlinearity, (h if leak is None else rates)[after]) * delta
+    # Wᵀ delta                                                                                               (10.21)
+    back = slopes * compiled.output(np.ascontiguousarray(delta)[np.newaxis], np.ascontiguousarray(W.T), None)[0]
+    grad_h[holes] = back if leak is None else (1 - leak) * g + back
 
 
 def phi_of_previous(h, h0, phi, lengths, reverse):

@@ -28,7 +28,7 @@ cdef class Sequences:
     cdef void fill_holes(self, cnp.ndarray out, cnp.ndarray h0) noexcept
     cdef void sum_gradients(self, cnp.ndarray dh, real *packed, real *initial) noexcept
     cdef void add_typed(self, const real *rows, real *out, Py_ssize_t n) noexcept
-    cdef void fill_gradients(self, cnp.ndarray dh, const real *initial, real *out) noexcept
+    cdef void add_holes(self, cnp.ndarray dh, real *out) noexcept
 
 
 cpdef bint between(cnp.ndarray a, Py_ssize_t least, Py_ssize_t most) except -1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import reference
+from pyrnn import _kernels, reference
 
 
 def test_edge_sizes(network, arguments, agree, dtype, edge_size):
@@ -82,3 +82,28 @@ def test_new_array_owes_nothing_to_old_memory(network, arguments, agree):
         used = [np.full_like(n["h"], np.nan) for _ in range(8)]
         del used
         agree("state_gradients", arguments("state_gradients", n))
+
+
+@pytest.mark.parametrize("engine", ["auto", "base"])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("form", [{}, {"alpha": 0.3}, {"alpha": 0.3, "form": "current"}])
+def test_large_gradients_before_holes_leave_the_digits_of_small_ones(form, reverse, engine):
+    """What a state passes on to a step that a mask leaves out has a gradient of its own, not a difference of two."""
+    selected = _kernels.selected()
+    _kernels.select("base" if engine == "base" else None)  # of which the engine is blas
+    try:
+        rng = np.random.default_rng(0)
+        T, B, H = 8, 3, 5
+        x, U, W = (rng.standard_normal(shape) for shape in ((T, B, 2), (H, 2), (H, H)))
+        mask = np.array([[0, 1, 1], [1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 0]], bool)
+        dh = rng.standard_normal((T, B, H)) * 10.0 ** np.array([12, 8, 4, 0, -4, -8, -12, -16])[:, None, None]
+        dh = dh[::-1] if reverse else dh
+        options = {**form, "mask": mask, "reverse": reverse}
+        rates = np.empty((T, B, H)) if form else None
+        h = pyrnn.forward(x, U, W, rates=rates, **options)
+        options |= {"rates": rates}
+        np.testing.assert_allclose(
+            pyrnn.state_gradients(dh, h, W, **options), reference.state_gradients(dh, h, W, **options), rtol=1e-10
+        )
+    finally:
+        _kernels.select(selected)
