@@ -179,7 +179,8 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
     cdef Py_ssize_t I = job.inputs, H = job.H, ld = job.ld, ld_h = ld if in_own else job.h.sb, ld_x = 0
     cdef Py_ssize_t row = share_of_sequences(job, task, tasks), B = share_of_sequences(job, task + 1, tasks) - row
     cdef Py_ssize_t c, t, start, stop, first, rows, n, ld_previous, ld_past, ld_rates = 0, steps
-    cdef bint merged = B < FEW and not in_own  # the input product of all steps of a chunk at once
+    # The input product of all steps of a chunk at once; without inputs it would turn a state of -0 into 0.
+    cdef bint merged = B < FEW and I > 0 and not in_own
     cdef bint driven = job.drive.first != NULL
     cdef Py_ssize_t inputs = 0 if merged else I, ld_init = ld_h if merged or driven else 0
     cdef const real *x = NULL
