@@ -25,11 +25,6 @@ ctypedef void (*kernel_f32)(Py_ssize_t n, const float *x, float *y) noexcept nog
 ctypedef void (*kernel_f64)(Py_ssize_t n, const double *x, double *y) noexcept nogil
 
 
-cdef const pyrnn_kernel_table *kernels() noexcept nogil:
-    """The table of kernels in use."""
-    return pyrnn_kernels()
-
-
 cdef void flush_subnormals() noexcept nogil:
     global flushing, of_caller
     if not flushing:
@@ -59,14 +54,16 @@ def select(name=None):
 
     Raises ValueError for a name that is not in `available`.
     """
+    global in_use
     cdef bytes encoded = b"" if name is None else name.encode()
     if (pyrnn_select(NULL) if name is None else pyrnn_select(encoded)) < 0:
         raise ValueError(f"instruction set must be one of {', '.join(available())} on this machine, got {name!r}")
+    in_use = pyrnn_kernels()
 
 
 def selected():
     """The instruction set in use."""
-    return pyrnn_kernels().name.decode()
+    return kernels().name.decode()
 
 
 def compiler():
@@ -76,12 +73,12 @@ def compiler():
 
 def tanh(cnp.ndarray x not None):
     """tanh of a float32 or float64 array, a new array: what the recurrence computes."""
-    return elementwise(x, pyrnn_kernels().tanh_f32, pyrnn_kernels().tanh_f64)
+    return elementwise(x, kernels().tanh_f32, kernels().tanh_f64)
 
 
 def sech2(cnp.ndarray x not None):
     """1 - tanh² of a float32 or float64 array, a new array."""
-    return elementwise(x, pyrnn_kernels().sech2_f32, pyrnn_kernels().sech2_f64)
+    return elementwise(x, kernels().sech2_f32, kernels().sech2_f64)
 
 
 cdef cnp.ndarray elementwise(cnp.ndarray x, kernel_f32 f32, kernel_f64 f64):
@@ -121,9 +118,9 @@ def multiply_add_peak(dtype):
             single[1] = double_[1] = 0.25
             since = pyrnn_nanoseconds()
             if is_single:
-                flops = pyrnn_kernels().multiply_adds_f32(n, single)
+                flops = kernels().multiply_adds_f32(n, single)
             else:
-                flops = pyrnn_kernels().multiply_adds_f64(n, double_)
+                flops = kernels().multiply_adds_f64(n, double_)
             took = pyrnn_nanoseconds() - since
             if took < 500000:
                 n *= 2
@@ -137,9 +134,9 @@ cdef double seconds_to_sum(Py_ssize_t times, Py_ssize_t n, const void *a, bint d
     """The seconds that one sum takes, from that many sums of the same array."""
     cdef long long since = pyrnn_nanoseconds()
     if double_precision:
-        pyrnn_kernels().sum_f64(times, n, <const double *>a)
+        kernels().sum_f64(times, n, <const double *>a)
     else:
-        pyrnn_kernels().sum_f32(times, n, <const float *>a)
+        kernels().sum_f32(times, n, <const float *>a)
     return 1e-9 * (pyrnn_nanoseconds() - since) / times
 
 

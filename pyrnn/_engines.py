@@ -7,6 +7,7 @@ import numpy as np
 from pyrnn import _bptt, _fused, _kernels, profiling
 
 ENGINES = {"blas": _bptt, "fused": _fused}
+BOOLEANS = (bool, np.bool_)
 RULE = "fused on avx512, avx2 and neon; blas on base"
 
 
@@ -35,7 +36,7 @@ def choose(engine="auto", n_threads=None):
 
 def _check_threads(n_threads):
     try:
-        fits = operator.index(None if isinstance(n_threads, bool | np.bool_) else n_threads) >= 1
+        fits = operator.index(None if isinstance(n_threads, BOOLEANS) else n_threads) >= 1
     except TypeError:
         raise TypeError(f"n_threads must be a positive integer or None, got {n_threads!r}") from None
     if not fits:
