@@ -9,7 +9,9 @@ cimport cython
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, data, kind_of, need, real, stride
+from pyrnn._arrays cimport (
+    CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, data, interrupted, kind_of, need, pass_on, real, stride,
+)
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport gather_rows, scatter_rows
 
@@ -135,10 +137,19 @@ cdef class Sequences:
         cdef cnp.ndarray packed = self.empty(a, a.shape[2])
         cdef const Py_ssize_t *where = self.places(a)
         if cnp.PyArray_ITEMSIZE(a) == 4:
-            gather_rows(self.N, a.shape[2], <const float *>data(a), where, <float *>data(packed), a.shape[2])
+            self.gather_typed(a.shape[2], <const float *>data(a), where, <float *>data(packed))
         else:
-            gather_rows(self.N, a.shape[2], <const double *>data(a), where, <double *>data(packed), a.shape[2])
+            self.gather_typed(a.shape[2], <const double *>data(a), where, <double *>data(packed))
         return packed
+
+    cdef int gather_typed(self, Py_ssize_t n, const real *a, const Py_ssize_t *where, real *packed) except -1:
+        cdef Py_ssize_t first = 0, rows
+        while first < self.N:
+            rows = min(block_of(n * sizeof(real)), self.N - first)
+            gather_rows(rows, n, a, where + first, packed + first * n, n)
+            first += rows
+            self.look()
+        return 0
 
     def scatter(self, cnp.ndarray packed, cnp.ndarray out, cnp.ndarray h0=None):
         """Write packed [1, N, n] to out [T, B, n]; where no step exists, zeros, or with h0 [B, n] the row before."""
@@ -147,10 +158,23 @@ cdef class Sequences:
         need("packed", packed, kind, CONTIGUOUS, 3, 1, self.N, out.shape[2])
         cdef const Py_ssize_t *where = self.places(out)
         if cnp.PyArray_ITEMSIZE(out) == 4:
-            scatter_rows(self.N, out.shape[2], <const float *>data(packed), out.shape[2], where, <float *>data(out))
+            self.scatter_typed(out.shape[2], <const float *>data(packed), where, <float *>data(out))
         else:
-            scatter_rows(self.N, out.shape[2], <const double *>data(packed), out.shape[2], where, <double *>data(out))
+            self.scatter_typed(out.shape[2], <const double *>data(packed), where, <double *>data(out))
         self.fill(out, h0)
+
+    cdef int scatter_typed(self, Py_ssize_t n, const real *packed, const Py_ssize_t *where, real *out) except -1:
+        cdef Py_ssize_t first = 0, rows
+        while first < self.N:
+            rows = min(block_of(n * sizeof(real)), self.N - first)
+            scatter_rows(rows, n, packed + first * n, n, where + first, out)
+            first += rows
+            self.look()
+        return 0
+
+    cdef int look(self) except -1:
+        """Raise what a handler of a signal raises, such as Ctrl-C; called between blocks of rows."""
+        return pass_on(interrupted(&self.since))
 
     def fill(self, cnp.ndarray out, cnp.ndarray h0=None):
         """Write to the rows of out [T, B, n] where no step exists: zeros, or with h0 [B, n] the row before."""
@@ -164,11 +188,14 @@ cdef class Sequences:
         else:
             self.clear_ends(out)
 
-    cdef void clear_ends(self, cnp.ndarray out) noexcept:
+    cdef int clear_ends(self, cnp.ndarray out) except -1:
         """Zeros behind the ends of sequences, for those beside each other at once where their rows touch."""
         cdef Py_ssize_t size = out.shape[2] * cnp.PyArray_ITEMSIZE(out), sb = cnp.PyArray_STRIDE(out, 1), t, i, first
+        cdef Py_ssize_t steps = block_of(self.B * size)
         cdef char *row
         for t in range(self.T):
+            if t % steps == 0:
+                self.look()
             row, i = cnp.PyArray_BYTES(out) + t * cnp.PyArray_STRIDE(out, 0), 0
             while i < self.B:
                 first = i
@@ -178,15 +205,18 @@ cdef class Sequences:
                     memset(row + first * sb, 0, (i - first) * size)
                 else:
                     i += 1
+        return 0
 
-    cdef void fill_holes(self, cnp.ndarray out, cnp.ndarray h0) noexcept:
+    cdef int fill_holes(self, cnp.ndarray out, cnp.ndarray h0) except -1:
         """What a mask leaves out, in the order of the steps."""
-        cdef Py_ssize_t size = out.shape[2] * cnp.PyArray_ITEMSIZE(out), t, i, j
+        cdef Py_ssize_t size = out.shape[2] * cnp.PyArray_ITEMSIZE(out), t, i, j, rows = block_of(size)
         cdef const char *last
         cdef char *to
         for i in range(self.B):
             last = NULL if h0 is None else cnp.PyArray_BYTES(h0) + i * cnp.PyArray_STRIDE(h0, 0)
             for j in range(self.T):
+                if j % rows == 0:
+                    self.look()
                 t = self.T - 1 - j if self.reverse else j
                 to = cnp.PyArray_BYTES(out) + t * cnp.PyArray_STRIDE(out, 0) + i * cnp.PyArray_STRIDE(out, 1)
                 if self.given(t, i):
@@ -196,6 +226,7 @@ cdef class Sequences:
                     memcpy(to, last, size)
                 else:
                     memset(to, 0, size)
+        return 0
 
     def gather_gradients(self, cnp.ndarray dh, cnp.ndarray initial):
         """dh [T, B, H] as rows [1, N, H]: a state that a mask passes on has the gradients of all its steps.
@@ -216,14 +247,16 @@ cdef class Sequences:
             self.sum_gradients(dh, <double *>data(packed), <double *>data(initial))
         return packed
 
-    cdef void sum_gradients(self, cnp.ndarray dh, real *packed, real *initial) noexcept:
+    cdef int sum_gradients(self, cnp.ndarray dh, real *packed, real *initial) except -1:
         """From the last step on: initial[i] is the sum of the steps since one that exists."""
-        cdef Py_ssize_t t, i, j, k, left, n = dh.shape[2]
+        cdef Py_ssize_t t, i, j, k, left, n = dh.shape[2], rows = block_of(n * sizeof(real))
         cdef const real *row
         cdef real *total
         for i in range(self.B):
             total, left = initial + i * n, self.count[i]
             for j in range(self.T):
+                if j % rows == 0:
+                    self.look()
                 t = j if self.reverse else self.T - 1 - j
                 row = <const real *>data(dh) + t * stride(dh, 0) + i * stride(dh, 1)
                 for k in range(n):
@@ -232,6 +265,7 @@ cdef class Sequences:
                     left -= 1
                     memcpy(packed + (self.offset[left] + self.rank[i]) * n, total, n * sizeof(real))
                     memset(total, 0, n * sizeof(real))
+        return 0
 
     def first_rows(self, cnp.ndarray h0):
         """The rows of h0 [B, n] that sequences with steps begin with, in order; in memory of this object."""
@@ -280,14 +314,16 @@ cdef class Sequences:
         else:
             self.add_holes(dh, <double *>data(out))
 
-    cdef void add_holes(self, cnp.ndarray dh, real *out) noexcept:
-        cdef Py_ssize_t t, i, j, k, later, n = dh.shape[2]
+    cdef int add_holes(self, cnp.ndarray dh, real *out) except -1:
+        cdef Py_ssize_t t, i, j, k, later, n = dh.shape[2], rows = block_of(n * sizeof(real))
         cdef const real *row
         cdef const real *more
         cdef real *to
         for i in range(self.B):
             later = -1  # the next step, if that does not exist either
             for j in range(self.T):
+                if j % rows == 0:
+                    self.look()
                 t = j if self.reverse else self.T - 1 - j
                 if self.given(t, i):
                     later = -1
@@ -298,6 +334,7 @@ cdef class Sequences:
                 for k in range(n):
                     to[k] = more[k] + row[k]
                 later = t
+        return 0
 
 
 def fit(lengths, cnp.ndarray x not None):
@@ -336,6 +373,11 @@ def common(cnp.ndarray lengths):
         if (<Py_ssize_t *>cnp.PyArray_GETPTR1(lengths, i))[0] != first:
             return -1
     return first
+
+
+cdef inline Py_ssize_t block_of(Py_ssize_t row) noexcept nogil:
+    """How many rows of so many bytes are copied between two looks for Ctrl-C: 4 MB, some milliseconds."""
+    return max((<Py_ssize_t>1 << 22) // max(row, <Py_ssize_t>1), <Py_ssize_t>1)
 
 
 cdef cnp.ndarray new_integers(cnp.npy_intp n):
