@@ -39,7 +39,7 @@ def parse():
 
 
 def steps(stepper, h0, x, count, skip):
-    """A function () that makes so many steps, of those from `skip` on that x leads to from h0."""
+    """Return a function that makes the steps of x from `skip` on, from the state that the earlier ones leave."""
     stepper.state = h0
     for _ in range(skip):
         stepper.step(x)

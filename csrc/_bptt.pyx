@@ -441,7 +441,7 @@ cdef tuple set_up(Job *job, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, int phi
 
 
 cdef int check_offsets(cnp.ndarray offsets) except -1:
-    """Raise ValueError unless they count steps of which none has more rows than the one before."""
+    """Raise ValueError unless offsets count rows step by step, no step with more rows than the step before."""
     cdef Py_ssize_t t, rows, before
     cdef const Py_ssize_t *offset
     need("offsets", offsets, cnp.NPY_INTP, CONTIGUOUS, 1, max(cnp.PyArray_SIZE(offsets), <Py_ssize_t>1))
@@ -582,7 +582,7 @@ cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive, tuple results, c
 
 cdef int check_forward(const Job *job, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray out,
                        cnp.ndarray drive, cnp.ndarray rates) except -1:
-    """Raise ValueError for arrays that forward cannot read and write as they lie; `set_up` has seen the others."""
+    """Raise ValueError for arrays that forward cannot read and write in place; `set_up` checks x, h0 and alpha."""
     cdef int kind = cnp.PyArray_TYPE(x)
     cdef Py_ssize_t T = x.shape[0], B = x.shape[1], H = job.H
     need("U", U, kind, AS_MATRIX | OPTIONAL, 2, H, job.inputs)

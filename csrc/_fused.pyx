@@ -656,7 +656,7 @@ cdef int finish(work_function work, Job *job, Py_ssize_t rounds, Py_ssize_t item
 
 
 cdef int check_sequences(const Job *job, cnp.ndarray x, Sequences sequences) except -1:
-    """Raise ValueError unless x has the rows that the offsets of a job speak of, as they lie or packed."""
+    """Raise ValueError unless x has the rows that the offsets of a job count, in place or packed."""
     if sequences is None:
         return check_packed(job, x)
     if job.offsets != sequences.offset or x.shape[0] != sequences.T or x.shape[1] != sequences.B:
@@ -696,7 +696,7 @@ def forward_packed(cnp.ndarray x not None, cnp.ndarray panels_U, cnp.ndarray pan
 
 
 cdef int take_rows(Job *job, Scratch scratch, Py_ssize_t size, Py_ssize_t units) except -1:
-    """Take what each task gathers scattered rows in: whole ones of a block, or B rows of so many units."""
+    """Take what each task gathers scattered rows in: whole rows of a block, or B rows of `units` numbers."""
     cdef Py_ssize_t numbers
     job.widest = padded(max(job.H, job.inputs), size)
     numbers = max(min(job.B, most_block_rows(job.H, size)) * job.widest, job.B * padded(units, size))

@@ -376,7 +376,7 @@ def common(cnp.ndarray lengths):
 
 
 cdef inline Py_ssize_t block_of(Py_ssize_t row) noexcept nogil:
-    """How many rows of so many bytes are copied between two looks for Ctrl-C: 4 MB, some milliseconds."""
+    """How many rows, of `row` bytes each, are copied between two looks for Ctrl-C: 4 MB, some milliseconds."""
     return max((<Py_ssize_t>1 << 22) // max(row, <Py_ssize_t>1), <Py_ssize_t>1)
 
 

@@ -151,8 +151,7 @@ cdef void between_phases() noexcept nogil:
 
 
 cdef void follow_schedule(int member, pyrnn_atomic *stop) noexcept nogil:
-    """Do the tasks that the seed gives to a member, in the order that it gives them; nobody leaves the call before all
-    members have come."""
+    """Do the tasks that the seed gives to a member, in the seed's order; all members take part before the call ends."""
     cdef Py_ssize_t round
     cdef int i, task, tasks = current_tasks
     cdef unsigned long long chance
@@ -281,7 +280,7 @@ def _serve(int index):
 
 
 cdef int have_started(int size) except -1:
-    """Start members until there are so many, and return how many there are; by a call that has claimed the team."""
+    """Start members until the team has `size` of them; return how many it has. The caller has claimed the team."""
     global started
     cdef PyThread_type_lock alarm
     while started < size:

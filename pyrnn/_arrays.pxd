@@ -67,7 +67,7 @@ cdef enum:
 
 
 cdef inline bint has_layout(cnp.ndarray a, int kind, int layout) noexcept:
-    """Whether an array has this type and lies so; an empty one lies as it likes."""
+    """Whether an array has this type and layout; an empty array fits every layout."""
     cdef int i, last = cnp.PyArray_NDIM(a) - 1
     cdef Py_ssize_t n = cnp.PyArray_DIM(a, last)
     if cnp.PyArray_TYPE(a) != kind or (layout & WRITTEN and not cnp.PyArray_ISWRITEABLE(a)):

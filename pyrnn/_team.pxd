@@ -15,7 +15,7 @@ cdef Shares divide(object wanted, double flops, Py_ssize_t rows) except *
 
 cdef void release(const Shares *shares) noexcept nogil
 
-# Do all tasks of so many rounds, each round after the one before, and come back when they are done. `stop` becomes 1
+# Do all tasks of `rounds` rounds, each round after the one before, and return when they are done. `stop` becomes 1
 # once a signal handler has raised an exception.
 cdef void run(const Shares *shares, work_function work, void *job, Py_ssize_t rounds, Py_ssize_t itemsize,
               pyrnn_atomic *stop) noexcept nogil

@@ -24,7 +24,7 @@ SIZES = {  # T, B, I, H, dtype
 
 
 def threads(number):
-    """Let every call take so many threads."""
+    """Let every call take this number of threads."""
     os.environ["PYRNN_NUM_THREADS"] = str(number)
 
 
