@@ -688,11 +688,11 @@ def test_errors_name_the_argument(network):
 
 @pytest.mark.parametrize("function", [pyrnn.jvp, pyrnn.backward_jvp, pyrnn.per_sample_gradients])
 def test_ctrl_c_stops_a_call_in_its_middle(function, stops_early):
-    H = 64
+    H = 512  # the whole takes a second, since loops look for signals every 50 ms
 
     def call(T):
         h, x, U, W = np.zeros((T, 8, H)), np.zeros((T, 8, 1)), np.zeros((H, 1)), np.zeros((H, H))
         arguments = (h, x, U, W) if function is pyrnn.jvp else (h, h, x, U, W)
         function(*arguments, **({} if function is pyrnn.per_sample_gradients else {"W_dot": W}))
 
-    stops_early(lambda: call(30_000), lambda: call(1000), 30)
+    stops_early(lambda: call(6000), lambda: call(200), 30)
