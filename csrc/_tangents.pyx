@@ -556,7 +556,7 @@ def padded_rows(cnp.ndarray like not None, Py_ssize_t T, Py_ssize_t B, Py_ssize_
 
 cdef int check_tangent(const Job *job, cnp.ndarray x, cnp.ndarray h, cnp.ndarray U, cnp.ndarray W, tuple dots,
                        cnp.ndarray rates, cnp.ndarray h_dot, cnp.ndarray second) except -1:
-    """Raise ValueError for arrays that the loops cannot read or write as they lie; `set_up` has seen the others."""
+    """Raise ValueError for arrays that the loops cannot read or write in place; `set_up` checks x, h0 and alpha."""
     cdef int kind = cnp.PyArray_TYPE(x)
     cdef Py_ssize_t T = x.shape[0], B = x.shape[1], I = x.shape[2], H = job.H
     need("h", h, kind, IN_ROWS, 3, T, B, H)

@@ -89,7 +89,7 @@ cdef inline bint has_layout(cnp.ndarray a, int kind, int layout) noexcept:
 
 cdef inline int need(str name, cnp.ndarray a, int kind, int layout, int ndim, Py_ssize_t n0, Py_ssize_t n1=0,
                      Py_ssize_t n2=0, Py_ssize_t n3=0) except -1:
-    """Raise ValueError for an array that is not of this type, layout and shape (n0, n1, ...), of which ndim count."""
+    """Raise ValueError for an array that is not of this type, layout and shape: the first `ndim` of n0, n1, n2, n3."""
     if a is None:
         if layout & OPTIONAL:
             return 0

@@ -137,7 +137,7 @@ cdef inline const pyrnn_kernel_table *kernels() noexcept nogil:
     """The table of kernels in use. A call of pyrnn_kernels instead takes 1 % of a step of Stepper."""
     return in_use
 
-# Around the loops of a call, without the GIL: subnormal numbers count as zeros (csrc/floating.h), until the state that
-# the caller had is restored; of which the second says whether there was anything to restore. They do not nest.
+# Around the loops of a call, without the GIL: subnormal numbers count as zeros (csrc/floating.h) until the caller's
+# state is restored. restore_subnormals returns whether there was a state to restore. The two do not nest.
 cdef void flush_subnormals() noexcept nogil
 cdef bint restore_subnormals() noexcept nogil

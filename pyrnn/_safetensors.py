@@ -45,7 +45,7 @@ def write(path, arrays, metadata=None):
     package()
     from safetensors.numpy import save
 
-    # The package writes the memory behind an array as it lies, whatever its strides say.
+    # The package writes the memory behind an array in its own order and ignores the strides.
     arrays = {name: np.ascontiguousarray(a, a.dtype.newbyteorder("<")).reshape(a.shape) for name, a in arrays.items()}
     data = save(arrays, metadata=metadata)
     with open(path, "wb") as file:
