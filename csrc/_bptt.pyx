@@ -379,8 +379,8 @@ cdef int output_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t O, con
 
 cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t O, const real *do_,
                                Py_ssize_t dt, Py_ssize_t db_, const real *h, Py_ssize_t ht, Py_ssize_t hb,
-                               const real *V, Py_ssize_t ld_v, real *dh, real *dV, real *dc, Py_ssize_t chunk,
-                               real *copy_o, real *copy_h) noexcept nogil:
+                               const real *V, Py_ssize_t ld_v, real *dh, real *dV, real *dc, bint accumulate,
+                               Py_ssize_t chunk, real *copy_o, real *copy_h) noexcept nogil:
     cdef Py_ssize_t start = 0, n, ld
     cdef const real *rows
     cdef double since = pyrnn_seconds()
@@ -391,7 +391,7 @@ cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssiz
         # dh_t = Vᵀ do_t                                                     (10.19)
         gemm(False, False, n * B, H, O, rows, ld, V, ld_v, False, dh + start * B * H, H)
         # dV = Σ do_t h_tᵀ    dc = Σ do_t                                    (10.24, 10.22)
-        merged_gradient(n, B, O, H, rows, ld, h + start * ht, ht, hb, start > 0, dV, copy_h)
+        merged_gradient(n, B, O, H, rows, ld, h + start * ht, ht, hb, accumulate or start > 0, dV, copy_h)
         column_sums(n * B, O, rows, ld, dc, <real *>NULL)
         clock = lap(clock, OUTPUT_GRADIENTS, 0, sizeof(real), 4.0 * n * B * O * H,
                     <double>n * B * (O + 2 * H) + (O * (2 * H + 1) if start == 0 else 0))
@@ -732,7 +732,7 @@ cdef cnp.ndarray run_output(real tag, cnp.ndarray h, cnp.ndarray V, cnp.ndarray 
 
 
 cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V, cnp.ndarray dh, cnp.ndarray dV,
-                                cnp.ndarray dc):
+                                cnp.ndarray dc, bint accumulate):
     cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2], O = V.shape[0]
     cdef Py_ssize_t dt = stride(do_, 0), db_ = stride(do_, 1), ht = stride(h, 0), hb = stride(h, 1)
     cdef Py_ssize_t ld_v = stride(V, 0), chunk = chunk_steps(T, B, max(H, O), sizeof(real))
@@ -749,8 +749,8 @@ cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.nd
     cdef int status
     with nogil:
         flush_subnormals()
-        status = output_gradients_loop(T, B, H, O, pdo, dt, db_, ph, ht, hb, pV, ld_v, pdh, pdV, pdc, chunk, pcopy_o,
-                                       pcopy_h)
+        status = output_gradients_loop(T, B, H, O, pdo, dt, db_, ph, ht, hb, pV, ld_v, pdh, pdV, pdc, accumulate,
+                                       chunk, pcopy_o, pcopy_h)
         restore_subnormals()
     pass_on(status)
     return dh, dV, dc
@@ -989,7 +989,7 @@ def output(cnp.ndarray h not None, cnp.ndarray V, cnp.ndarray c, cnp.ndarray out
     return run_output(<double>0, h, V, c, out)
 
 
-cdef tuple output_results(cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V, tuple results):
+cdef tuple output_results(cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V, tuple results, bint accumulate):
     """(dh, dV, dc): the arrays given, or new ones, ready to be added to; checks all."""
     cdef cnp.ndarray dh, dV, dc
     cdef int kind = kind_of("h", h, 3)
@@ -999,25 +999,28 @@ cdef tuple output_results(cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V, tuple r
     need("h", h, kind, IN_ROWS, 3, T, B, H)
     need("V", V, kind, AS_MATRIX, 2, O, H)
     if results is None:
+        if accumulate:
+            raise ValueError("accumulate needs results to add to")
         dh, dV, dc = empty(h, (T, B, H)), empty(h, (O, H)), empty(h, (O,))
     else:
         dh, dV, dc = results
         need("dh", dh, kind, CONTIGUOUS | WRITTEN, 3, T, B, H)
         need("dV", dV, kind, CONTIGUOUS | WRITTEN, 2, O, H)
         need("dc", dc, kind, CONTIGUOUS | WRITTEN, 1, O)
-    dc.fill(0)
-    if h.shape[0] == 0:
-        dV.fill(0)
+    if not accumulate:
+        dc.fill(0)
+        if h.shape[0] == 0:
+            dV.fill(0)
     return dh, dV, dc
 
 
-def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V, tuple results=None):
-    """(dh, dV, dc), new arrays, or results, which are contiguous."""
+def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V, tuple results=None, bint accumulate=False):
+    """(dh, dV, dc), new arrays, or results, which are contiguous; accumulate: dV and dc are added to those given."""
     cdef cnp.ndarray dh, dV, dc
-    dh, dV, dc = output_results(do, h, V, results)
+    dh, dV, dc = output_results(do, h, V, results, accumulate)
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
-        return run_output_gradients(<float>0, do, h, V, dh, dV, dc)
-    return run_output_gradients(<double>0, do, h, V, dh, dV, dc)
+        return run_output_gradients(<float>0, do, h, V, dh, dV, dc, accumulate)
+    return run_output_gradients(<double>0, do, h, V, dh, dV, dc, accumulate)
 
 
 def _phi(cnp.ndarray rows, int phi):

@@ -607,7 +607,8 @@ cdef int output_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t O, con
 
 cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t O, const real *do_, Py_ssize_t dt,
                                Py_ssize_t db_, const real *h, Py_ssize_t ht, Py_ssize_t hb, const real *panels_V,
-                               real *dh, real *dV, real *dc, Py_ssize_t chunk, real *rows, real *panels) noexcept nogil:
+                               real *dh, real *dV, real *dc, bint accumulate, Py_ssize_t chunk, real *rows,
+                               real *panels) noexcept nogil:
     cdef Py_ssize_t start = 0, n
     cdef double since = pyrnn_seconds()
     cdef long long clock = begin()
@@ -619,7 +620,7 @@ cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssiz
         # dh_t = Vᵀ do_t                                                     (10.19)
         product(n * B, O, H, rows, O, panels_V, <real *>NULL, 0, dh + start * B * H, H)
         # dV = Σ do_t h_tᵀ    dc = Σ do_t                                    (10.24, 10.22)
-        outer(n * B, O, H, rows, O, panels, start > 0, dV)
+        outer(n * B, O, H, rows, O, panels, accumulate or start > 0, dV)
         column_sums(n * B, O, rows, O, dc, <real *>NULL)
         clock = lap(clock, OUTPUT_GRADIENTS, 0, sizeof(real), 4.0 * n * B * O * H,
                     <double>n * B * (O + 2 * H) + (O * (2 * H + 1) if start == 0 else 0))
@@ -821,7 +822,7 @@ cdef cnp.ndarray run_output(real tag, cnp.ndarray h, const void *panels_V, Py_ss
 
 
 cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V, cnp.ndarray dh, cnp.ndarray dV,
-                                cnp.ndarray dc):
+                                cnp.ndarray dc, bint accumulate):
     cdef Scratch scratch = Scratch()
     cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2], O = V.shape[0]
     cdef Py_ssize_t dt = stride(do_, 0), db_ = stride(do_, 1), ht = stride(h, 0), hb = stride(h, 1)
@@ -837,7 +838,8 @@ cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.nd
     cdef int status
     with nogil:
         flush_subnormals()
-        status = output_gradients_loop(T, B, H, O, pdo, dt, db_, ph, ht, hb, pV, pdh, pdV, pdc, chunk, rows, panels)
+        status = output_gradients_loop(T, B, H, O, pdo, dt, db_, ph, ht, hb, pV, pdh, pdV, pdc, accumulate, chunk, rows,
+                                       panels)
         restore_subnormals()
     pass_on(status)
     return dh, dV, dc
@@ -867,10 +869,10 @@ cdef cnp.ndarray output_with(cnp.ndarray h, const void *panels_V, Py_ssize_t O, 
     return run_output(<double>0, h, panels_V, O, c, out)
 
 
-def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V, tuple results=None):
-    """(dh, dV, dc), new arrays, or results, which are contiguous."""
+def output_gradients(cnp.ndarray do, cnp.ndarray h, cnp.ndarray V, tuple results=None, bint accumulate=False):
+    """(dh, dV, dc), new arrays, or results, which are contiguous; accumulate: dV and dc are added to those given."""
     cdef cnp.ndarray dh, dV, dc
-    dh, dV, dc = output_results(do, h, V, results)
+    dh, dV, dc = output_results(do, h, V, results, accumulate)
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
-        return run_output_gradients(<float>0, do, h, V, dh, dV, dc)
-    return run_output_gradients(<double>0, do, h, V, dh, dV, dc)
+        return run_output_gradients(<float>0, do, h, V, dh, dV, dc, accumulate)
+    return run_output_gradients(<double>0, do, h, V, dh, dV, dc, accumulate)

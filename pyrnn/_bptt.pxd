@@ -105,7 +105,8 @@ cdef void feed(Job *job, Py_ssize_t itemsize, void *memory) noexcept
 
 cdef cnp.ndarray phi_of(cnp.ndarray h, int phi)
 
-cdef tuple output_results(cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V, tuple results)
+cdef tuple output_results(cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V, tuple results,
+                          bint accumulate)
 
 # What functions of both engines check.
 cdef int check_packed(const Job *job, cnp.ndarray x) except -1

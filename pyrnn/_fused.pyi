@@ -68,5 +68,9 @@ def state_gradients(
 def output(h: ndarray, V: ndarray, c: ndarray | None, out: ndarray | None = None) -> ndarray: ...
 def output_packed(h: ndarray, panels_V: ndarray, O: int, c: ndarray | None) -> ndarray: ...
 def output_gradients(
-    do: ndarray, h: ndarray, V: ndarray, results: tuple[ndarray, ndarray, ndarray] | None = None
+    do: ndarray,
+    h: ndarray,
+    V: ndarray,
+    results: tuple[ndarray, ndarray, ndarray] | None = None,
+    accumulate: bool = False,
 ) -> tuple[ndarray, ndarray, ndarray]: ...

@@ -9,7 +9,7 @@ import numpy as np
 from pyrnn import _bptt, _checks, _engines, losses
 from pyrnn._results import LossGradients
 from pyrnn.functional import forward
-from pyrnn.output import output, output_gradients
+from pyrnn.output import output
 
 LEVELS = 8  # of segments in segments at most; the states of 3^8 chunks are then 24 kept ones
 
@@ -119,8 +119,9 @@ class _Network:
     """A network on its way through time."""
 
     def __init__(self, schedule, x, U, W, b, V, c, h0, targets, loss, weights, x_gradient):
-        self.schedule, self.x, self.b, self.V, self.c = schedule, x, b, V, c
+        self.schedule, self.x, self.b, self.c = schedule, x, b, c
         self.U, self.W = _checks.matrix(U), _checks.matrix(W)
+        self.V = None if V is None else _checks.matrix(V)
         self.targets, self.loss, self.weights = targets, loss, weights
         T, B, H = len(x), x.shape[1], len(U)
         self.VT = None if V is None else np.ascontiguousarray(V.T)
@@ -128,8 +129,7 @@ class _Network:
         self.h = np.empty((min(schedule.sizes[-1], T), B, H), x.dtype)  # of the steps of a segment of the last size
         self.last = None  # where the last of all begins: its states are there when the way back begins
         self.losses = None
-        self.dV = None
-        self.dc = None
+        self.dV, self.dc = (None, None) if V is None else (np.empty(V.shape, x.dtype), np.empty(len(V), x.dtype))
         self.below = _Sums(self, x_gradient)
 
     def forward(self):
@@ -163,9 +163,8 @@ class _Network:
             self.losses = np.empty((*self.x.shape[:2], *losses.shape[2:]), losses.dtype)
         self.losses[start:stop] = losses
         if self.V is not None:
-            _, dV, dc = output_gradients(do, h, self.V)
-            self.dV = dV if self.dV is None else np.add(self.dV, dV, out=self.dV)
-            self.dc = dc if self.dc is None else np.add(self.dc, dc, out=self.dc)
+            results = (np.empty_like(h), self.dV, self.dc)
+            _engines.choose().output_gradients(do, h, self.V, results, start > 0)
 
     def back_through(self, start, stop, level):
         """Back through a segment, before which the state is saved: it is not needed any more then."""

@@ -133,6 +133,24 @@ def test_sums_that_overflow():
     assert_same(pyrnn.loss_and_gradients(params, **others, memory_limit=least_limit(params, others)), expected)
 
 
+@fused
+def test_sums_that_become_subnormal(set_chunk_bytes):
+    """Between two chunks too they count as zero: 1.02 and -1 times the smallest normal number are 0.02 of it."""
+    set_chunk_bytes(1)
+    T, H, smallest = 8, 16, np.finfo(np.float32).smallest_normal
+    params, others = problem(T, 1, 1, H, 1)
+    params = params._replace(W=np.zeros_like(params.W), V=np.zeros_like(params.V), c=np.zeros_like(params.c))
+    h = pyrnn.forward(others["x"] * 0, params.U, params.W, params.b)[0]
+    factors = np.array([0, 1.02, -1, 0.01, 0, 1.3, -1.29, 0], np.float32)
+    # do = -2 * 0.5 * target
+    others |= {"x": others["x"] * 0, "targets": (-factors * smallest / np.abs(h).max())[:, None, None]}
+    others |= {"weights": np.full((T, 1), 0.5, np.float32), "h0": None}
+    expected = pyrnn.loss_and_gradients(params, **others)
+    limit = least_limit(params, others)
+    assert schedule_of(params, others, limit).output_chunk < 3
+    assert_same(pyrnn.loss_and_gradients(params, **others, memory_limit=limit), expected)
+
+
 @every_loss
 @pytest.mark.parametrize("sizes", [MANY_CHUNKS[0], MANY_CHUNKS[3]])
 def test_reference(agree, loss, sizes):

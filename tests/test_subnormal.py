@@ -325,8 +325,8 @@ def test_state_of_the_caller_comes_back(name, of_caller):
 @pytest.mark.parametrize("engine", ["fused", "blas"])
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that raises a signal")
 def test_handlers_of_signals_have_the_state_of_the_caller(engine, of_caller):
-    T, size, seen, returned = 30_000, 64, [], []
-    x, U, W = np.zeros((T, 8, 1)), np.zeros((size, 1)), np.zeros((size, size))
+    T, size, seen, returned = 30_000, 384, [], []  # half a second of work; looks for signals are 50 ms apart
+    x, U, W = np.zeros((T, 1, 1)), np.zeros((size, 1)), np.zeros((size, size))
 
     def handler(signum, frame):
         seen.append((keeps_subnormals(), control()))
@@ -340,7 +340,7 @@ def test_handlers_of_signals_have_the_state_of_the_caller(engine, of_caller):
 
     before, old = (not of_caller, control()), signal.signal(signal.SIGALRM, handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.06)
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
         with pytest.raises(KeyboardInterrupt):
             call()
     finally:
