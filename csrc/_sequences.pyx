@@ -283,7 +283,7 @@ cdef class Sequences:
         return rows
 
     def add_first_rows(self, cnp.ndarray rows, cnp.ndarray out):
-        """Add such rows to those of out [B, n], contiguous, that they came from."""
+        """Add such rows to those of out [B, n], contiguous, that they came from; -0 added to 0 is -0."""
         cdef int kind = kind_of("out", out, 2)
         need("rows", rows, kind, CONTIGUOUS, 2, self.order.shape[0], out.shape[1])
         need("out", out, kind, CONTIGUOUS | WRITTEN, 2, self.B, out.shape[1])
@@ -294,10 +294,12 @@ cdef class Sequences:
 
     cdef void add_typed(self, const real *rows, real *out, Py_ssize_t n) noexcept:
         cdef Py_ssize_t i, j
+        cdef real *to
         cdef const Py_ssize_t *order = <const Py_ssize_t *>data(self.order)
         for i in range(self.order.shape[0]):
+            to = out + order[i] * n
             for j in range(n):
-                out[order[i] * n + j] += rows[i * n + j]
+                to[j] = rows[i * n + j] if to[j] == 0 else to[j] + rows[i * n + j]
 
     def add_along_holes(self, cnp.ndarray dh, cnp.ndarray out):
         """Add up the gradients at steps that a mask leaves out, from the last step on, in out [T, B, H], contiguous.

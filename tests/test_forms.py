@@ -618,6 +618,25 @@ def test_bad_gradients_to_overwrite(network):
         pyrnn.backward(*arguments, x_gradient="no")
 
 
+@pytest.mark.parametrize("B", [1, 3, 6])
+@pytest.mark.parametrize("cut", ["lengths", "mask", "mask with holes"])
+def test_gradients_of_h0_keep_the_sign_of_zero(dtype, B, cut):
+    """A product that underflows to -0 is -0, whatever other sequences there are."""
+    H, T = 5, 4
+    W = np.full((H, H), -np.finfo(dtype).smallest_normal, dtype)
+    h, x, U = np.zeros((T, B, H), dtype), np.zeros((T, B, 1), dtype), np.zeros((H, 1), dtype)
+    dh, h0 = np.full((T, B, H), 0.1, dtype), np.zeros((B, H), dtype)
+    lengths = T - np.arange(B) % 2
+    mask = np.arange(T)[:, np.newaxis] < lengths
+    if cut == "mask with holes":
+        mask[1] = False
+    alone = pyrnn.backward(dh[:, 0], h[:, 0], x[:, 0], U, W, h0[0], engine="fused").h0
+    np.testing.assert_array_equal(np.signbit(alone), True)
+    steps = {"lengths": lengths} if cut == "lengths" else {"mask": mask}
+    together = pyrnn.backward(dh, h, x, U, W, h0, engine="fused", **steps).h0
+    assert together.tobytes() == np.tile(alone, (B, 1)).tobytes()
+
+
 FORMS_OF_A_STEP = [{}, {"nonlinearity": "relu"}, {"alpha": 0.5}, {"alpha": 0.5, "form": "current"}]
 
 
