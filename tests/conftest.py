@@ -4,6 +4,7 @@ import inspect
 import signal
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -284,6 +285,31 @@ def assert_close():
 @pytest.fixture(scope="session")
 def agree():
     return _agree
+
+
+# ---- Memory ---------------------------------------------------------------------------------------------------------
+def _allocated(call, rounds=3):
+    """Bytes that a call keeps, and the most that it has at once, beyond what there was before.
+
+    The least of some rounds, since other threads of this process count too, such as that of pytest-xdist.
+    """
+    kept, most = [], []
+    for _ in range(rounds):
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            call()
+            after, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        kept.append(after - before)
+        most.append(peak - before)
+    return min(kept), min(most)
+
+
+@pytest.fixture(scope="session")
+def allocated():
+    return _allocated
 
 
 # ---- Interrupts -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """`pyrnn.forward`: values against the reference, routes, chunks, `out` and memory."""
 
 import math
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -110,31 +109,22 @@ def test_new_array_owes_nothing_to_old_memory(network, arguments, agree):
 
 
 # ---- Memory ---------------------------------------------------------------------------------------------------------
-def peak(function):
-    """The most memory that NumPy held at once during a call, beyond what it held before."""
-    tracemalloc.start()
-    try:
-        function()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 @pytest.mark.parametrize("B", [None, 4])
-def test_batch_first_is_read_and_written_in_place(network, arguments, B):
+def test_batch_first_is_read_and_written_in_place(network, arguments, allocated, B):
     given = arguments("forward", network(2000, B, 32, 32))
     first = lambda a: a if B is None else np.ascontiguousarray(a.swapaxes(0, 1)).swapaxes(0, 1)
     given["x"] = first(given["x"])
     out = first(np.zeros_like(given["x"]))
-    assert peak(lambda: pyrnn.forward(**given, out=out)) < max(given["x"].nbytes / 2, 1 << 20)
+    _, most = allocated(lambda: pyrnn.forward(**given, out=out))
+    assert most < max(given["x"].nbytes / 2, 1 << 20)
 
 
-def test_memory_does_not_grow_with_time(network, arguments, set_chunk_bytes):
+def test_memory_does_not_grow_with_time(network, arguments, set_chunk_bytes, allocated):
     set_chunk_bytes(1 << 14)
     peaks = []
     for T in (500, 5000):
         n = network(T, 4, 32, 32)
         out = np.empty_like(n["h"])
         given = arguments("forward", n | {"x": n["x"][:, ::-1]})
-        peaks.append(peak(lambda given=given, out=out: pyrnn.forward(**given, out=out)))
+        peaks.append(allocated(lambda given=given, out=out: pyrnn.forward(**given, out=out))[1])
     assert peaks[1] < peaks[0] + 4096

@@ -608,37 +608,28 @@ def test_backward_needs_a_call_with_these_parameters():
 
 # ---- Memory ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "dropout": 0.5}, {"alpha": 0.5}])
-def test_a_call_allocates_nothing_after_the_first(monkeypatch, options):
+def test_a_call_allocates_nothing_after_the_first(monkeypatch, allocated, options):
     """In the fused engine; the other one keeps a chunk where rows of states do not lie one after the other."""
     monkeypatch.setattr("pyrnn._engines.automatic", lambda: "fused")
     rnn, x = rnn_and_x(30, 64, 32, 128, dtype=np.float32, **options)  # where B H numbers take 32 KB
     out = tuple(np.empty_like(a) for a in rnn(x))
-    tracemalloc.start()
-    try:
-        for _ in range(3):
-            tracemalloc.reset_peak()
-            before = tracemalloc.get_traced_memory()[0]
-            rnn(x, out=out)
-            peak = tracemalloc.get_traced_memory()[1] - before
-    finally:
-        tracemalloc.stop()
-    assert peak < 8192  # the sum of all small objects
+    _, most = allocated(lambda: rnn(x, out=out))
+    assert most < 8192  # the sum of all small objects
 
 
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "dropout": 0.5}, {"alpha": 0.5}])
-def test_training_keeps_nothing_more_after_the_first_step(options):
+def test_training_keeps_nothing_more_after_the_first_step(allocated, options):
     rnn, x = rnn_and_x(50, 16, 32, 64, dtype=np.float32, output_size=3, **options)
     targets = np.zeros(x.shape[:2], int)
-    tracemalloc.start()
-    try:
-        kept = []
-        for _ in range(4):
+
+    def steps(count=1):
+        for _ in range(count):
             rnn.loss_and_gradients(x, targets, out=rnn.gradients)
             rnn.loss_and_gradients(x[:20], targets[:20], out=rnn.gradients)
-            kept.append(tracemalloc.get_traced_memory()[0])
-    finally:
-        tracemalloc.stop()
-    assert kept[-1] - kept[1] < 4096
+
+    steps()
+    kept, _ = allocated(lambda: steps(3))
+    assert kept < 4096
 
 
 # ---- Copies and files -----------------------------------------------------------------------------------------------
