@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+import Cython
 import numpy as np
 import scipy.linalg
 from Cython.Build import cythonize
@@ -80,6 +81,8 @@ class Build(build_ext):
             if sanitizers := os.environ.get("PYRNN_SANITIZE"):
                 # Checks in every load and store of every tile: with -O3 they take ten minutes and 7 GB to compile.
                 flags = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=undefined", "-g1", "-O1"]
+                if "thread" in sanitizers:
+                    flags += ["-DPYRNN_PLAIN_C"]
                 extension.extra_compile_args += flags
                 extension.extra_link_args += flags
         super().build_extensions()
@@ -97,33 +100,54 @@ def declarations(name):
     return sorted(found - {Path("csrc", f"{name}.pyx")})
 
 
-def extension(name, *sources):
-    read = declarations(name)
-    # Cython looks for a module's own .pxd beside its .pyx, and so does not see that this one has changed.
+def same_tools():
+    """Whether the tools and options are those of the last build here; writes them down for the next one."""
+    used = [sys.version, Cython.__version__, np.__version__, scipy.__version__, repr(DIRECTIVES), repr(MACROS)]
+    used += [f"{name}={os.environ.get(name)}" for name in ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS", "PYRNN_SANITIZE")]
+    written = GENERATED / "tools.txt"
+    same = written.exists() and written.read_text(encoding="utf-8") == "\n".join(used)
+    written.write_text("\n".join(used), encoding="utf-8")
+    return same
+
+
+def extension(same, name, *sources):
+    """A module, from its C where that is newer than all it is made of; same: what `same_tools` says.
+
+    Cython would look at the dates of its own and of SciPy's files too, which pip installs anew for each build, and so
+    compile everything for a second `pip install`; but not at a module's own .pxd, which lies elsewhere than its .pyx.
+    """
+    read, source = declarations(name), Path("csrc", f"{name}.pyx")
     generated = GENERATED / "csrc" / f"{name}.c"
-    if generated.exists() and any(path.stat().st_mtime > generated.stat().st_mtime for path in read):
-        generated.unlink()
+    if generated.exists():
+        made_of = (source, *read, GENERATED / "blas_int.pxi")
+        if same and all(path.stat().st_mtime < generated.stat().st_mtime for path in made_of):
+            source = generated
+        else:
+            generated.unlink()
     return Extension(
         f"pyrnn.{name}",
-        [f"csrc/{name}.pyx", *sources],
+        [str(source), *sources],
         include_dirs=["csrc", np.get_include()],
         depends=[str(p) for p in (*Path("csrc").glob("*.[hi]*"), *read)],
         define_macros=MACROS,
     )
 
 
-write_blas_int()
-setup(
-    ext_modules=cythonize(
-        [
-            extension("_kernels", "csrc/kernels.c"),  # first, for it takes longest
-            *map(extension, MODULES),
-        ],
-        build_dir=str(GENERATED),
-        include_path=[".", str(GENERATED)],
-        compiler_directives=DIRECTIVES,
-        emit_linenums=PROFILE,
-    ),
-    options={"build": {"build_base": str(BUILD)}, "build_ext": {"parallel": os.cpu_count()}},
-    cmdclass={"build_ext": Build},
-)
+if __name__ == "__main__":  # of the processes that Cython starts each imports this file
+    write_blas_int()
+    same = same_tools()
+    setup(
+        ext_modules=cythonize(
+            [
+                extension(same, "_kernels", "csrc/kernels.c"),  # first, for it takes longest
+                *(extension(same, name) for name in MODULES),
+            ],
+            build_dir=str(GENERATED),
+            nthreads=os.cpu_count(),
+            include_path=[".", str(GENERATED)],
+            compiler_directives=DIRECTIVES,
+            emit_linenums=PROFILE,
+        ),
+        options={"build": {"build_base": str(BUILD)}, "build_ext": {"parallel": os.cpu_count()}},
+        cmdclass={"build_ext": Build},
+    )

@@ -47,8 +47,9 @@ static const double TANH_SPLIT_f64 = 0.625, TANH_ONE_f64 = 20.0, TANH_ZERO_f64 =
                     TANH_HALF_LN2_LOW_f64 = 0x1.abc9e3b39803fp-57;
 
 /* The instruction sets, best first. GCC and Clang compile a function for a set that the build's flags do not allow
- * when a pragma says so; other compilers get plain C. */
-#if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
+ * when a pragma says so; other compilers get plain C, as does ThreadSanitizer, which does not see vector loads and
+ * stores under a mask. */
+#if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__)) && !defined(PYRNN_PLAIN_C)
 #define PYRNN_X86 1
 #include <immintrin.h>
 #ifdef __clang__

@@ -1,7 +1,7 @@
 """Every threaded form, called from several Python threads at once with teams of several sizes: for ThreadSanitizer.
 
     PYRNN_SANITIZE=thread python -m pip install .
-    LD_PRELOAD=$(gcc -print-file-name=libtsan.so) OPENBLAS_NUM_THREADS=1 PYRNN_CPU=base python -P tests/thread_stress.py
+    LD_PRELOAD=$(gcc -print-file-name=libtsan.so) OPENBLAS_NUM_THREADS=1 python -P tests/thread_stress.py
 
 ThreadSanitizer does not see loads and stores under a mask: on AVX-512 and AVX2 it misses what it finds in plain C. The
 schedules are forced ones first, from one caller, where two tasks of a round are ordered by nothing that the team does;
