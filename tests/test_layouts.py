@@ -451,18 +451,34 @@ def laid_out(a, layout, names):
     return a | {name: layout(a[name]) for name in names if a[name] is not None and a[name].ndim > 0}
 
 
-@every_case
-def test_every_layout_of_every_argument(function, variant, dtype, layouts):
+def check_each_argument(function, variant, dtype, layouts):
     a = values(SIZES, dtype, **VARIANTS[variant])
     expected = run(function, variant, a, new_written(function, a))
     assert any(result.size for result in expected)
-    names = reads(function, variant)
-    for layout_name in layouts if dtype is np.float64 else FEW:
-        layout = layouts[layout_name]
-        for name in names:
+    for layout_name, layout in layouts.items():
+        for name in reads(function, variant):
             actual = run(function, variant, laid_out(a, layout, [name]), new_written(function, a))
             with told(f"{name}: {layout_name}"):
                 assert_alike(actual, expected, is_exact(function))
+
+
+def check_all_arguments_at_once(function, variant, sizes, dtype, layouts, writeable_layouts):
+    a = values(sizes, dtype, **VARIANTS[variant])
+    expected = outcome(function, variant, a, new_written(function, a))
+    for layout_name, layout in layouts.items():
+        written = new_written(function, a, layout if layout_name in writeable_layouts else None)
+        actual = outcome(function, variant, laid_out(a, layout, reads(function, variant)), written)
+        with told(f"{layout_name}, {sizes}"):
+            if isinstance(expected, type):
+                assert actual is expected
+            else:
+                assert_alike(actual, expected, is_exact(function))
+
+
+@every_case
+def test_every_layout_of_every_argument(function, variant, dtype, layouts):
+    chosen = layouts if dtype is np.float64 else {name: layouts[name] for name in FEW}
+    check_each_argument(function, variant, dtype, chosen)
 
 
 @pytest.mark.parametrize(("function", "variant"), [case for case in CASES if case[0] in CALLS and CALLS[case[0]][2]])
@@ -478,18 +494,19 @@ def test_every_layout_of_what_is_written(function, variant, dtype, writeable_lay
 
 @every_case
 @pytest.mark.parametrize("sizes", ODD, ids=lambda sizes: ",".join(str(n) for n in sizes.values()))
-def test_odd_sizes_in_every_layout(function, variant, sizes, layouts, writeable_layouts):
-    a = values(sizes, np.float64, **VARIANTS[variant])
-    expected = outcome(function, variant, a, new_written(function, a))
-    for layout_name in FEW:
-        layout = layouts[layout_name]
-        written = new_written(function, a, layout if layout_name in writeable_layouts else None)
-        actual = outcome(function, variant, laid_out(a, layout, reads(function, variant)), written)
-        with told(layout_name):
-            if isinstance(expected, type):
-                assert actual is expected
-            else:
-                assert_alike(actual, expected, is_exact(function))
+def test_odd_sizes(function, variant, sizes, layouts, writeable_layouts):
+    chosen = {name: layouts[name] for name in FEW}
+    check_all_arguments_at_once(function, variant, sizes, np.float64, chosen, writeable_layouts)
+
+
+@every_case
+@pytest.mark.slow
+def test_the_rest_of_the_table(function, variant, layouts, writeable_layouts):
+    """float32 and the odd sizes in all layouts too."""
+    check_each_argument(function, variant, np.float32, layouts)
+    for sizes in ODD:
+        for dtype in (np.float32, np.float64):
+            check_all_arguments_at_once(function, variant, sizes, dtype, layouts, writeable_layouts)
 
 
 @contextlib.contextmanager
