@@ -63,8 +63,9 @@ cdef Py_ssize_t current_rounds
 cdef int current_tasks, current_size
 cdef Py_ssize_t current_itemsize
 
-# A forced schedule: its seed, 0 for none; the calls made under it; that of the call at work, and who has left that.
-cdef unsigned long long seed = 0, seeded_calls = 0, current_seed = 0
+# A forced schedule: its seed, 0 for none; the calls made under it; the seed of the call at work; how long a member may
+# sleep, in microseconds; and who has left the call.
+cdef unsigned long long seed = 0, seeded_calls = 0, current_seed = 0, longest_nap = 64
 cdef pyrnn_atomic left = 0
 
 cdef extern from *:
@@ -133,7 +134,7 @@ cdef unsigned long long mixed(unsigned long long a, unsigned long long b) noexce
 
 
 cdef void disturb(unsigned long long chance) noexcept nogil:
-    """Do nothing, spin, give the processor away, or sleep for up to 64 microseconds."""
+    """Do nothing, spin, give the processor away, or sleep."""
     cdef unsigned long long _
     if chance % 16 < 4:
         for _ in range((chance >> 8) % 512):
@@ -141,7 +142,7 @@ cdef void disturb(unsigned long long chance) noexcept nogil:
     elif chance % 16 < 6:
         pyrnn_yield()
     elif chance % 16 == 6:
-        pyrnn_nap(<long>((chance >> 8) % 64))
+        pyrnn_nap(<long>((chance >> 8) % longest_nap))
 
 
 cdef void between_phases() noexcept nogil:
@@ -171,14 +172,16 @@ cdef void follow_schedule(int member, pyrnn_atomic *stop) noexcept nogil:
     pyrnn_add(&left, 1)
 
 
-def set_schedule(unsigned long long number):
+def set_schedule(unsigned long long number, unsigned long long nap=64):
     """Let the seed `number` choose the schedule of the calls that follow, 0 for none; returns the seed before.
+
+    nap: microseconds that a member may sleep between two phases, fewer than.
 
     A call then takes as many threads as it is told to, whatever its size, up to one for each sequence, and all of them
     take part.
     """
-    global seed, seeded_calls
-    before, seed, seeded_calls = seed, number, 0
+    global seed, seeded_calls, longest_nap
+    before, seed, seeded_calls, longest_nap = seed, number, 0, max(nap, 1)
     if number:
         _profile.after_phase = between_phases
     else:

@@ -5,10 +5,13 @@ needs a busy machine shows on an idle one: a buffer shared by two loops of one r
 """
 
 import os
+import signal
 
+import numpy as np
 import pytest
 import threaded_forms
 
+import pyrnn
 from pyrnn import _team
 
 THREADS = (2, 3, 7)
@@ -79,3 +82,33 @@ def test_seed_decides(monkeypatch):
     threaded_forms.threads(7)
     form()
     assert len(os.listdir("/proc/self/task")) >= 7
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that raises a signal")
+def test_one_handler_while_a_call_winds_down():
+    """Signals go on while members sleep: no handler may run with the exception of the first pending."""
+    handled = []
+
+    def handler(signum, frame):
+        if frame.f_code.co_name == "backward":  # pyrnn's
+            handled.append(frame)
+            raise KeyboardInterrupt
+
+    def call():
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        pyrnn.backward(h, h, x, U, W, n_threads=3)
+
+    x, U, W = np.ones((400, 6, 4)), np.ones((32, 4)), np.eye(32)
+    h, old = pyrnn.forward(x, U, W), signal.signal(signal.SIGALRM, handler)
+    try:
+        for seed in range(1, 9):
+            _team.set_schedule(seed, nap=200_000)
+            handled.clear()
+            try:
+                with pytest.raises(KeyboardInterrupt):
+                    call()
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            assert len(handled) == 1, seed
+    finally:
+        signal.signal(signal.SIGALRM, old)
