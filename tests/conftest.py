@@ -1,6 +1,8 @@
 """Random networks, ways to lay an array out in memory, and comparison with the reference, for all test files."""
 
 import inspect
+import re
+import shutil
 import signal
 import threading
 import time
@@ -12,13 +14,63 @@ import pytest
 import pyrnn
 from pyrnn import _bptt, reference
 
+# ---- Which step of CI runs a test -----------------------------------------------------------------------------------
+STEPS = {"once", "wheel", "python", "plain_c", "peer", "profile", "compiled"}  # pyproject.toml says what they mean
+NO_PEER = re.compile(
+    r"could not import '(torch|onnx|onnxruntime|keras|h5py|safetensors)\b|"
+    r"\b(PyTorch|ONNX Runtime|torch|onnx|onnxruntime|keras|h5py|safetensors) is not installed"
+)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Refuse a file of tests that does not state its steps: it would be left out of them without a word."""
+    report = yield
+    if isinstance(collector, pytest.Module):
+        if report.passed and not STEPS & {mark.name for mark in collector.own_markers}:
+            steps = ", ".join(sorted(STEPS))
+            fail(report, f"pytestmark must name the steps of CI that run this file, one or more of {steps}")
+        if (
+            report.skipped
+            and NO_PEER.search(str(report.longrepr))
+            and "mark.peer" not in collector.path.read_text("utf-8")
+        ):
+            fail(report, "pytestmark must name peer, since this file needs another library")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Refuse a test that skips for want of a library and is not marked `peer`: the step with it would not run it."""
+    report = yield
+    if report.skipped and NO_PEER.search(str(report.longrepr)) and not item.get_closest_marker("peer"):
+        fail(report, f"this test must be marked peer, since it needs a library: {report.longrepr[2]}")
+    return report
+
+
+def fail(report, reason):
+    report.outcome, report.longrepr = "failed", reason
+
+
+def pytest_itemcollected(item):
+    """Mark the tests that compile C."""
+    if "gcc" in item.fixturenames:
+        item.add_marker("gcc")
+
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what is marked slow unless a -m asks for something."""
-    if not config.option.markexpr:
+    """Skip what is marked slow unless -m names it."""
+    if "slow" not in config.option.markexpr:
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="slow: chosen with -m slow"))
+
+
+@pytest.fixture(scope="session")
+def gcc():
+    """The compiler, for the tests of C programs; they are marked `gcc`."""
+    path = shutil.which("gcc")
+    return path or pytest.skip("needs gcc")
 
 
 # ---- Random networks ------------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 import pyrnn
 
+pytestmark = pytest.mark.compiled
+
 SHAPES = {
     "forward": {"x": "TBI", "U": "HI", "W": "HH", "b": "H", "h0": "BH"},
     "backward": {"dh": "TBH", "h": "TBH", "x": "TBI", "U": "HI", "W": "HH", "h0": "BH"},

@@ -6,6 +6,8 @@ import pytest
 import pyrnn
 from pyrnn import reference
 
+pytestmark = [pytest.mark.compiled, pytest.mark.plain_c, pytest.mark.python, pytest.mark.wheel]
+
 
 def test_edge_sizes(network, arguments, agree, dtype, edge_size):
     agree("backward", arguments("backward", network(*edge_size, dtype=dtype)))

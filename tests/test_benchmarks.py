@@ -18,6 +18,8 @@ import timing
 import pyrnn
 from pyrnn import _kernels
 
+pytestmark = pytest.mark.once
+
 RUN = Path(__file__).parent.parent / "benchmarks" / "run.py"
 NET = {"H": 6, "B": 3, "T": 5, "I": 2}
 
@@ -120,7 +122,14 @@ def test_unknown_peer(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", [name for name in contenders.CONTENDERS if name != "pyrnn"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.peer) if name in ("PyTorch", "ONNX Runtime") else name
+        for name in contenders.CONTENDERS
+        if name != "pyrnn"
+    ],
+)
 @pytest.mark.filterwarnings("ignore")
 def test_contenders_agree(name, dtype):
     found = contenders.ready(contenders.network(**NET, dtype=dtype), 1, only=[name])
@@ -152,6 +161,7 @@ def test_nan_is_refused():
         contenders.ready(contenders.network(**NET, dtype="float64"), 1, makers={"NaN": make})
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.filterwarnings("ignore")
 def test_steppers_agree(dtype):
@@ -259,6 +269,7 @@ def test_growth(tmp_path):
     assert picture.exists() or "no picture" in done.stdout
 
 
+@pytest.mark.peer
 def test_torch_module():
     pytest.importorskip("torch")
     script = RUN.with_name("torch_module.py")
@@ -272,6 +283,7 @@ def test_torch_module():
     assert float(last.split()[2].strip(",")) == pytest.approx(np.prod(ratios) ** 0.25, abs=0.02)
 
 
+@pytest.mark.peer
 def test_fixed_points():
     pytest.importorskip("torch")
     script = RUN.with_name("fixed_points.py")

@@ -8,6 +8,8 @@ import pytest
 import pyrnn
 from pyrnn import _blas
 
+pytestmark = pytest.mark.compiled
+
 # M, N, K on both sides of the border between a gemv for each row (few rows) and gemm, with 0, 1 and odd numbers.
 SIZES = [
     *itertools.product([0, 1, 3], [0, 1, 5], [0, 1, 7]),

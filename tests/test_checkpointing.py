@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 import pyrnn
 from pyrnn import _engines, checkpointing
 
+pytestmark = [pytest.mark.compiled, pytest.mark.peer]
+
 FIELDS = ("U", "W", "b", "V", "c", "x", "h0")
 LOSSES = ["softmax_cross_entropy", "squared_error"]
 every_loss = pytest.mark.parametrize("loss", LOSSES)
@@ -367,6 +369,7 @@ print(beyond, peak_before - before)
 """
 
 
+@pytest.mark.unsanitized
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @every_loss
 @pytest.mark.parametrize(

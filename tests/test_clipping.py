@@ -10,6 +10,8 @@ import pytest
 
 import pyrnn
 
+pytestmark = pytest.mark.peer
+
 nan, inf = np.nan, np.inf
 
 

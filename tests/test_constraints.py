@@ -8,6 +8,8 @@ import pytest
 
 import pyrnn
 
+pytestmark = pytest.mark.peer
+
 every_dale = pytest.mark.parametrize("dale", ["rectified", "absolute"])
 
 

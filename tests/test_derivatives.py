@@ -13,6 +13,8 @@ import pyrnn
 from pyrnn import reference
 from pyrnn._directions import DOTS
 
+pytestmark = [pytest.mark.compiled, pytest.mark.peer]
+
 NONLINEARITIES = ("tanh", "relu", "identity")
 LEAKS = {
     "plain": {},

@@ -11,6 +11,8 @@ import pytest
 import pyrnn
 from pyrnn import reference
 
+pytestmark = [pytest.mark.python, pytest.mark.wheel]
+
 ROOT = Path(__file__).parent.parent
 MODULES = [m.name for m in pkgutil.iter_modules(pyrnn.__path__) if m.name != "__main__"]
 NEEDS = {"torch": "torch", "onnx": "onnx", "keras": "h5py", "safetensors": "safetensors"}  # of modules and pages
@@ -20,7 +22,12 @@ PAGES = [
 ]
 
 
-@pytest.mark.parametrize("page", PAGES)
+def marked(names):
+    """The names as parameters of a test; `peer` is added where the module or page needs another library."""
+    return [pytest.param(name, marks=pytest.mark.peer) if Path(name).stem in NEEDS else name for name in names]
+
+
+@pytest.mark.parametrize("page", marked(PAGES))
 def test_page(page):
     if (name := Path(page).stem) in NEEDS:
         pytest.importorskip(NEEDS[name])
@@ -29,7 +36,7 @@ def test_page(page):
     assert results.failed == 0
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", marked(MODULES))
 def test_docstrings(name):
     if name in NEEDS:
         pytest.importorskip(NEEDS[name])

@@ -6,6 +6,8 @@ import pytest
 import pyrnn
 from pyrnn import _kernels, reference
 
+pytestmark = pytest.mark.compiled
+
 FUNCTIONS = [pyrnn.tanh, pyrnn.sech2]
 
 

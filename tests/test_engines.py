@@ -12,6 +12,8 @@ import pytest
 import pyrnn
 from pyrnn import _fused, _kernels, _team, reference
 
+pytestmark = [pytest.mark.compiled, pytest.mark.python]
+
 ROOT = Path(__file__).parent.parent
 SIZES = [(5, 3, 4, 6), (1, 1, 1, 1), (40, 20, 7, 33), (12, 8, 64, 128), (30, 1, 3, 50), (6, 13, 9, 512), (7, 64, 1, 17)]
 SIZES += [
@@ -119,18 +121,16 @@ def hashes(command):
 
 
 @pytest.fixture(scope="module")
-def kernels_object(tmp_path_factory):
+def kernels_object(gcc, tmp_path_factory):
     """csrc/kernels.c compiled alone, which takes longer than all that is linked to it."""
-    if shutil.which("gcc") is None:
-        pytest.skip("needs gcc")
     compiled = tmp_path_factory.mktemp("kernels") / "kernels.o"
-    subprocess.run(["gcc", *FLAGS, "-c", ROOT / "csrc" / "kernels.c", "-o", compiled], check=True)
+    subprocess.run([gcc, *FLAGS, "-c", ROOT / "csrc" / "kernels.c", "-o", compiled], check=True)
     return compiled
 
 
-def test_kernels_have_the_same_bits_on_every_instruction_set(kernels_object, tmp_path):
+def test_kernels_have_the_same_bits_on_every_instruction_set(gcc, kernels_object, tmp_path):
     program = ROOT / "tests" / "bits.c"
-    subprocess.run(["gcc", *FLAGS, program, kernels_object, "-lm", "-o", tmp_path / "here"], check=True)
+    subprocess.run([gcc, *FLAGS, program, kernels_object, "-lm", "-o", tmp_path / "here"], check=True)
     found = hashes([tmp_path / "here"])
     arm, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
     if arm and emulator:
@@ -141,12 +141,10 @@ def test_kernels_have_the_same_bits_on_every_instruction_set(kernels_object, tmp
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs POSIX threads with barriers")
-def test_first_use_of_the_kernels_chooses_the_best(kernels_object, tmp_path):
+def test_first_use_of_the_kernels_chooses_the_best(gcc, kernels_object, tmp_path):
     """A C program that chooses nothing, on 16 threads at once; then what pyrnn_select chooses, and refuses."""
     program = ROOT / "tests" / "first_use.c"
-    subprocess.run(
-        ["gcc", *FLAGS, "-pthread", program, kernels_object, "-lm", "-o", tmp_path / "first_use"], check=True
-    )
+    subprocess.run([gcc, *FLAGS, "-pthread", program, kernels_object, "-lm", "-o", tmp_path / "first_use"], check=True)
     best = _kernels.available()[0]
     assert output_of([tmp_path / "first_use"]) == [best, "base", "base", best]
 

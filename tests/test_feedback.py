@@ -7,6 +7,8 @@ import pytest
 
 import pyrnn
 
+pytestmark = pytest.mark.peer
+
 FIELDS = ("U", "W", "b", "V", "c", "R", "x", "h0", "first")
 LOSSES = ["softmax_cross_entropy", "squared_error"]
 every_loss = pytest.mark.parametrize("loss", LOSSES)

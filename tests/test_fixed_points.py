@@ -13,6 +13,8 @@ import pyrnn
 from pyrnn import _cell, _descent, _progress, reference
 from pyrnn.fixed_points import _divided
 
+pytestmark = [pytest.mark.compiled, pytest.mark.peer]
+
 FORMS = {
     "plain": {},
     "rate": {"alpha": 0.3},
@@ -551,6 +553,7 @@ def test_progress_is_for_a_terminal_alone(monkeypatch, capsys):
     assert shown.endswith("\r\033[K")
 
 
+@pytest.mark.unsanitized
 def test_interrupt(stops_early):
     _, W, b, *_ = network(400, gain=1.5)
     run = lambda starts: pyrnn.find_fixed_points((np.zeros((400, 1)), W, b), starts=starts)

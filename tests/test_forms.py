@@ -10,6 +10,8 @@ import pytest
 import pyrnn
 from pyrnn import _fused, reference
 
+pytestmark = pytest.mark.compiled
+
 NONLINEARITIES = ("tanh", "relu", "identity")
 LEAKS = {
     "plain": {},
@@ -639,6 +641,7 @@ def test_gradients_of_h0_keep_the_sign_of_zero(dtype, B, cut):
 FORMS_OF_A_STEP = [{}, {"nonlinearity": "relu"}, {"alpha": 0.5}, {"alpha": 0.5, "form": "current"}]
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("form", FORMS_OF_A_STEP)
 @pytest.mark.parametrize("engine", ["blas", "fused"])
 def test_steps_of_training_allocate_nothing(network, allocated, form, engine):

@@ -7,6 +7,8 @@ import pytest
 
 import pyrnn
 
+pytestmark = [pytest.mark.compiled, pytest.mark.plain_c, pytest.mark.python, pytest.mark.wheel]
+
 
 def test_edge_sizes(network, arguments, agree, dtype, edge_size):
     agree("forward", arguments("forward", network(*edge_size, dtype=dtype)))

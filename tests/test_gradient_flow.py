@@ -3,6 +3,8 @@ import pytest
 
 import pyrnn
 
+pytestmark = [pytest.mark.compiled, pytest.mark.peer]
+
 FORMS = [
     {},
     {"nonlinearity": "relu"},

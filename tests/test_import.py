@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = [pytest.mark.peer, pytest.mark.python]
+
 OPTIONAL = ["torch", "matplotlib", "sklearn", "onnx", "onnxruntime", "jax", "mpmath", "hypothesis", "threadpoolctl"]
 OPTIONAL += ["h5py", "keras", "safetensors"]
 BRIDGES = ["onnx", "keras", "safetensors"]

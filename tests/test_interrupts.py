@@ -12,7 +12,10 @@ import scipy.linalg
 import pyrnn
 from pyrnn import _lapack
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "ITIMER_PROF"), reason="needs timers of processor time")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not hasattr(signal, "ITIMER_PROF"), reason="needs timers of processor time"),
+]
 
 # Each takes many seconds: the signal comes after 0.2 s of processor time, and little more may follow.
 COMMON = """

@@ -20,7 +20,10 @@ from pyrnn.keras import KerasRNN, from_keras, load_keras, run_keras_rnn, to_kera
 from pyrnn.state_dict import describe
 
 TOLERANCE = 1e-5
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's on PyTorch
+pytestmark = [
+    pytest.mark.peer,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras's on PyTorch
+]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ import pytest
 import pyrnn
 from pyrnn import _bptt, _engines, _fused, _sequences
 
+pytestmark = pytest.mark.plain_c
+
 LEFT_OUT = {
     "balanced": "takes no arrays",
     "initialize": "takes no arrays",
@@ -492,6 +494,7 @@ def test_every_layout_of_what_is_written(function, variant, dtype, writeable_lay
                 assert_alike(actual, expected, is_exact(function))
 
 
+@pytest.mark.compiled
 @every_case
 @pytest.mark.parametrize("sizes", ODD, ids=lambda sizes: ",".join(str(n) for n in sizes.values()))
 def test_odd_sizes(function, variant, sizes, layouts, writeable_layouts):
@@ -580,6 +583,7 @@ def wrong(a):
     yield "every other", np.repeat(a, 2, axis=-1)[..., ::2]
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("engine", [_bptt, _fused], ids=["blas", "fused"])
 @pytest.mark.parametrize(("function", "name"), [(f, name) for f, names in COMPILED.items() for name in names])
 def test_compiled_functions_refuse_arrays_that_they_cannot_read(engine, function, name):
@@ -594,6 +598,7 @@ def test_compiled_functions_refuse_arrays_that_they_cannot_read(engine, function
             getattr(engine, function)(**arguments | {name: array})
 
 
+@pytest.mark.compiled
 def test_compiled_functions_refuse_offsets_and_lengths_beyond_the_arrays():
     a = values(SIZES, np.float64)
     T, B, H = a["h"].shape

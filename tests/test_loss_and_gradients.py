@@ -7,6 +7,8 @@ import scipy.optimize
 import pyrnn
 from pyrnn import gradient_check, reference
 
+pytestmark = pytest.mark.plain_c
+
 LOSSES = ["softmax_cross_entropy", "squared_error"]
 every_loss = pytest.mark.parametrize("loss", LOSSES)
 FIELDS = ("U", "W", "b", "V", "c", "x", "h0")

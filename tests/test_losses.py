@@ -7,6 +7,8 @@ import scipy.special
 
 import pyrnn
 
+pytestmark = pytest.mark.once
+
 LOSSES = ["softmax_cross_entropy", "squared_error"]
 every_loss = pytest.mark.parametrize("loss", LOSSES)
 
@@ -130,6 +132,7 @@ def test_softmax_against_scipy(network, scale):
     np.testing.assert_allclose(do, weights[..., np.newaxis] * (np.exp(log_p) - one_hot), rtol=0, atol=2e-15)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("o", [[0, np.nan], [np.inf, 0], [np.inf, np.inf], [-np.inf, -np.inf], [0, -np.inf]], ids=str)
 @pytest.mark.parametrize("target", [0, 1])
 def test_softmax_of_infinite_outputs_is_that_of_pytorch(o, target):

@@ -8,6 +8,8 @@ import pytest
 import pyrnn
 from pyrnn import _lyapunov, _progress, lyapunov
 
+pytestmark = [pytest.mark.compiled, pytest.mark.peer]
+
 FORMS = [
     {},
     {"nonlinearity": "relu"},
@@ -372,6 +374,7 @@ def test_progress_is_for_a_terminal_alone(monkeypatch, capsys):
     assert shown.endswith("\r\033[K")
 
 
+@pytest.mark.unsanitized
 def test_interrupt(stops_early):
     params = network(150)
     run = lambda steps: pyrnn.lyapunov_spectrum(params, steps=steps)

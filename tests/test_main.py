@@ -17,6 +17,8 @@ from threadpoolctl import threadpool_limits
 from pyrnn import plotting, sunspots
 from pyrnn.__main__ import main
 
+pytestmark = pytest.mark.once
+
 # SciPy's L-BFGS-B hands tiny triangular solves to BLAS threads (scipy#22438): slow where other work keeps cores busy.
 ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
 

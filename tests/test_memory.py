@@ -13,6 +13,8 @@ import pytest
 import pyrnn
 from pyrnn import _kernels, _memory
 
+pytestmark = pytest.mark.compiled
+
 LARGE = (64, 64, 32)  # 512 KB of float32
 KEPT = 64 << 20
 

@@ -9,6 +9,8 @@ import pytest
 import pyrnn
 from pyrnn import _kernels, reference
 
+pytestmark = [pytest.mark.compiled, pytest.mark.peer]
+
 EXACT = [pyrnn.RTRL, pyrnn.BlockedRTRL]
 LEARNERS = [*EXACT, pyrnn.SnAp1, pyrnn.RFLO, pyrnn.UORO]
 FORMS = [
@@ -447,6 +449,7 @@ def test_states_handed_out_are_copies(network, cls):
     assert np.isfinite(learner.forward(n["x"][1])).all()
 
 
+@pytest.mark.unsanitized
 def test_steps_allocate_nothing_large(allocated):
     """The influence of H = 64 has 2.5 MB; a step takes its gradients, of 38 KB, and up to four Jacobians of 33 KB."""
     U, W, b, _, _ = pyrnn.initialize(8, 64, rng=0)

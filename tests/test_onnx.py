@@ -13,6 +13,8 @@ import pytest
 import pyrnn
 from pyrnn.state_dict import describe
 
+pytestmark = pytest.mark.peer
+
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 

@@ -6,6 +6,8 @@ import pytest
 import pyrnn
 from pyrnn import reference
 
+pytestmark = [pytest.mark.compiled, pytest.mark.plain_c]
+
 FUNCTIONS = ("output", "output_gradients")
 
 

@@ -6,6 +6,8 @@ import scipy.stats
 
 import pyrnn
 
+pytestmark = pytest.mark.once
+
 SCHEMES = ["orthogonal", "gaussian", "uniform", "glorot", "identity"]
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 every_choice_of_parts = pytest.mark.parametrize("missing", ["", "b", "c", "bc", "Vc", "bVc"])

@@ -11,6 +11,8 @@ import pytest
 
 import pyrnn
 
+pytestmark = pytest.mark.plain_c
+
 ROUNDOFF = 2.0**-53
 WHOLE = 1e-13  # of the largest entry of an array; the greatest error seen, over ten seeds, is 9e-15
 EXACT = 1e-14  # what the arithmetic alone may do, a few roundoffs an operation; seen: 2e-15

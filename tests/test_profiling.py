@@ -13,6 +13,8 @@ import pytest
 import pyrnn
 from pyrnn import _calls, _engines, _kernels, profiling
 
+pytestmark = pytest.mark.profile
+
 T, B, I, H, O = 40, 16, 64, 96, 8  # worth three threads
 
 

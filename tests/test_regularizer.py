@@ -5,6 +5,8 @@ import pytest
 
 import pyrnn
 
+pytestmark = pytest.mark.peer
+
 FORMS = ["book", "published"]
 every_form = pytest.mark.parametrize("form", FORMS)
 every_nonlinearity = pytest.mark.parametrize("nonlinearity", ["tanh", "relu", "identity"])

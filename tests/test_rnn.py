@@ -17,6 +17,8 @@ import pytest
 
 import pyrnn
 
+pytestmark = pytest.mark.peer
+
 TOLERANCE = {np.float64: 1e-12, np.float32: 2e-5}
 
 

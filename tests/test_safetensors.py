@@ -14,6 +14,8 @@ pytest.importorskip("safetensors")
 
 from pyrnn.safetensors import load_safetensors, save_safetensors
 
+pytestmark = pytest.mark.peer
+
 DTYPES = ["float32", "float64", "float16", "bool", *(f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64))]
 
 

@@ -14,6 +14,8 @@ import threaded_forms
 import pyrnn
 from pyrnn import _team
 
+pytestmark = [pytest.mark.compiled, pytest.mark.peer]
+
 THREADS = (2, 3, 7)
 SEEDS = 6  # a third of them for each number of threads
 MANY_SEEDS = 1000

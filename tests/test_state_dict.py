@@ -10,6 +10,8 @@ import pytest
 import pyrnn
 from pyrnn.state_dict import describe
 
+pytestmark = pytest.mark.peer
+
 
 def arrays(**changes):
     a = {

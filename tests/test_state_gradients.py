@@ -6,6 +6,8 @@ import pytest
 import pyrnn
 from pyrnn import _kernels, reference
 
+pytestmark = [pytest.mark.compiled, pytest.mark.plain_c]
+
 
 def test_edge_sizes(network, arguments, agree, dtype, edge_size):
     agree("state_gradients", arguments("state_gradients", network(*edge_size, dtype=dtype)))

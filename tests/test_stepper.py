@@ -17,6 +17,8 @@ from numpy.lib.stride_tricks import as_strided
 import pyrnn
 from pyrnn import _kernels, reference
 
+pytestmark = [pytest.mark.compiled, pytest.mark.peer, pytest.mark.python]
+
 SIZES = [(0, 1, 1), (3, 0, 2), (1, 1, 0), (1, 1, 1), (2, 17, 3), (8, 64, 5), (5, 100, 17), (33, 257, 40)]  # I, H, O
 BATCHES = [None, 0, 1, 3, 20]
 
@@ -662,6 +664,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.unsanitized
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signal.setitimer")
 def test_interrupted_run_leaves_the_state_alone():
     process = subprocess.run(

@@ -17,7 +17,10 @@ import pyrnn
 from pyrnn import _kernels, reference
 
 FLUSHES = platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64")
-pytestmark = pytest.mark.skipif(not FLUSHES, reason="only x86-64 and AArch64 flush subnormal numbers")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not FLUSHES, reason="only x86-64 and AArch64 flush subnormal numbers"),
+]
 H = 8
 
 
@@ -197,12 +200,11 @@ int main(void)
 """
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
-def test_where_x86_and_arm_differ(tmp_path):
+def test_where_x86_and_arm_differ(gcc, tmp_path):
     """The exception to the promise about bits, as docs/bptt.md states it, and its edges."""
     (tmp_path / "window.c").write_text(WINDOW)
     include = f"-I{Path(__file__).parent.parent / 'csrc'}"
-    compilers = {platform.machine().lower(): ("gcc", None)}
+    compilers = {platform.machine().lower(): (gcc, None)}
     if shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64"):
         compilers["aarch64"] = ("aarch64-linux-gnu-gcc", "qemu-aarch64")
     for machine, (compiler, emulator) in compilers.items():
@@ -313,7 +315,9 @@ EVERYTHING = (
 )
 
 
-@pytest.mark.parametrize("name", EVERYTHING)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.peer) if name == "torch.RNN" else name for name in EVERYTHING]
+)
 def test_state_of_the_caller_comes_back(name, of_caller):
     n = fading(np.float32)
     before = control()

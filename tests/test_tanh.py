@@ -8,7 +8,6 @@ lower, for fewer terms in front of it. tanh_error.c makes these figures; long do
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,8 @@ import pytest
 
 import pyrnn
 from pyrnn import _kernels
+
+pytestmark = pytest.mark.compiled
 
 DTYPES = [np.float32, np.float64]
 LAST_BELOW_ONE = {np.float32: "0x1.2059660000000p+3", np.float64: "0x1.30fc1931f09c9p+4"}  # 9.011 and 19.06
@@ -290,13 +291,13 @@ def test_every_positive_float32_is_monotone(instructions):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux") or not shutil.which("gcc"), reason="needs gcc")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
 @pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="long double is not wider than float64 here")
-def test_the_worst_of_every_float32_and_of_many_float64(tmp_path):
+def test_the_worst_of_every_float32_and_of_many_float64(gcc, tmp_path):
     here = Path(__file__).parent
     sources = [here / "tanh_error.c", here.parent / "csrc" / "kernels.c"]
     flags = ["-O3", "-std=c11", "-ffp-contract=off", f"-I{here.parent / 'csrc'}"]
-    subprocess.run(["gcc", *flags, *sources, "-lm", "-o", tmp_path / "tanh_error"], check=True)
+    subprocess.run([gcc, *flags, *sources, "-lm", "-o", tmp_path / "tanh_error"], check=True)
     lines = subprocess.check_output([tmp_path / "tanh_error", "20000000"], text=True).splitlines()
     seen = {(name, kind): rest for name, kind, *rest in map(str.split, lines)}
     assert set(seen) == {(name, kind) for name in _kernels.available() for kind in ("f32", "f64")}

@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+pytestmark = [pytest.mark.compiled, pytest.mark.python]
+
 CALLS = 400  # of all four threads together
 SLOW_CALLS = 10_000
 THREADS_OF_BLAS = [None, "1", "4"]  # OPENBLAS_NUM_THREADS; None leaves the choice to OpenBLAS
@@ -182,6 +184,7 @@ def test_forked_child(blas_threads):
     assert run(FORK, blas_threads=blas_threads) == "after the fork True children failed 0"
 
 
+@pytest.mark.unsanitized
 @pytest.mark.skipif(not hasattr(signal, "ITIMER_PROF"), reason="needs timers of processor time")
 @pytest.mark.parametrize(
     ("what", "engine", "delay"),

@@ -6,6 +6,8 @@ import pytest
 import pyrnn
 from pyrnn import reference
 
+pytestmark = pytest.mark.peer
+
 torch = pytest.importorskip("torch")
 
 CASES = 320

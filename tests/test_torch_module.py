@@ -20,6 +20,8 @@ import pytest
 
 import pyrnn
 
+pytestmark = pytest.mark.peer
+
 torch = pytest.importorskip("torch")
 
 from torch.nn.utils import rnn as sequences  # noqa: E402

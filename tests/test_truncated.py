@@ -7,6 +7,8 @@ import pytest
 
 import pyrnn
 
+pytestmark = pytest.mark.peer
+
 FIELDS = ("U", "W", "b", "V", "c", "x", "h0")
 KS = [(1, 1), (1, 4), (2, 2), (3, 3), (3, 4), (3, 7), (4, 11), (11, 11), (11, 30), (30, 30)]
 every_ks = pytest.mark.parametrize(("k1", "k2"), KS)

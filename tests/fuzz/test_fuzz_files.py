@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
+pytestmark = [pytest.mark.peer, pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")]
 
 
 def load():

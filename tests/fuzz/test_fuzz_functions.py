@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.compiled
+
 SCRIPT = Path(__file__).with_name("functions.py")
 spec = importlib.util.spec_from_file_location("fuzz_functions", SCRIPT)
 functions = importlib.util.module_from_spec(spec)
