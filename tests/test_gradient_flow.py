@@ -17,10 +17,10 @@ FORMS = [
 SPANS = [(0, None), (0, 0), (3, 4), (2, 7)]
 
 
-def run(form, dtype=np.float64, T=8, B=3, H=6, gain=1.0, seed=0):
+def run(form, dtype=np.float64, T=8, B=3, H=6, gain=1.0, seed=0, least=0.2, greatest=1.0):
     """(h, W, h0), and what functions of Jacobians take beside them."""
     rng = np.random.default_rng(seed)
-    form = form | ({"alpha": np.linspace(0.2, 1, H).astype(dtype)} if form.get("alpha") == "by unit" else {})
+    form = form | ({"alpha": np.linspace(least, greatest, H).astype(dtype)} if form.get("alpha") == "by unit" else {})
     W = (gain * rng.standard_normal((H, H)) / H**0.5).astype(dtype)
     x, U = rng.standard_normal((T, B, 2)).astype(dtype), rng.standard_normal((H, 2)).astype(dtype)
     h0 = rng.uniform(-0.5, 0.5, (B, H)).astype(dtype)
@@ -89,6 +89,22 @@ def test_thousands_of_steps_against_mpmath(gain):
     assert abs(norm) > 2000  # far outside of what a float holds
 
 
+def test_slopes_keep_their_digits_up_to_354():
+    """docs/gradient-flow.md: up to |a| = 354 all of them, beyond fewer and fewer, from 373.3 on none."""
+    mpmath = pytest.importorskip("mpmath")
+    one = np.ones((1, 1))
+    errors = {}
+    for a in (300.0, 354.0, 365.0, 373.2, 373.3):
+        product = pyrnn.jacobian_product(one, one, preactivations=a * one)
+        with mpmath.workdps(30):
+            exact = mpmath.sech(a) ** 2 / mpmath.mpf(2) ** round(float(product.log_scale) / np.log(2))
+        errors[a] = abs(float(product.mantissa[0, 0] / exact) - 1)
+    assert max(errors[300.0], errors[354.0]) < 1e-15
+    assert 1e-8 < errors[365.0] < 1e-6
+    assert errors[373.2] > 0.1
+    assert errors[373.3] == 1
+
+
 def test_saturated_units_against_mpmath():
     """1 - h² has no digits there, and sech² of the pre-activation has."""
     mpmath = pytest.importorskip("mpmath")
@@ -147,7 +163,7 @@ def test_condition_numbers_beyond_all_digits_against_mpmath():
             exact = mpmath.diag([1 - mpmath.mpf(u) ** 2 for u in row]) * (M * exact)
         expected = np.array([float(mpmath.log(s)) for s in mpmath.svd_r(exact, compute_uv=False)])
     np.testing.assert_allclose(logs[-1], np.sort(expected)[::-1], rtol=1e-11)
-    assert expected.max() - expected.min() > 90  # e^90 = 1e39
+    assert expected.max() - expected.min() > 232  # e^232 = 1e101
     slopes = (1 - h[:, 0] ** 2)[::-1]
     volumes = np.cumsum(np.log(slopes).sum(axis=1) + np.linalg.slogdet(W)[1])
     np.testing.assert_allclose(logs[1:].sum(axis=1), volumes, rtol=1e-12)
@@ -157,6 +173,45 @@ def test_a_lost_direction():
     logs = pyrnn.log_singular_values(np.zeros((20, 2)), np.ones((2, 2)))
     np.testing.assert_allclose(logs[1:, 0], np.arange(1, 21) * np.log(2))
     assert (logs[1:, 1] == -np.inf).all()
+
+
+LEAKY = [
+    {"alpha": 0.4},
+    {"alpha": 0.4, "form": "current", "nonlinearity": "relu"},
+    {"alpha": "by unit", "form": "current"},
+    {"alpha": "by unit", "nonlinearity": "relu"},
+    {"alpha": 0.05, "nonlinearity": "identity"},
+]
+
+
+@pytest.mark.parametrize("form", LEAKY)
+@pytest.mark.parametrize("seed", range(5))
+def test_products_of_leaky_cells_fall_no_faster_than_their_bound(form, seed):
+    """The bound of docs/gradient-flow.md, (1 - α - α ||W||)ⁿ, for weights of any sign."""
+    (h, W, h0), form = run(form, T=20, gain=0.3, seed=seed, least=0.1, greatest=0.35)
+    alpha = np.asarray(form["alpha"])
+    W *= 0.9 * (1 - alpha.max()) / alpha.max() / np.linalg.norm(W, 2)
+    bound = np.log((1 - alpha).min() - alpha.max() * np.linalg.norm(W, 2))
+    logs = pyrnn.log_singular_values(h, W, h0, **form)
+    assert (logs[1:, :, -1] >= np.arange(1, 21)[:, np.newaxis] * bound).all()
+
+
+def test_the_bound_of_leaky_cells_is_reached():
+    """With inhibition products fall faster than (1 - α)ⁿ: log -89.9 against -20.8."""
+    W, h, alpha = -0.9 * np.eye(4), np.zeros((30, 4)), 0.5
+    logs = pyrnn.log_singular_values(h, W, alpha=alpha, rates=h)[-1]
+    np.testing.assert_allclose(logs, 30 * np.log(1 - alpha - alpha * 0.9), rtol=1e-12)
+    assert logs[0] < 30 * np.log(1 - alpha) - 69
+    assert not pyrnn.jacobian(h, -np.eye(4), alpha=alpha, rates=h).any()  # one step erases everything
+
+
+@pytest.mark.parametrize("form", LEAKY)
+@pytest.mark.parametrize("seed", range(3))
+def test_products_without_inhibition_keep_one_large_singular_value(form, seed):
+    (h, W, h0), form = run(form, T=20, gain=0.2, seed=seed)
+    logs = pyrnn.log_singular_values(h, np.abs(W), h0, **form)[1:, :, 0]
+    slowest = np.log(1 - np.min(form["alpha"]))
+    assert (logs >= np.arange(1, 21)[:, np.newaxis] * slowest - 1e-12).all()
 
 
 # ---- Flow -----------------------------------------------------------------------------------------------------------
