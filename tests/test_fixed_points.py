@@ -191,6 +191,69 @@ def test_ghost_of_a_saddle_node(over):
     assert points.counts[1] > 5
 
 
+def steps_to_pass(F, h, l, r, k, reach):
+    """Steps of F from reach before the point h to reach behind it, along r, which l measures."""
+    way, n = np.sign(k) * reach, 0
+    state = h - way * r
+    while l @ (state - h) * np.sign(k) < reach:
+        state, n = F(state), n + 1
+    return n
+
+
+@pytest.mark.parametrize("over", [1e-2, 1e-3, 1e-4, 1e-5])
+def test_time_to_pass_a_ghost(over):
+    """It is π / √(speed F''/2), of which 1 / speed is not even the order: that time grows as over^-½."""
+    b = 2 * 0.5**0.5 - np.arctanh(0.5**0.5) + over
+    points = pyrnn.find_fixed_points((np.zeros((1, 1)), [[2.0]], [b]), starts=np.linspace(-1, 1, 40)[:, np.newaxis])
+    h, speed = points.h[1], points.speed[1]
+    k = -4 * np.tanh(2 * h[0] + b) * (1 - np.tanh(2 * h[0] + b) ** 2)
+    expected = np.pi / np.sqrt(speed * k)
+    n = steps_to_pass(lambda h: np.tanh(2 * h + b), h, np.ones(1), np.ones(1), k, 0.3)
+    assert expected - 8 < n < expected  # reach is not infinite: it takes 2 / (0.3 k) steps less, about 5
+    assert 1 / speed > 5 * n
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.5])
+def test_time_to_pass_a_ghost_of_many_units(leak):
+    rng, H = np.random.default_rng(5), 8
+    m, n = rng.standard_normal((2, H))
+    W = 0.4 * rng.standard_normal((H, H)) / H**0.5
+    m *= 2.5 / np.linalg.norm(m)
+    n += 2 * m
+    W += np.outer(m, 2 * n / (n @ m))
+    for strength in (0.545, 0.542, 0.5417):
+        b = strength * m
+        points = pyrnn.find_fixed_points((np.zeros((H, 1)), W, b), starts=rng.uniform(-1, 1, (50, H)), alpha=leak)
+        (i,) = np.flatnonzero(points.slow)
+        h, one = points.h[i], np.argmin(abs(points.eigenvalues[i] - 1))
+        np.testing.assert_allclose(points.eigenvalues[i, one], 1, rtol=0, atol=1e-6)
+        F = lambda h, b=b: (1 - leak) * h + leak * np.tanh(W @ h + b)
+        r, moved = points.right[i, :, one].real, F(h) - h
+        l = moved / (moved @ r)
+        np.testing.assert_allclose(l, points.left[i, :, one].real, rtol=0, atol=1e-4)
+        phi = np.tanh(W @ h + b)
+        k = leak * l @ (-2 * phi * (1 - phi**2) * (W @ r) ** 2) / 2
+        expected = np.pi / np.sqrt((l @ moved) * k)
+        n = steps_to_pass(F, h, l, r, k, 0.5)
+        assert expected - 8 / leak < n < expected
+    assert expected > 350 / leak
+
+
+def test_slow_points_with_a_leak():
+    """One leak for all units multiplies q by alpha² everywhere; leaks by unit weigh the units, and the minima move."""
+    params, starts = network(gain=2.0, seed=3), starts_for(6, 300)
+    plain, one, by_unit, current = (
+        pyrnn.find_fixed_points(params, np.zeros(2), starts=starts, **FORMS[leak])
+        for leak in ("plain", "rate", "rate by unit", "current")
+    )
+    slow = plain.h[plain.slow]
+    assert len(slow) == 2
+    same_set(one.h[one.slow], slow, 1e-6)
+    np.testing.assert_allclose(np.sort(one.q[one.slow]), 0.3**2 * np.sort(plain.q[plain.slow]), rtol=1e-9)
+    for others in (by_unit.h[by_unit.slow], np.tanh(current.h[current.slow])):
+        assert np.abs(others[:, np.newaxis] - slow).max(axis=2).min() > 1e-3
+
+
 @pytest.mark.parametrize("leak", FORMS)
 def test_slow_points_are_minima(leak):
     """BFGS, which starts there, finds nothing lower; and the gradient of q is zero."""
