@@ -1,13 +1,16 @@
 """The specification: backpropagation through time in plain NumPy, one equation a line.
 
-Every compiled function of this package is tested against its namesake here, and this file in turn against finite
-differences, arbitrary precision and PyTorch. To learn the subject, read it from top to bottom beside
-``docs/bptt.md``. Equation numbers are those of Goodfellow, Bengio and Courville, *Deep Learning* (MIT Press, 2016),
-section 10.2; the book writes column vectors, so its ``W h`` is ``h @ W.T`` for arrays with rows ``h``.
+To learn the subject, read this file from top to bottom beside ``docs/bptt.md``. It begins with the plain tanh network,
+in two functions that need NumPy alone and can be copied into a notebook. The functions below them do the same for every
+form of the cell. Each compiled function of this package is tested against its namesake here, and this file in turn
+against finite differences, arbitrary precision and PyTorch. Equation numbers are those of Goodfellow, Bengio and
+Courville, *Deep Learning* (MIT Press, 2016), section 10.2. The book writes column vectors, so its ``W h`` is
+``h @ W.T`` for arrays with rows ``h``.
 
-Shapes: x (T, B, I), h (T, B, H), o (T, B, O); U (H, I), W (H, H), b (H,), V (O, H), c (O,). The batch axis B may be
-missing everywhere. Nothing is checked, and the arguments ``out``, ``accumulate``, ``n_threads`` and ``engine`` are
-there only so that a call reads the same: the public functions check and document them.
+Shapes: x (T, B, I), h (T, B, H), o (T, B, O); U (H, I), W (H, H), b (H,), h0 (B, H), V (O, H), c (O,). Below the first
+two functions the batch axis B may be missing everywhere. Nothing is checked, and the arguments ``out``,
+``accumulate``, ``n_threads`` and ``engine`` are there only so that a call reads the same: the public functions check
+and document them.
 """
 
 import numpy as np
@@ -16,6 +19,30 @@ from pyrnn._results import Gradients, LossGradients, OutputGradients, SampleGrad
 from pyrnn.jacobian_products import ScaledProduct
 
 
+# ---- The plain tanh network: these lines need NumPy alone -----------------------------------------------------------
+def forward_tanh(x, U, W, b, h0):
+    h, h_t = np.empty((*x.shape[:2], len(W))), h0
+    for t in range(len(x)):
+        a_t = b + h_t @ W.T + x[t] @ U.T                        # 10.8:  a_t = b + W h_{t-1} + U x_t
+        h[t] = h_t = np.tanh(a_t)                               # 10.9:  h_t = tanh(a_t)
+    return h
+
+
+def backward_tanh(dh, h, x, U, W, h0):
+    dx, dU, dW, db = np.empty(x.shape), np.zeros(U.shape), np.zeros(W.shape), np.zeros(len(W))
+    later = np.zeros(h0.shape)                                  # nothing comes after the last step
+    for t in reversed(range(len(x))):
+        grad_h = dh[t] + later                                  # 10.20: the paths from the loss at t and from h_{t+1}
+        delta = (1 - h[t] ** 2) * grad_h                        # diag(1 - h_t²) ∇_{h_t} L, the gradient at a_t
+        later = delta @ W                                       # 10.21: Wᵀ diag(1 - h_t²) ∇_{h_t} L, for h_{t-1}
+        dW += delta.T @ (h[t - 1] if t > 0 else h0)             # 10.26: the sum of delta_t h_{t-1}ᵀ
+        dU += delta.T @ x[t]                                    # 10.28: the sum of delta_t x_tᵀ
+        db += delta.sum(axis=0)                                 # 10.23: the sum of delta_t
+        dx[t] = delta @ U                                       # dx_t = Uᵀ delta_t
+    return dx, dU, dW, db, later                                # dh0 = Wᵀ delta_1
+
+
+# ---- The same in every form of the cell -----------------------------------------------------------------------------
 def forward(x, U, W, b=None, h0=None, *, nonlinearity="tanh", alpha=None, form="rate", drive=None, lengths=None,
             mask=None, reverse=False, rates=None, out=None, n_threads=None, engine="auto"):
     b, h = _zeros_if_none(x, W, b, h0)
