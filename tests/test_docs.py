@@ -5,6 +5,8 @@ import importlib
 import inspect
 import itertools
 import pkgutil
+import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +137,51 @@ def test_connections_that_skip_steps():
         parts.append(pyrnn.forward(x[t : t + d], U, W, b, h0, drive=drive))
         drive, h0 = parts[-1][-d:] @ W_d.T, parts[-1][-1]
     np.testing.assert_allclose(np.concatenate(parts), h[d:], rtol=0, atol=1e-14)
+
+
+def test_ways_to_the_transposed_jacobian_of_a_batch():
+    """docs/bptt.md, section 6: J is another matrix for each sequence; with the slopes apart, all share W."""
+    rng, B, H = np.random.default_rng(0), 3, 4
+    slopes, g, W = rng.uniform(0, 1, (B, H)), rng.standard_normal((B, H)), rng.standard_normal((H, H))
+    D = slopes[:, :, np.newaxis] * np.eye(H)
+    J = slopes[:, :, np.newaxis] * W
+    assert len(np.unique(J, axis=0)) == B
+    ways = (
+        np.stack([(D[n] @ W).T @ g[n] for n in range(B)]),
+        np.stack([J[n].T @ g[n] for n in range(B)]),
+        np.stack([D[n] @ g[n] for n in range(B)]) @ W,
+        (slopes * g) @ W,
+    )
+    for way in ways:
+        np.testing.assert_allclose(way, ways[0], rtol=0, atol=1e-14)
+    h = np.sqrt(1 - slopes)  # of states with these slopes, state_gradients makes the same
+    dh = np.stack([np.zeros((B, H)), g])
+    np.testing.assert_allclose(pyrnn.state_gradients(dh, np.stack([h, h]), W)[0], ways[-1], rtol=0, atol=1e-14)
+
+
+def test_weights_of_zero_and_padding():
+    """docs/bptt.md, section 10: padding may be ordinary finite numbers; infinities and NaN reach the gradients."""
+    x, U, W, b = network()
+    V, targets, weights = np.ones((2, 4)), np.zeros((3, 1), int), np.array([[1.0], [1.0], [0.0]])
+    results = {}
+    for padding in (0.0, 7.0, np.inf, np.nan):
+        x[2] = padding
+        results[padding] = pyrnn.loss_and_gradients((U, W, b, V, None), x, targets, weights=weights)
+    for loss, _ in results.values():
+        assert loss == results[0.0][0]
+    np.testing.assert_array_equal(results[7.0][1].U, results[0.0][1].U)
+    assert np.isnan(results[np.inf][1].U).all()
+    assert np.isnan(results[np.nan][1].U).all()
+
+
+def test_the_picture_of_the_unrolled_network(tmp_path):
+    """Its script needs nothing but matplotlib, writes the picture beside itself, and writes the same bytes again."""
+    pytest.importorskip("matplotlib")
+    script = shutil.copy(ROOT / "docs" / "unrolled.py", tmp_path)
+    pictures = []
+    for _ in range(2):
+        runpy.run_path(str(script))
+        pictures.append((tmp_path / "unrolled.png").read_bytes())
+    assert pictures[0] == pictures[1]
+    assert 10_000 < len(pictures[0]) < 150_000
+    assert (ROOT / "docs" / "unrolled.png").read_bytes()[:8] == pictures[0][:8]
