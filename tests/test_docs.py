@@ -5,6 +5,7 @@ import importlib
 import inspect
 import itertools
 import pkgutil
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -66,6 +67,20 @@ def test_every_equation_is_mapped():
     page = (ROOT / "docs" / "equations.md").read_text(encoding="utf-8")
     for number in range(8, 29):
         assert f"10.{number}" in page
+
+
+def test_the_lines_of_the_reference_exist():
+    """The last column of the first two tables of equations.md."""
+    page = (ROOT / "docs" / "equations.md").read_text(encoding="utf-8").split("## Further on")[0]
+    source = Path(reference.__file__).read_text(encoding="utf-8")
+    rows = [
+        row.split(" | ")[-1] for row in page.splitlines() if row.startswith("| ") and "in `reference.py`" not in row
+    ]
+    named = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    assert len(named) > 40
+    for name in named:
+        parts = name.split(".") if name == "RTRL.step" else [name.removesuffix("...").strip()]
+        assert all(part in source for part in parts), name
 
 
 # ---- What the pages say in words -------------------------------------------------------------------------------------
