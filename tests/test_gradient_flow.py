@@ -212,6 +212,8 @@ def test_products_without_inhibition_keep_one_large_singular_value(form, seed):
     logs = pyrnn.log_singular_values(h, np.abs(W), h0, **form)[1:, :, 0]
     slowest = np.log(1 - np.min(form["alpha"]))
     assert (logs >= np.arange(1, 21)[:, np.newaxis] * slowest - 1e-12).all()
+    without = pyrnn.log_singular_values(h, 0 * W, h0, **form)[1:, :, 0]
+    np.testing.assert_allclose(without, np.broadcast_to(np.arange(1, 21)[:, np.newaxis] * slowest, (20, 3)), rtol=1e-12)
 
 
 # ---- Flow -----------------------------------------------------------------------------------------------------------
