@@ -283,7 +283,9 @@ def _summary(totals, lengths, volume, times, network):
         errors = finite_time.std(axis=0, ddof=1) / np.sqrt(blocks)
     else:
         errors = np.full(k, np.nan)
-    log_volume = volume / n + _lapack.interruptible(np.linalg.slogdet, network.W)[1] if n and network.leak is None else np.nan
+    log_volume = np.nan
+    if n and network.leak is None:
+        log_volume = volume / n + _lapack.interruptible(np.linalg.slogdet, network.W)[1]
     return LyapunovSpectrum(
         exponents,
         errors,
