@@ -9,6 +9,8 @@ import pytest
 import pyrnn
 from pyrnn import reference
 
+pytestmark = pytest.mark.once
+
 SOURCE = Path(reference.__file__).read_text("utf-8")
 NAMES = ("x", "U", "W", "b", "h0")
 
@@ -39,6 +41,7 @@ def test_copied_lines_agree_with_the_package(copied, network, assert_close, dtyp
         assert_close(actual, expected, tolerance)
 
 
+@pytest.mark.peer
 def test_copied_lines_against_torch(copied, network):
     torch = pytest.importorskip("torch")
     n = network()
