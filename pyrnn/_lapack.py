@@ -14,7 +14,7 @@ def interruptible(function, matrix):
     """function(matrix), which gives up the GIL: on a thread of its own if the matrix is large.
 
     LAPACK cannot be stopped. After Ctrl-C the thread that waits for it goes on at once, and the result is dropped when
-    it comes.
+    it comes. Python waits for it before it exits, since OpenBLAS hangs if it is shut down while it computes.
     """
     if matrix.shape[-1] <= SHORT or threading.current_thread() is not threading.main_thread():
         return function(matrix)
@@ -26,7 +26,7 @@ def interruptible(function, matrix):
         except BaseException as exception:
             error.append(exception)
 
-    thread = threading.Thread(target=run, name="pyrnn LAPACK", daemon=True)
+    thread = threading.Thread(target=run, name="pyrnn LAPACK", daemon=False)
     thread.start()
     while thread.is_alive():
         thread.join(0.05)  # with a limit, since Windows hears no Ctrl-C without
