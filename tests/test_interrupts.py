@@ -35,7 +35,7 @@ CALLS = {
 INTERRUPT = """
 h = np.broadcast_to(rng.uniform(-0.5, 0.5, 1024), (4000, 16, 1024))
 U, W = rng.normal(size=(1024, 1)), rng.normal(size=(1024, 1024)) / 32
-large = rng.normal(size=(2000, 2000)) / 90  # stable at 0
+large = rng.normal(size=(1200, 1200))
 signal.signal(signal.SIGPROF, signal.default_int_handler)
 start = time.process_time()
 signal.setitimer(signal.ITIMER_PROF, 0.2)
