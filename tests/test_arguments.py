@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from helpers import agree, arguments, assert_close, call, lay_out, network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +45,7 @@ every_real_argument = pytest.mark.parametrize(("function", "name"), REAL)
 
 
 @pytest.fixture
-def rejects(call):
+def rejects():
     """Assert that a call raises, with all these words in the message, and writes to none of its arguments."""
 
     def rejects(error, words, function, arguments, **options):
@@ -65,21 +66,21 @@ def rejects(call):
 # ---- Layouts --------------------------------------------------------------------------------------------------------
 @every_argument
 @pytest.mark.parametrize("B", [None, 3])
-def test_one_argument_in_another_layout(network, arguments, agree, layout, dtype, function, name, B):
+def test_one_argument_in_another_layout(layout, dtype, function, name, B):
     given = arguments(function, network(B=B, dtype=dtype))
     agree(function, given | {name: layout(given[name])})
 
 
 @every_function
 @pytest.mark.parametrize("B", [None, 1, 3])
-def test_all_arguments_in_another_layout(network, arguments, agree, layout, function, B):
+def test_all_arguments_in_another_layout(layout, function, B):
     given = arguments(function, network(B=B))
     agree(function, {name: layout(a) for name, a in given.items()})
 
 
 @every_argument
 @pytest.mark.parametrize("B", [None, 3])
-def test_zero_strides(network, arguments, agree, function, name, B):
+def test_zero_strides(function, name, B):
     given = arguments(function, network(B=B))
     a = given[name]
     if (function, name) == ("loss_and_gradients", "V"):
@@ -91,7 +92,7 @@ def test_zero_strides(network, arguments, agree, function, name, B):
 
 
 @every_function
-def test_same_array_twice(network, arguments, agree, function):
+def test_same_array_twice(function):
     """Arguments of one shape may share their memory: nothing is written."""
     given = arguments(function, network(T=4, B=4, I=4, H=4, O=4))
     for shape in {a.shape for a in given.values()}:
@@ -109,7 +110,7 @@ def placements(draw, ndim):
 
 @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_any_shape_and_strides(network, arguments, agree, lay_out, set_chunk_bytes, data):
+def test_any_shape_and_strides(set_chunk_bytes, data):
     function = data.draw(st.sampled_from(list(SHAPES)))
     size = st.one_of(st.integers(0, 3), st.integers(4, 20))
     T, I, H, O = (data.draw(size) for _ in range(4))
@@ -126,7 +127,7 @@ def test_any_shape_and_strides(network, arguments, agree, lay_out, set_chunk_byt
 
 @every_function
 @pytest.mark.parametrize("missing", OPTIONAL)
-def test_optional_argument_left_out(network, arguments, agree, function, missing):
+def test_optional_argument_left_out(function, missing):
     given = arguments(function, network())
     if missing not in given:
         pytest.skip("not an argument of this function")
@@ -163,7 +164,7 @@ def cast(a, dtype):
 
 @every_real_argument
 @pytest.mark.parametrize(("dtype", "expected"), PROMOTIONS.items())
-def test_one_argument_promotes(network, arguments, agree, function, name, dtype, expected):
+def test_one_argument_promotes(function, name, dtype, expected):
     given = arguments(function, network(dtype=np.float32))
     if function == "loss_and_gradients" and name == "weights":
         expected = np.float32
@@ -172,7 +173,7 @@ def test_one_argument_promotes(network, arguments, agree, function, name, dtype,
 
 @every_function
 @pytest.mark.parametrize(("dtype", "expected"), PROMOTIONS.items())
-def test_all_arguments_of_one_type(network, arguments, agree, function, dtype, expected):
+def test_all_arguments_of_one_type(function, dtype, expected):
     given = arguments(function, network())
     changed = {name: cast(a, dtype) if (function, name) in REAL else a for name, a in given.items()}
     agree(function, changed, dtype=expected, tolerance=1e-4 if expected == np.float32 else 1e-12)
@@ -192,7 +193,7 @@ def test_all_arguments_of_one_type(network, arguments, agree, function, dtype, e
         (("uint64", "float16", ">f4"), np.float64),
     ],
 )
-def test_mixed_types(network, agree, dtypes, expected):
+def test_mixed_types(dtypes, expected):
     n = network()
     x, U, W = (cast(n[name], dtype) for name, dtype in zip("xUW", dtypes, strict=True))
     agree("forward", {"x": x, "U": U, "W": W}, dtype=expected, tolerance=1e-5 if expected == np.float32 else 1e-13)
@@ -200,7 +201,7 @@ def test_mixed_types(network, agree, dtypes, expected):
 
 @pytest.mark.parametrize(("function", "name"), CLASSES)
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "int64", "uint64", ">i4"])
-def test_classes_of_any_integer_type(network, arguments, agree, function, name, dtype):
+def test_classes_of_any_integer_type(function, name, dtype):
     given = arguments(function, network(dtype=np.float32, O=5))
     agree(function, given | {name: given[name].astype(dtype)}, dtype=np.float32)
 
@@ -218,7 +219,7 @@ WRAPPERS = {
 
 @every_argument
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
-def test_what_converts_to_an_array(network, arguments, call, assert_close, function, name, wrap):
+def test_what_converts_to_an_array(function, name, wrap):
     given = arguments(function, network())
     actual = call(pyrnn, function, given | {name: wrap(given[name])})
     for a, expected in zip(actual, call(pyrnn, function, given), strict=True):
@@ -228,13 +229,13 @@ def test_what_converts_to_an_array(network, arguments, call, assert_close, funct
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 @pytest.mark.parametrize("name", ["x", "U", "W"])
-def test_matrix_is_an_array(network, arguments, agree, name):
+def test_matrix_is_an_array(name):
     given = arguments("forward", network(B=None, I=6))
     (h,) = agree("forward", given | {name: np.matrix(given[name])})
     assert type(h) is np.ndarray
 
 
-def test_array_protocol_and_buffers(network, arguments, assert_close):
+def test_array_protocol_and_buffers():
     class Tensor:
         def __init__(self, a):
             self.a = a
@@ -252,7 +253,7 @@ def test_array_protocol_and_buffers(network, arguments, assert_close):
 @every_real_argument
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("size", [(4, 1, 3, 20), (4, 6, 3, 20), (4, 20, 3, 20), (5, None, 40, 7)])
-def test_not_finite_is_passed_on(network, arguments, agree, dtype, function, name, value, size):
+def test_not_finite_is_passed_on(dtype, function, name, value, size):
     """The same entries become NaN and infinite as in the reference, and there is no warning."""
     given = arguments(function, network(*size, dtype=dtype))
     a = given[name].copy()
@@ -260,7 +261,7 @@ def test_not_finite_is_passed_on(network, arguments, agree, dtype, function, nam
     agree(function, given | {name: a})
 
 
-def test_zero_times_nan_is_nan(network, arguments):
+def test_zero_times_nan_is_nan():
     """No route skips a product by zero: h0 and dh of zeros do not hide a NaN."""
     for size in [(2, 1, 3, 20), (20, 1, 3, 20), (2, 6, 3, 20), (2, 20, 3, 20)]:
         n = network(*size)
@@ -300,7 +301,7 @@ NOT_REAL = {
 
 @every_argument
 @pytest.mark.parametrize(("bad", "error", "words"), NOT_REAL.values(), ids=NOT_REAL)
-def test_not_real(network, arguments, rejects, function, name, bad, error, words):
+def test_not_real(rejects, function, name, bad, error, words):
     given = arguments(function, network())
     if (function, name) in CLASSES and "masked" not in words[0] and error is TypeError:
         words = ["integers"] if "gradient" not in words[0] else words
@@ -309,13 +310,13 @@ def test_not_real(network, arguments, rejects, function, name, bad, error, words
 
 @every_real_argument
 @pytest.mark.skipif(np.dtype(np.longdouble) == np.float64, reason="long double is float64 here")
-def test_long_double(network, arguments, rejects, function, name):
+def test_long_double(rejects, function, name):
     given = arguments(function, network())
     rejects(TypeError, [name, str(np.dtype(np.longdouble))], function, given | {name: given[name].astype("g")})
 
 
 @every_argument
-def test_none(network, arguments, rejects, function, name):
+def test_none(rejects, function, name):
     given = arguments(function, network())
     if name in OPTIONAL or (function, name) == ("loss_and_gradients", "V"):
         pytest.skip("may be None")
@@ -325,7 +326,7 @@ def test_none(network, arguments, rejects, function, name):
 
 @pytest.mark.parametrize(("function", "name"), CLASSES)
 @pytest.mark.parametrize("dtype", [float, bool, np.float32])
-def test_classes_must_be_integers(network, arguments, rejects, function, name, dtype):
+def test_classes_must_be_integers(rejects, function, name, dtype):
     given = arguments(function, network())
     words = ["targets", "integers", str(np.dtype(dtype))]
     rejects(TypeError, words, function, given | {name: given[name].astype(dtype)})
@@ -334,7 +335,7 @@ def test_classes_must_be_integers(network, arguments, rejects, function, name, d
 # ---- Wrong shapes ---------------------------------------------------------------------------------------------------
 @every_argument
 @pytest.mark.parametrize("B", [None, 3])
-def test_wrong_rank(network, arguments, rejects, function, name, B):
+def test_wrong_rank(rejects, function, name, B):
     given = arguments(function, network(B=B))
     for bad in (given[name][np.newaxis, np.newaxis], given[name][..., np.newaxis, np.newaxis], given[name].ravel()[0]):
         words = [name, "must have shape", f"got {bad.shape}"]
@@ -349,7 +350,7 @@ FREE += [(function, "h", axis) for function in ("jacobian", "output") for axis i
 @every_argument
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("change", [-1, 1])
-def test_wrong_size(network, arguments, rejects, function, name, B, change):
+def test_wrong_size(rejects, function, name, B, change):
     given = arguments(function, network(5, B, 4, 6, 3))
     a = given[name]
     letters = [letter for letter in SHAPES[function][name] if letter != "B" or B is not None]
@@ -387,7 +388,7 @@ def test_wrong_size(network, arguments, rejects, function, name, B, change):
         ("squared_error", {"weights": (2,)}, "weights must have shape (2, 3) to match o (2, 3, 6), got (2,)"),
     ],
 )
-def test_messages(network, arguments, function, changes, message):
+def test_messages(function, changes, message):
     given = arguments(function, network(2, 3, 4, 5, 6))
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         getattr(pyrnn, function)(**given | {name: np.zeros(shape) for name, shape in changes.items()})
@@ -400,13 +401,13 @@ WITH_ENGINES = pytest.mark.parametrize("function", ["forward", "backward"])
 @WITH_ENGINES
 @pytest.mark.parametrize("engine", ["auto", "blas"])
 @pytest.mark.parametrize("n_threads", [None, 1, 3, np.int64(2)])
-def test_engine_and_n_threads(network, arguments, agree, function, engine, n_threads):
+def test_engine_and_n_threads(function, engine, n_threads):
     agree(function, arguments(function, network()), engine=engine, n_threads=n_threads)
 
 
 @WITH_ENGINES
 @pytest.mark.parametrize("engine", ["BLAS", "", None, 1, ["auto"]])
-def test_wrong_engine(network, arguments, rejects, function, engine):
+def test_wrong_engine(rejects, function, engine):
     given = arguments(function, network())
     rejects(ValueError, ["engine", "'auto'", "'blas'", f"got {engine!r}"], function, given, engine=engine)
 
@@ -415,13 +416,13 @@ def test_wrong_engine(network, arguments, rejects, function, engine):
 @pytest.mark.parametrize(
     ("n_threads", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), ("2", TypeError), ([1], TypeError)]
 )
-def test_wrong_n_threads(network, arguments, rejects, function, n_threads, error):
+def test_wrong_n_threads(rejects, function, n_threads, error):
     words = ["n_threads", "positive integer", f"got {n_threads!r}"]
     rejects(error, words, function, arguments(function, network()), n_threads=n_threads)
 
 
 @WITH_ENGINES
-def test_options_are_keywords(network, arguments, function):
+def test_options_are_keywords(function):
     given = arguments(function, network())
     with pytest.raises(TypeError, match="positional"):
         getattr(pyrnn, function)(*given.values(), None)
@@ -444,17 +445,17 @@ def test_options_are_keywords(network, arguments, function):
         (np.full((5, 3, 6), 7.0).tolist(), TypeError, ["NumPy array", "list"]),
     ],
 )
-def test_wrong_out(network, arguments, rejects, out, error, words):
+def test_wrong_out(rejects, out, error, words):
     rejects(error, ["out", *words], "forward", arguments("forward", network()), out=out)
 
 
-def test_wrong_dtype_of_out_for_float32(network, arguments, rejects):
+def test_wrong_dtype_of_out_for_float32(rejects):
     words = ["out", "dtype float32", "got float64"]
     rejects(ValueError, words, "forward", arguments("forward", network(dtype=np.float32)), out=np.full((5, 3, 6), 7.0))
 
 
 @pytest.mark.parametrize("B", [None, 3])
-def test_subclass_as_out(network, arguments, B):
+def test_subclass_as_out(B):
     given = arguments("forward", network(B=B))
     expected = pyrnn.forward(**given)
     out = np.full_like(expected, np.nan).view(np.memmap)
@@ -462,7 +463,7 @@ def test_subclass_as_out(network, arguments, B):
     np.testing.assert_array_equal(np.asarray(out), expected)
 
 
-def test_error_comes_before_writing_to_out(network, arguments, rejects):
+def test_error_comes_before_writing_to_out(rejects):
     given = arguments("forward", network())
     for name, shape in {"W": (6, 5), "b": (5,), "h0": (3, 5), "U": (6, 5)}.items():
         rejects(ValueError, [name], "forward", given | {name: np.zeros(shape)}, out=np.full((5, 3, 6), 7.0))
@@ -481,7 +482,7 @@ def share(given, name, offset, before=False):
 @pytest.mark.parametrize("name", ["x", "U", "W", "b", "h0"])
 @pytest.mark.parametrize("place", ["start", "last element", "first element"])
 @pytest.mark.parametrize("wrap", [np.asarray, memoryview])
-def test_out_overlaps_an_input(network, arguments, name, place, wrap):
+def test_out_overlaps_an_input(name, place, wrap):
     given = arguments("forward", network(I=6))
     given, out, memory = {
         "start": lambda: share(given, name, 0),
@@ -496,7 +497,7 @@ def test_out_overlaps_an_input(network, arguments, name, place, wrap):
 
 @pytest.mark.parametrize("name", ["x", "U", "W", "b", "h0"])
 @pytest.mark.parametrize("before", [False, True])
-def test_out_beside_an_input(network, arguments, agree, name, before):
+def test_out_beside_an_input(name, before):
     given = arguments("forward", network(I=6))
     expected = pyrnn.forward(**given)
     given, out, _ = share(given, name, 0 if before else given[name].size, before)
@@ -505,7 +506,7 @@ def test_out_beside_an_input(network, arguments, agree, name, before):
 
 @pytest.mark.parametrize("split", [lambda a: (a[..., ::2], a[..., 1::2]), lambda a: (a[..., :6], a[..., 6:])])
 @pytest.mark.parametrize("B", [None, 3])
-def test_out_interleaved_with_x(network, arguments, split, B):
+def test_out_interleaved_with_x(split, B):
     given = arguments("forward", network(40, B, 6, 6))
     expected = pyrnn.forward(**given)
     x, out = split(np.full((*given["x"].shape[:-1], 12), 7.0))
@@ -528,7 +529,7 @@ def available_memory():
 @pytest.mark.slow
 @pytest.mark.skipif(available_memory() < 20e9, reason="needs 20 GB of memory")
 @pytest.mark.parametrize(("T", "B", "H"), [(2**31 + 5, None, 1), (2**17 + 1, 256, 64)], ids=["steps", "elements"])
-def test_beyond_32_bits(network, assert_close, T, B, H):
+def test_beyond_32_bits(T, B, H):
     """Constant input: the last states of more than 2^31 are those that a short run settles at."""
     n = network(1, B and 1, 1, H, dtype=np.float32)
     x = np.broadcast_to(n["x"], (T, 1) if B is None else (T, B, 1))
@@ -572,13 +573,13 @@ OTHERWISE = {
 
 @pytest.mark.parametrize("otherwise", OTHERWISE)
 @pytest.mark.parametrize("name", ["x", "U", "W", "b", "h0", "dh", "h"])
-def test_only_what_fits_goes_past_the_checks(network, name, otherwise):
+def test_only_what_fits_goes_past_the_checks(name, otherwise):
     n = {k: v for k, v in network(dtype=np.float64).items() if k in ("x", "U", "W", "b", "h0", "dh", "h")}
     assert pyrnn._bptt.fit(**n)
     assert not pyrnn._bptt.fit(**n | {name: OTHERWISE[otherwise](n[name])})
 
 
-def test_what_fits_and_may_be_missing(network):
+def test_what_fits_and_may_be_missing():
     n = network(dtype=np.float64)
     assert pyrnn._bptt.fit(n["x"], n["U"], n["W"], None, None)
     for name in ("U", "W"):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import agree, allocated, arguments, assert_close, central_differences, complex_step, network, states
 
 import pyrnn
 from pyrnn import reference
@@ -9,25 +10,25 @@ from pyrnn import reference
 pytestmark = [pytest.mark.compiled, pytest.mark.plain_c, pytest.mark.python, pytest.mark.wheel]
 
 
-def test_edge_sizes(network, arguments, agree, dtype, edge_size):
+def test_edge_sizes(dtype, edge_size):
     agree("backward", arguments("backward", network(*edge_size, dtype=dtype)))
 
 
-def test_thresholds(network, arguments, agree, dtype, threshold_size):
+def test_thresholds(dtype, threshold_size):
     B, H = threshold_size
     agree("backward", arguments("backward", network(4, B, 5, H, dtype=dtype)))
 
 
 @pytest.mark.parametrize("I", [1, 2, 8, 16, 33, 200])
 @pytest.mark.parametrize("B", [None, 1, 4, 13])
-def test_input_sizes(network, arguments, agree, dtype, B, I):
+def test_input_sizes(dtype, B, I):
     agree("backward", arguments("backward", network(4, B, I, 7, dtype=dtype)))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 8, 9, 1000])
 @pytest.mark.parametrize("B", [None, 1, 3])
 @pytest.mark.parametrize("I", [4, 9])
-def test_chunks(network, arguments, agree, layout, set_chunk_bytes, steps, B, I):
+def test_chunks(layout, set_chunk_bytes, steps, B, I):
     n = network(8, B, I, 6)
     set_chunk_bytes(steps * (B or 1) * 6 * 8)
     for name in ("x", "h", "dh"):
@@ -36,14 +37,14 @@ def test_chunks(network, arguments, agree, layout, set_chunk_bytes, steps, B, I)
 
 
 @pytest.mark.parametrize("B", [None, 3])
-def test_missing_h0_is_zero(network, arguments, dtype, B):
+def test_missing_h0_is_zero(dtype, B):
     given = arguments("backward", network(B=B, dtype=dtype))
     zeros = given | {"h0": np.zeros_like(given["h0"])}
     for a, b in zip(pyrnn.backward(**given | {"h0": None})[:5], pyrnn.backward(**zeros)[:5], strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_unbatched_is_a_batch_of_one(network, arguments, dtype):
+def test_unbatched_is_a_batch_of_one(dtype):
     given = arguments("backward", network(B=1, dtype=dtype))
     alone = {name: a[:, 0] if a.ndim == 3 else a for name, a in given.items()} | {"h0": given["h0"][0]}
     batched, unbatched = pyrnn.backward(**given), pyrnn.backward(**alone)
@@ -53,7 +54,7 @@ def test_unbatched_is_a_batch_of_one(network, arguments, dtype):
         np.testing.assert_array_equal(getattr(unbatched, name), getattr(batched, name))
 
 
-def test_returns_named_new_arrays(network, arguments):
+def test_returns_named_new_arrays():
     given = arguments("backward", network())
     gradients = pyrnn.backward(**given)
     assert isinstance(gradients, pyrnn.Gradients)
@@ -69,7 +70,7 @@ def test_returns_named_new_arrays(network, arguments):
 @pytest.mark.parametrize("module", [pyrnn, reference])
 @pytest.mark.parametrize("B", [None, 2])
 @pytest.mark.parametrize("T", [1, 4])
-def test_complex_step(network, arguments, states, complex_step, assert_close, module, B, T):
+def test_complex_step(module, B, T):
     n = network(T, B, 3, 4)
     exact = complex_step(lambda **given: (n["dh"] * states(**given)).sum(), arguments("forward", n))
     gradients = module.backward(**arguments("backward", n))
@@ -78,7 +79,7 @@ def test_complex_step(network, arguments, states, complex_step, assert_close, mo
 
 
 @pytest.mark.parametrize("B", [None, 2])
-def test_central_differences(network, arguments, central_differences, assert_close, B):
+def test_central_differences(B):
     n = network(4, B, 3, 4)
     differences = central_differences(lambda **given: (n["dh"] * pyrnn.forward(**given)).sum(), arguments("forward", n))
     gradients = pyrnn.backward(**arguments("backward", n))
@@ -86,7 +87,7 @@ def test_central_differences(network, arguments, central_differences, assert_clo
         assert_close(getattr(gradients, name), differences[name], 1e-8)
 
 
-def test_long_sequence_with_loss_at_the_end(network, arguments, agree, set_chunk_bytes):
+def test_long_sequence_with_loss_at_the_end(set_chunk_bytes):
     n = network(300, 2, 3, 8)
     n["W"] = np.linalg.qr(n["W"])[0]
     n["dh"][:-1] = 0
@@ -95,7 +96,7 @@ def test_long_sequence_with_loss_at_the_end(network, arguments, agree, set_chunk
     assert np.abs(dx[0]).max() > 0
 
 
-def test_linear_in_dh(network, arguments, assert_close):
+def test_linear_in_dh():
     given = arguments("backward", network())
     other = np.cos(np.arange(given["dh"].size)).reshape(given["dh"].shape)
     both = pyrnn.backward(**given | {"dh": 2 * given["dh"] + other})
@@ -104,7 +105,7 @@ def test_linear_in_dh(network, arguments, assert_close):
         assert_close(a, 2 * first + second, 1e-13)
 
 
-def test_sums_over_the_batch(network, arguments, assert_close):
+def test_sums_over_the_batch():
     given = arguments("backward", network(6, 14, 3, 5))
     batch = pyrnn.backward(**given)
     alone = [
@@ -117,7 +118,7 @@ def test_sums_over_the_batch(network, arguments, assert_close):
     assert_close(batch.h0, np.stack([g.h0 for g in alone]), 1e-13)
 
 
-def test_saturated_units_pass_nothing(network, arguments):
+def test_saturated_units_pass_nothing():
     n = network()
     n["h"] = np.sign(n["h"])
     for gradient in pyrnn.backward(**arguments("backward", n))[:5]:
@@ -125,7 +126,7 @@ def test_saturated_units_pass_nothing(network, arguments):
 
 
 @pytest.mark.parametrize("engine", ["blas", "fused"])
-def test_no_sequences_give_zeros_over_many_chunks(network, arguments, dtype, set_chunk_bytes, engine):
+def test_no_sequences_give_zeros_over_many_chunks(dtype, set_chunk_bytes, engine):
     set_chunk_bytes(1)
     for H in (1, 3, 50):
         given = arguments("backward", network(7, 0, 2, H, dtype=dtype))
@@ -137,7 +138,7 @@ def test_no_sequences_give_zeros_over_many_chunks(network, arguments, dtype, set
 
 
 # ---- Memory ---------------------------------------------------------------------------------------------------------
-def test_new_arrays_owe_nothing_to_old_memory(network, arguments, agree):
+def test_new_arrays_owe_nothing_to_old_memory():
     """Whatever lies in memory that NumPy hands out again, NaN too, must not reach the result."""
     n = network(4, 3, 5, 50)
     for _ in range(20):
@@ -147,7 +148,7 @@ def test_new_arrays_owe_nothing_to_old_memory(network, arguments, agree):
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["in place", "copied by chunk"])
-def test_memory_does_not_grow_with_time(network, arguments, set_chunk_bytes, allocated, reverse):
+def test_memory_does_not_grow_with_time(set_chunk_bytes, reverse):
     set_chunk_bytes(1 << 14)
     beside = []
     for T in (500, 5000):

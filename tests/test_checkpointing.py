@@ -9,6 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from helpers import agree, assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -155,7 +156,7 @@ def test_sums_that_become_subnormal(set_chunk_bytes):
 
 @every_loss
 @pytest.mark.parametrize("sizes", [MANY_CHUNKS[0], MANY_CHUNKS[3]])
-def test_reference(agree, loss, sizes):
+def test_reference(loss, sizes):
     params, others = problem(*sizes, loss, np.float64)
     others.pop("loss")
     others["targets"] = np.maximum(others["targets"], 0) if loss == "softmax_cross_entropy" else others["targets"]
@@ -163,7 +164,7 @@ def test_reference(agree, loss, sizes):
     agree("loss_and_gradients", params._asdict() | others, loss=loss, memory_limit=limit, tolerance=1e-11)
 
 
-def test_blas_engine(monkeypatch, assert_close):
+def test_blas_engine(monkeypatch):
     monkeypatch.setattr(_engines, "automatic", lambda: "blas")
     params, others = problem(2000, 4, 3, 128, 5, dtype=np.float64)
     value, gradients = pyrnn.loss_and_gradients(params, **others)

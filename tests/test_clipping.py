@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from helpers import network
 
 import pyrnn
 
@@ -201,7 +202,7 @@ class Pair(NamedTuple):
 
 
 @by_both
-def test_loss_gradients(network, threshold):
+def test_loss_gradients(threshold):
     n = network()
     params = pyrnn.Parameters(n["U"], n["W"], None, n["V"], n["c"])
     _, gradients = pyrnn.loss_and_gradients(params, n["x"], n["targets"])
@@ -219,7 +220,7 @@ def test_loss_gradients(network, threshold):
 
 
 @pytest.mark.parametrize("alpha", [0.5, np.full(6, 0.5)])
-def test_gradients_with_drive_and_alpha(network, alpha):
+def test_gradients_with_drive_and_alpha(alpha):
     n = network()
     rates = np.empty_like(n["h"])
     arguments = [n[name] for name in ("x", "U", "W")]

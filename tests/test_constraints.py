@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers import central_differences, network
 
 import pyrnn
 
@@ -104,7 +105,7 @@ def test_no_constraint_changes_nothing(dtype, dale):
 # ---- Gradients ------------------------------------------------------------------------------------------------------
 @every_dale
 @pytest.mark.parametrize("seed", range(5))
-def test_gradient_by_differences(central_differences, dale, seed):
+def test_gradient_by_differences(dale, seed):
     rng = np.random.default_rng(seed)
     constraint, fixed = random_constraint(rng, 4, 5, dale)
     raw, weights = rng.standard_normal((2, 4, 5))
@@ -116,7 +117,7 @@ def test_gradient_by_differences(central_differences, dale, seed):
 
 
 @every_dale
-def test_gradient_of_a_network(network, central_differences, dale):
+def test_gradient_of_a_network(dale):
     """Of all three matrices, through loss_and_gradients."""
     n = network(T=4, B=2, I=3, H=5, O=2)
     rng = np.random.default_rng(1)
@@ -179,7 +180,7 @@ def test_projection_is_the_nearest():
         assert np.sum((W - nearest) * (other - nearest)) <= 1e-12  # the angle at the nearest point of a convex set
 
 
-def test_training_keeps_the_constraint(network):
+def test_training_keeps_the_constraint():
     """Raw weights by gradient descent, and weights by projected gradient descent."""
     n = network(T=5, B=4, I=3, H=10, O=2)
     W, signs = pyrnn.balanced(10, rng=0)

@@ -7,6 +7,7 @@ import weakref
 
 import numpy as np
 import pytest
+from helpers import network, stops_early
 from scipy.optimize import minimize
 
 import pyrnn
@@ -32,7 +33,7 @@ ARGUMENTS = ("x", "U", "W", "b", "h0", "drive")
 TINY = 1e-30
 
 
-def case(network, T, B, I, H, dtype=np.float64, seed=0):
+def case(T, B, I, H, dtype=np.float64, seed=0):
     """Arguments of forward, and a direction for each."""
     n = network(T, B, I, H, dtype=dtype, seed=seed)
     rng = np.random.default_rng(seed + 1)
@@ -79,8 +80,8 @@ def alpha_dot(form):
 
 # ---- jvp ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("steps", STEPS)
-def test_jvp_against_complex_steps(network, form, alpha_dot, steps):
-    n, v = case(network, 5, 4, 3, 6)
+def test_jvp_against_complex_steps(form, alpha_dot, steps):
+    n, v = case(5, 4, 3, 6)
     del v["dh_dot"]
     form = form | STEPS[steps]
     h, rates = states_of(pyrnn, n, form)
@@ -89,8 +90,8 @@ def test_jvp_against_complex_steps(network, form, alpha_dot, steps):
 
 
 @pytest.mark.parametrize("steps", STEPS)
-def test_reference_jvp_against_complex_steps(network, form, alpha_dot, steps):
-    n, v = case(network, 5, 4, 3, 6)
+def test_reference_jvp_against_complex_steps(form, alpha_dot, steps):
+    n, v = case(5, 4, 3, 6)
     del v["dh_dot"]
     form = form | STEPS[steps]
     h, rates = states_of(reference, n, form)
@@ -98,9 +99,9 @@ def test_reference_jvp_against_complex_steps(network, form, alpha_dot, steps):
     close(actual, complex_forward(n, v, form, alpha_dot)[0].imag / TINY)
 
 
-def test_reference_of_the_others(network, form, alpha_dot):
+def test_reference_of_the_others(form, alpha_dot):
     """The compiled functions against their namesakes, which differ from them in how they are computed."""
-    n, v = case(network, 5, 4, 3, 6)
+    n, v = case(5, 4, 3, 6)
     h, rates = states_of(pyrnn, n, form)
     arguments, options = [n[name] for name in ("x", "U", "W", "h0")], {"rates": rates} | form
     both = [
@@ -117,8 +118,8 @@ def test_reference_of_the_others(network, form, alpha_dot):
 
 @pytest.mark.parametrize("leak", LEAKS)
 @pytest.mark.parametrize("only", DOTS)
-def test_each_direction_alone(network, leak, only):
-    n, v = case(network, 5, 4, 3, 6)
+def test_each_direction_alone(leak, only):
+    n, v = case(5, 4, 3, 6)
     form = LEAKS[leak]
     if only == "alpha_dot" and not form:
         return
@@ -128,9 +129,9 @@ def test_each_direction_alone(network, leak, only):
     close(actual, complex_forward(n, given, form, given.get("alpha_dot"))[0].imag / TINY)
 
 
-def test_sizes(network, edge_size, dtype):
+def test_sizes(edge_size, dtype):
     T, B, I, H = edge_size
-    n, v = case(network, T, B, I, H, dtype)
+    n, v = case(T, B, I, H, dtype)
     dh, dh_dot = n["dh"], v.pop("dh_dot")
     for form in ({}, {"alpha": 0.3}, {"alpha": 0.3, "form": "current"}):
         h, rates = states_of(pyrnn, n, form)
@@ -155,8 +156,8 @@ def test_sizes(network, edge_size, dtype):
 
 
 @pytest.mark.parametrize("sizes", [(3, 1, 5, 33), (40, 5, 3, 64), (9, 33, 17, 256), (300, 2, 1, 16), (7, 12, 4, 100)])
-def test_jvp_in_float32_and_in_chunks(network, set_chunk_bytes, dtype, sizes):
-    n, v = case(network, *sizes, dtype)
+def test_jvp_in_float32_and_in_chunks(set_chunk_bytes, dtype, sizes):
+    n, v = case(*sizes, dtype)
     del v["dh_dot"]
     h, _ = states_of(pyrnn, n, {})
     arguments = (h, n["x"], n["U"], n["W"], n["h0"])
@@ -167,8 +168,8 @@ def test_jvp_in_float32_and_in_chunks(network, set_chunk_bytes, dtype, sizes):
     np.testing.assert_array_equal(pyrnn.jvp(*arguments, **v), actual)
 
 
-def test_bits_of_a_sequence_do_not_depend_on_the_batch(network, dtype):
-    n, v = case(network, 7, 13, 3, 40, dtype)
+def test_bits_of_a_sequence_do_not_depend_on_the_batch(dtype):
+    n, v = case(7, 13, 3, 40, dtype)
     del v["dh_dot"]
     h, _ = states_of(pyrnn, n, {})
     whole = pyrnn.jvp(h, n["x"], n["U"], n["W"], n["h0"], **v)
@@ -179,8 +180,8 @@ def test_bits_of_a_sequence_do_not_depend_on_the_batch(network, dtype):
 
 
 @pytest.mark.parametrize("steps", [{"lengths": np.array([2, 0, 5, 4])}, {"mask": STEPS["mask"]["mask"]}])
-def test_steps_that_do_not_exist_are_never_read(network, steps):
-    n, v = case(network, 5, 4, 3, 6)
+def test_steps_that_do_not_exist_are_never_read(steps):
+    n, v = case(5, 4, 3, 6)
     del v["dh_dot"]
     h, _ = states_of(pyrnn, n, steps)
     missing = ~steps["mask"] if "mask" in steps else np.arange(5)[:, np.newaxis] >= steps["lengths"]
@@ -193,9 +194,9 @@ def test_steps_that_do_not_exist_are_never_read(network, steps):
 
 # ---- vjp, and the two against each other ----------------------------------------------------------------------------
 @pytest.mark.parametrize("steps", STEPS)
-def test_vjp_is_backward_and_the_transpose_of_jvp(network, form, alpha_dot, steps):
+def test_vjp_is_backward_and_the_transpose_of_jvp(form, alpha_dot, steps):
     """<dh, J v> = <Jᵀ dh, v>."""
-    n, v = case(network, 5, 4, 3, 6)
+    n, v = case(5, 4, 3, 6)
     del v["dh_dot"]
     form = form | STEPS[steps]
     h, pullback = pyrnn.vjp(*(n[a] for a in ARGUMENTS[:5]), drive=n["drive"], **form)
@@ -213,7 +214,7 @@ def test_vjp_is_backward_and_the_transpose_of_jvp(network, form, alpha_dot, step
     np.testing.assert_allclose(forwards, backwards, rtol=0, atol=1e-11)
 
 
-def test_pullback_takes_the_options_of_backward(network):
+def test_pullback_takes_the_options_of_backward():
     n = network(T=4, B=2)
     _, pullback = pyrnn.vjp(n["x"], n["U"], n["W"], n["b"], alpha=0.5)
     g = pullback(n["dh"], x_gradient=False)
@@ -228,8 +229,8 @@ def test_pullback_takes_the_options_of_backward(network):
 
 # ---- backward_jvp ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("sizes", [(5, 4, 3, 6), (1, 1, 1, 6)])
-def test_backward_jvp_against_complex_steps(network, form, alpha_dot, sizes):
-    n, v = case(network, *sizes)
+def test_backward_jvp_against_complex_steps(form, alpha_dot, sizes):
+    n, v = case(*sizes)
     if np.any(np.asarray(form.get("alpha", 1)) == 0) and "form" in form:
         return
     h, rates = states_of(pyrnn, n, form)
@@ -251,8 +252,8 @@ def test_backward_jvp_against_complex_steps(network, form, alpha_dot, sizes):
 
 @pytest.mark.parametrize("sizes", [(40, 5, 3, 64), (9, 33, 17, 256), (300, 2, 1, 16)])
 @pytest.mark.parametrize("leak", ["plain", "rate", "current"])
-def test_backward_jvp_in_chunks(network, set_chunk_bytes, dtype, sizes, leak):
-    n, v = case(network, *sizes, dtype)
+def test_backward_jvp_in_chunks(set_chunk_bytes, dtype, sizes, leak):
+    n, v = case(*sizes, dtype)
     form = LEAKS[leak]
     h, rates = states_of(pyrnn, n, form)
     arguments = (n["dh"], h, n["x"], n["U"], n["W"], n["h0"])
@@ -270,7 +271,7 @@ def test_backward_jvp_in_chunks(network, set_chunk_bytes, dtype, sizes, leak):
 
 
 # ---- A network with a loss ------------------------------------------------------------------------------------------
-def problem(network, loss, T=6, B=3, I=2, H=5, O=3, output=True, bias=True, weights=True, dtype=np.float64, seed=0):
+def problem(loss, T=6, B=3, I=2, H=5, O=3, output=True, bias=True, weights=True, dtype=np.float64, seed=0):
     n = network(T, B, I, H, O if output else H, dtype=dtype, seed=seed)
     b, V, c = n["b"] if bias else None, n["V"] if output else None, n["c"] if output and bias else None
     params = pyrnn.Parameters(n["U"], n["W"], b, V, c)
@@ -323,9 +324,9 @@ CELLS = (
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
 @pytest.mark.parametrize("kind", [{}, {"output": False}, {"bias": False}, {"weights": False}])
 @pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_products_against_pytorch(network, loss, kind, cell):
+def test_products_against_pytorch(loss, kind, cell):
     torch = pytest.importorskip("torch")
-    params, x, targets, options = problem(network, loss, **kind)
+    params, x, targets, options = problem(loss, **kind)
     outputs, loss_of = torch_loss(torch, params, x, targets, options, **cell)
     p = torch.from_numpy(params.ravel())
     v = torch.from_numpy(np.random.default_rng(5).standard_normal(p.shape[0]))
@@ -351,9 +352,9 @@ def test_products_against_pytorch(network, loss, kind, cell):
 
 @pytest.mark.parametrize("output", [True, False])
 @pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_the_output_layer_reads_the_same_in_an_objective_an_rnn_and_a_stepper(network, cell, output):
+def test_the_output_layer_reads_the_same_in_an_objective_an_rnn_and_a_stepper(cell, output):
     """h in the rate form, phi(h) in the current one."""
-    params, x, targets, _ = problem(network, "squared_error", output=output)
+    params, x, targets, _ = problem("squared_error", output=output)
     U, W, b, V, c = params
     rnn = pyrnn.RNN(U.shape[1], len(U), output_size=None if V is None else len(V), dtype=float, **cell)
     state = {"weight_ih_l0": U, "weight_hh_l0": W, "bias_ih_l0": b, "bias_hh_l0": np.zeros(len(b))}
@@ -373,8 +374,8 @@ def test_the_output_layer_reads_the_same_in_an_objective_an_rnn_and_a_stepper(ne
 
 
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
-def test_the_hessian_is_symmetric_and_gauss_newton_has_no_negative_eigenvalue(network, loss):
-    params, x, targets, options = problem(network, loss, T=20, H=4)
+def test_the_hessian_is_symmetric_and_gauss_newton_has_no_negative_eigenvalue(loss):
+    params, x, targets, options = problem(loss, T=20, H=4)
     objective = pyrnn.Objective(params, x, targets, **options)
     p, one = objective.first, np.eye(objective.first.size)
     H, G = (np.stack([product(p, e) for e in one]) for product in (objective.hessp, objective.ggnp))
@@ -385,9 +386,9 @@ def test_the_hessian_is_symmetric_and_gauss_newton_has_no_negative_eigenvalue(ne
     assert np.linalg.eigvalsh(H).min() < 0
 
 
-def test_gauss_newton_is_the_fisher_matrix(network):
+def test_gauss_newton_is_the_fisher_matrix():
     """Of the cross-entropy: the expected outer product of gradients under the network's own predictions."""
-    params, x, _, _ = problem(network, "softmax_cross_entropy", T=1, B=1, O=3)
+    params, x, _, _ = problem("softmax_cross_entropy", T=1, B=1, O=3)
     scores, chances = [], []
     for y in range(3):
         loss, g = pyrnn.loss_and_gradients(params, x, np.array([[y]]))
@@ -398,9 +399,9 @@ def test_gauss_newton_is_the_fisher_matrix(network):
     close(pyrnn.ggn_vp(params, x, np.array([[0]]), v), expected, 1e-13)
 
 
-def test_against_finite_differences(network):
+def test_against_finite_differences():
     """Of the gradient that the reference computes."""
-    params, x, targets, options = problem(network, "softmax_cross_entropy")
+    params, x, targets, options = problem("softmax_cross_entropy")
     v = np.random.default_rng(2).standard_normal(params.ravel().size)
 
     def gradient(p):
@@ -425,8 +426,8 @@ def test_scipy_minimises_an_objective(method, curvature):
     assert found.fun < 0.05 * objective.fun(objective.first)
 
 
-def test_the_objective_keeps_its_last_point(network, monkeypatch):
-    params, x, targets, options = problem(network, "squared_error")
+def test_the_objective_keeps_its_last_point(monkeypatch):
+    params, x, targets, options = problem("squared_error")
     objective = pyrnn.Objective(params, x, targets, **options)
     calls = []
     forward = pyrnn.curvature.forward
@@ -443,9 +444,9 @@ def test_the_objective_keeps_its_last_point(network, monkeypatch):
     assert len(calls) == 2
 
 
-def test_an_old_point_is_freed_at_once(network):
+def test_an_old_point_is_freed_at_once():
     """Not when the garbage is collected: its states may be large."""
-    params, x, targets, options = problem(network, "squared_error")
+    params, x, targets, options = problem("squared_error")
     objective = pyrnn.Objective(params, x, targets, **options)
     objective.hessp(objective.first, objective.first)
     gc.disable()
@@ -457,8 +458,8 @@ def test_an_old_point_is_freed_at_once(network):
         gc.enable()
 
 
-def test_weight_zero_hides_a_step_whatever_is_there(network):
-    params, x, targets, options = problem(network, "softmax_cross_entropy")
+def test_weight_zero_hides_a_step_whatever_is_there():
+    params, x, targets, options = problem("softmax_cross_entropy")
     options["weights"][2:, 1] = 0
     p = params.ravel()
     expected = [product(params, x, targets, p, **options) for product in (pyrnn.hvp, pyrnn.ggn_vp)]
@@ -482,9 +483,9 @@ def test_weight_zero_hides_an_output_that_overflows(product):
     "sizes", [(0, 2, 1, 3, 2), (3, 0, 2, 3, 2), (1, 1, 0, 1, 1), (2, 3, 2, 0, 2), (2, None, 1, 4, 3)]
 )
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
-def test_sizes_of_objectives(network, sizes, loss):
+def test_sizes_of_objectives(sizes, loss):
     T, B, I, H, O = sizes
-    params, x, targets, options = problem(network, loss, T, B, I, H, O)
+    params, x, targets, options = problem(loss, T, B, I, H, O)
     objective = pyrnn.Objective(params, x, targets, **options)
     v = np.random.default_rng(0).standard_normal(objective.first.size)
     step = 1e-6 * v
@@ -493,8 +494,8 @@ def test_sizes_of_objectives(network, sizes, loss):
     assert objective.ggnp(objective.first, v) @ v >= 0
 
 
-def test_dtypes_of_objectives(network, dtype):
-    params, x, targets, options = problem(network, "softmax_cross_entropy", dtype=dtype)
+def test_dtypes_of_objectives(dtype):
+    params, x, targets, options = problem("softmax_cross_entropy", dtype=dtype)
     objective = pyrnn.Objective(params, x, targets, **options)
     p = objective.first.astype(float)  # SciPy's
     double = pyrnn.Objective(pyrnn.Parameters(*(a.astype(float) for a in params)), x, targets, **options)
@@ -507,8 +508,8 @@ def test_dtypes_of_objectives(network, dtype):
 
 # ---- Gradients of each sequence -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("sizes", [(5, 4, 3, 6), (3, 5, 2, 40), (60, 3, 2, 7), (1, 2, 4, 8), (700, 2, 3, 5)])
-def test_per_sample_gradients(network, form, dtype, sizes):
-    n, _ = case(network, *sizes, dtype)
+def test_per_sample_gradients(form, dtype, sizes):
+    n, _ = case(*sizes, dtype)
     if np.ndim(form.get("alpha", 0)):
         form = form | {"alpha": np.resize(form["alpha"], sizes[3]).astype(dtype)}
     if form["nonlinearity"] != "tanh":
@@ -553,7 +554,7 @@ def test_norms_of_steps_that_cancel_are_not_nan():
     assert norms.b.max() < 1e-2
 
 
-def test_long_sequences_are_summed_in_chunks(network, set_chunk_bytes):
+def test_long_sequences_are_summed_in_chunks(set_chunk_bytes):
     n = network(T=50, B=3, I=2, H=4)
     arguments = [n[name] for name in ("dh", "h", "x", "U", "W", "h0")]
     one = pyrnn.per_sample_gradients(*arguments)
@@ -566,7 +567,7 @@ def test_long_sequences_are_summed_in_chunks(network, set_chunk_bytes):
 @pytest.mark.parametrize("sizes", [(4, 2, 1, 2, 3), (9, 1, 1, 1, 4), (5, 2, 3, 6, 2), (1, 3, 2, 4, 1)])
 @pytest.mark.parametrize("leak", LEAKS)
 @pytest.mark.parametrize("together", [1, 40, 1 << 20])
-def test_rows_and_columns_of_the_output_jacobian(network, monkeypatch, sizes, leak, together):
+def test_rows_and_columns_of_the_output_jacobian(monkeypatch, sizes, leak, together):
     """Both routes, in any number of passes, against products with directions."""
     T, B, I, H, O = sizes
     n = network(T, B, I, H, O)
@@ -596,7 +597,7 @@ def test_rows_and_columns_of_the_output_jacobian(network, monkeypatch, sizes, le
     close(chosen @ v, (read_dot @ n["V"].T + read @ d.V.T + d.c)[steps], 1e-12)
 
 
-def test_output_jacobian_of_nothing(network):
+def test_output_jacobian_of_nothing():
     for T, B in ((0, 2), (3, 0)):
         n = network(T, B, 2, 3, 2)
         J = pyrnn.output_jacobian(pyrnn.Parameters(n["U"], n["W"], n["b"], n["V"], n["c"]), n["x"])
@@ -605,8 +606,8 @@ def test_output_jacobian_of_nothing(network):
 
 
 # ---- Arguments ------------------------------------------------------------------------------------------------------
-def test_any_layout_is_read_and_nothing_is_written(network, layout):
-    n, v = case(network, 5, 4, 3, 6)
+def test_any_layout_is_read_and_nothing_is_written(layout):
+    n, v = case(5, 4, 3, 6)
     h, rates = states_of(pyrnn, n, {"alpha": 0.3})
     plain = {"h": h, "rates": rates, "alpha": np.full(6, 0.3)} | {a: n[a] for a in ("x", "U", "W", "h0")} | v
     laid = {name: layout(a) for name, a in plain.items()}
@@ -628,8 +629,8 @@ def test_any_layout_is_read_and_nothing_is_written(network, layout):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
-def test_what_is_not_finite_passes_through(network, value, dtype):
-    n, v = case(network, 5, 4, 3, 6, dtype)
+def test_what_is_not_finite_passes_through(value, dtype):
+    n, v = case(5, 4, 3, 6, dtype)
     for name in ("x_dot", "W_dot", "h0_dot"):
         v[name].flat[2] = value
     h, rates = states_of(pyrnn, n, {"alpha": 0.3})
@@ -651,8 +652,8 @@ def test_what_is_not_finite_passes_through(network, value, dtype):
     pyrnn.hvp(params.unravel(direction), n["x"], n["targets"], direction)
 
 
-def test_errors_name_the_argument(network):
-    n, v = case(network, 5, 4, 3, 6)
+def test_errors_name_the_argument():
+    n, v = case(5, 4, 3, 6)
     arguments = (n["h"], n["x"], n["U"], n["W"], n["h0"])
     for name, shape in (("x_dot", (5, 4, 3)), ("W_dot", (6, 6)), ("b_dot", (6,)), ("h0_dot", (4, 6))):
         with pytest.raises(
@@ -689,7 +690,7 @@ def test_errors_name_the_argument(network):
 
 
 @pytest.mark.parametrize("function", [pyrnn.jvp, pyrnn.backward_jvp, pyrnn.per_sample_gradients])
-def test_ctrl_c_stops_a_call_in_its_middle(function, stops_early):
+def test_ctrl_c_stops_a_call_in_its_middle(function):
     H = 512  # the whole takes a second, since loops look for signals every 50 ms
 
     def call(T):

@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+from helpers import assert_close, central_differences, network
 
 import pyrnn
 
@@ -16,7 +17,7 @@ every_missing = pytest.mark.parametrize("missing", ["", "W", "b", "c", "b c", "W
 
 
 @pytest.fixture
-def problem(network):
+def problem():
     """params, and the other arguments, of a network of 6 steps."""
 
     def problem(loss="softmax_cross_entropy", missing="", dtype=np.float64, **sizes):
@@ -77,7 +78,7 @@ def in_torch(params, x, targets, h0, weights, loss, first=None, fed=None, free=F
     return value.item(), gradients, torch.stack(outputs).detach().numpy()
 
 
-def assert_agrees(result, expected, assert_close, tolerance=1e-12):
+def assert_agrees(result, expected, tolerance=1e-12):
     value, gradients = result
     exact_value, exact = expected[:2]
     np.testing.assert_allclose(value, exact_value, rtol=tolerance)
@@ -94,22 +95,22 @@ def assert_agrees(result, expected, assert_close, tolerance=1e-12):
 @every_missing
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("first", [False, True])
-def test_teacher_forcing_against_torch(problem, assert_close, loss, missing, B, first):
+def test_teacher_forcing_against_torch(problem, loss, missing, B, first):
     params, others = problem(loss, missing, B=B)
     first = np.random.default_rng(2).standard_normal((*others["x"].shape[1:-1], 3)) if first else None
     result = pyrnn.teacher_forcing(params, **others, first=first)
-    assert_agrees(result, in_torch(params, **others, first=first), assert_close)
+    assert_agrees(result, in_torch(params, **others, first=first))
 
 
 @every_loss
 @every_missing
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("first", [False, True])
-def test_free_running_against_torch(problem, assert_close, loss, missing, B, first):
+def test_free_running_against_torch(problem, loss, missing, B, first):
     params, others = problem(loss, missing, B=B)
     first = np.random.default_rng(2).standard_normal((*others["x"].shape[1:-1], 3)) if first else None
     expected = in_torch(params, **others, first=first, free=True)
-    assert_agrees(pyrnn.free_running(params, **others, first=first), expected, assert_close)
+    assert_agrees(pyrnn.free_running(params, **others, first=first), expected)
     o = pyrnn.free_running_output(params, others["x"], first=first, h0=others["h0"])
     assert_close(o, expected[2], 1e-13)
 
@@ -117,7 +118,7 @@ def test_free_running_against_torch(problem, assert_close, loss, missing, B, fir
 @every_loss
 @pytest.mark.parametrize("missing", ["", "W"])
 @pytest.mark.parametrize("first", [False, True])
-def test_free_running_against_central_differences(problem, central_differences, assert_close, loss, missing, first):
+def test_free_running_against_central_differences(problem, loss, missing, first):
     params, others = problem(loss, missing, T=4, B=2)
     x, h0 = others.pop("x"), others.pop("h0")
     arrays = {name: a for name, a in params._asdict().items() if a is not None} | {"x": x, "h0": h0}
@@ -135,7 +136,7 @@ def test_free_running_against_central_differences(problem, central_differences, 
 
 @every_loss
 @pytest.mark.parametrize("missing", ["", "W", "b c"])
-def test_float32(problem, assert_close, loss, missing):
+def test_float32(problem, loss, missing):
     params, others = problem(loss, missing, dtype=np.float32)
     exact = pyrnn.FeedbackParameters(*(None if a is None else a.astype(np.float64) for a in params))
     given = {n: a.astype(np.float64) if getattr(a, "dtype", None) == np.float32 else a for n, a in others.items()}
@@ -151,13 +152,13 @@ def test_float32(problem, assert_close, loss, missing):
 
 # ---- What is fed back -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("missing", ["", "W"])
-def test_fed_as_classes_and_as_numbers(problem, assert_close, missing):
+def test_fed_as_classes_and_as_numbers(problem, missing):
     params, others = problem(missing=missing)
     classes = np.random.default_rng(3).integers(-1, 3, (6, 3))
     numbers = (classes[..., None] == np.arange(3)).astype(float)
     expected = in_torch(params, **others, fed=numbers)
     for fed in (classes, numbers, classes.astype(np.int8), classes.tolist()):
-        assert_agrees(pyrnn.teacher_forcing(params, **others, fed=fed), expected, assert_close)
+        assert_agrees(pyrnn.teacher_forcing(params, **others, fed=fed), expected)
 
 
 @pytest.mark.parametrize("B", [None, 3])
@@ -178,7 +179,7 @@ def test_first_as_class(problem, B, function):
         assert each == function(params, **others, first=2)[0]
 
 
-def test_first_that_is_the_output_of_h0(problem, assert_close):
+def test_first_that_is_the_output_of_h0(problem):
     """Given, it makes a first step of its own; left out, it is part of the closed network: the same numbers."""
     params, others = problem("squared_error")
     first = pyrnn.output(others["h0"][np.newaxis], params.V, params.c)[0]
@@ -193,7 +194,7 @@ def test_first_that_is_the_output_of_h0(problem, assert_close):
 
 
 @pytest.mark.parametrize("missing", ["", "W"])
-def test_targets_of_no_weight(problem, assert_close, missing):
+def test_targets_of_no_weight(problem, missing):
     """Valid ones are fed back, others are nothing."""
     params, others = problem(missing=missing)
     others["weights"][2, 1] = others["weights"][3:5, 0] = 0
@@ -207,7 +208,6 @@ def test_targets_of_no_weight(problem, assert_close, missing):
     assert_agrees(
         pyrnn.teacher_forcing(params, **changed),
         in_torch(params, **others, fed=(fed[..., None] == np.arange(3)).astype(float)),
-        assert_close,
     )
     params, others = problem("squared_error", missing)
     others["weights"][2, 1] = 0
@@ -234,7 +234,7 @@ def test_without_w_steps_do_not_know_each_other(problem):
     np.testing.assert_array_equal(gradients.h0, np.zeros((3, 4)))
 
 
-def test_zero_w_is_no_w(problem, assert_close):
+def test_zero_w_is_no_w(problem):
     params, others = problem(missing="W")
     zero = params._replace(W=np.zeros((4, 4)))
     for function in (pyrnn.teacher_forcing, pyrnn.free_running):
@@ -245,7 +245,7 @@ def test_zero_w_is_no_w(problem, assert_close):
             assert_close(getattr(gradients, name), getattr(exact, name), 1e-13)
 
 
-def test_memory_limit(assert_close):
+def test_memory_limit():
     params = pyrnn.initialize_feedback(3, 128, 5, dtype=np.float32, rng=0)
     rng = np.random.default_rng(0)
     x, targets = rng.standard_normal((1000, 4, 3)).astype(np.float32), rng.integers(0, 5, (1000, 4))
@@ -264,7 +264,7 @@ def test_memory_limit(assert_close):
 @pytest.mark.parametrize("missing", ["", "W", "h0 weights"])
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("choose", ["sample", "argmax"])
-def test_scheduled_gradients_are_those_of_what_was_fed(problem, assert_close, loss, missing, B, choose):
+def test_scheduled_gradients_are_those_of_what_was_fed(problem, loss, missing, B, choose):
     params, others = problem(loss, missing, B=B, T=20)
     first = np.random.default_rng(2).standard_normal((*others["x"].shape[1:-1], 3))
     result = pyrnn.scheduled_sampling(params, **others, probability=0.5, choose=choose, first=first, rng=0)
@@ -297,7 +297,7 @@ def test_probability_one_is_teacher_forcing(problem, loss):
         np.testing.assert_array_equal(a, exact)
 
 
-def test_probability_zero_of_numbers_is_free_running(problem, assert_close):
+def test_probability_zero_of_numbers_is_free_running(problem):
     params, others = problem("squared_error", T=30)
     first = np.ones((3, 3))
     result = pyrnn.scheduled_sampling(params, **others, probability=0, first=first)
@@ -479,7 +479,7 @@ every_function = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.
 @pytest.mark.parametrize("T", [0, 1, 2])
 @pytest.mark.parametrize("I", [0, 1])
 @pytest.mark.parametrize("H", [0, 2])
-def test_edge_sizes(problem, assert_close, loss, first, missing, B, T, I, H):
+def test_edge_sizes(problem, loss, first, missing, B, T, I, H):
     params, others = problem(loss, missing, T=T, B=B, I=I, H=H)
     first = np.ones((*others["x"].shape[1:-1], 3)) if first else None
     for function in FUNCTIONS:
@@ -494,7 +494,7 @@ def test_edge_sizes(problem, assert_close, loss, first, missing, B, T, I, H):
     if T > 0 and B != 0 and H > 0:
         for function, free in ((pyrnn.teacher_forcing, False), (pyrnn.free_running, True)):
             expected = in_torch(params, **others, first=first, free=free)
-            assert_agrees(call(function, params, others | {"first": first}), expected, assert_close)
+            assert_agrees(call(function, params, others | {"first": first}), expected)
 
 
 @every_function
@@ -511,7 +511,7 @@ def test_inputs_are_not_written(problem, function):
 
 @every_function
 @every_loss
-def test_layouts(problem, layout, function, loss, assert_close):
+def test_layouts(problem, layout, function, loss):
     params, others = problem(loss)
     others["first"] = np.ones((3, 3))
     expected = call(function, params, others)

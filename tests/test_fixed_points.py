@@ -6,6 +6,7 @@ import sys
 import mpmath
 import numpy as np
 import pytest
+from helpers import central_differences, complex_step, stops_early
 from scipy.linalg import hadamard
 from scipy.optimize import minimize, minimize_scalar
 
@@ -363,7 +364,7 @@ def test_selection():
 
 
 # ---- The descent ----------------------------------------------------------------------------------------------------
-def test_derivatives_of_q(form, complex_step, central_differences):
+def test_derivatives_of_q(form):
     """The gradient against complex steps, the second derivative against differences of it; away from relu's kink."""
     (U, W, b, *_), h = network(gain=1.5), starts_for(6, 3)
     phi, current = _cell.numbers(form["nonlinearity"], form.get("form", "rate"))
@@ -617,7 +618,7 @@ def test_progress_is_for_a_terminal_alone(monkeypatch, capsys):
 
 
 @pytest.mark.unsanitized
-def test_interrupt(stops_early):
+def test_interrupt():
     _, W, b, *_ = network(400, gain=1.5)
     run = lambda starts: pyrnn.find_fixed_points((np.zeros((400, 1)), W, b), starts=starts)
     starts = starts_for(400, 200)

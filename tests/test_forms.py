@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from helpers import allocated, assert_close, complex_step, network
 
 import pyrnn
 from pyrnn import _fused, reference
@@ -48,12 +49,12 @@ def run(module, n, form, drive=True, **options):
 
 
 @pytest.fixture
-def n(network):
+def n():
     n = network(T=5, B=4, I=3, H=6)
     return n | {"drive": np.random.default_rng(1).standard_normal(n["dh"].shape)}
 
 
-def test_reference_against_complex_steps(n, form, complex_step):
+def test_reference_against_complex_steps(n, form):
     gradients = run(reference, n, form)[2]
     varied = {name: n[name] for name in ("x", "U", "W", "b", "h0", "drive")}
     if "alpha" in form:
@@ -70,7 +71,7 @@ def test_reference_against_complex_steps(n, form, complex_step):
         )
 
 
-def test_reference_jacobian_against_complex_steps(n, form, complex_step):
+def test_reference_jacobian_against_complex_steps(n, form):
     h, rates, _ = run(reference, n, form, drive=False)
     J = reference.jacobian(h, n["W"], n["h0"], rates=rates, **form)
     first = len(n["x"]) - 1 if form["reverse"] else 0
@@ -99,7 +100,7 @@ def test_state_gradients_of_the_reference(n, form):
     np.testing.assert_allclose(gradients["h0"], later, rtol=0, atol=1e-13)
 
 
-def test_compiled_against_reference(n, form, dtype, assert_close):
+def test_compiled_against_reference(n, form, dtype):
     n = {name: a.astype(dtype) if a.dtype.kind == "f" else a for name, a in n.items()}
     form = {k: v.astype(dtype) if k == "alpha" and np.ndim(v) else v for k, v in form.items()}
     exact = {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in n.items()}
@@ -138,7 +139,7 @@ def random_form(rng, T, B, H, dtype):
     return form
 
 
-def random_network(network, rng, dtype, most=40):
+def random_network(rng, dtype, most=40):
     T, B, I, H = rng.integers(1, 12), rng.integers(1, most), rng.integers(1, 6), rng.integers(1, 70)
     n = network(T, B, I, H, dtype=dtype, seed=rng.integers(1 << 30))
     n["drive"] = rng.standard_normal(n["dh"].shape).astype(dtype)
@@ -151,9 +152,9 @@ def double(a):
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_random_forms(network, set_chunk_bytes, dtype, assert_close, seed):
+def test_random_forms(set_chunk_bytes, dtype, seed):
     rng = np.random.default_rng(seed)
-    n, form = random_network(network, rng, dtype)
+    n, form = random_network(rng, dtype)
     drive = bool(rng.integers(2))
     set_chunk_bytes(int(rng.integers(1, 5)) * 4000)
     exact = {name: double(a) for name, a in n.items()}
@@ -177,10 +178,10 @@ def test_random_forms(network, set_chunk_bytes, dtype, assert_close, seed):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_state_gradients_and_inputs_stay_as_they_are(network, dtype, assert_close, monkeypatch, seed):
+def test_state_gradients_and_inputs_stay_as_they_are(dtype, monkeypatch, seed):
     """Of both engines, and no argument is written to."""
     rng = np.random.default_rng(seed)
-    n, form = random_network(network, rng, dtype)
+    n, form = random_network(rng, dtype)
     h, rates, _ = run(pyrnn, n, form, engine="fused")
     before = {name: a.tobytes() for name, a in (n | form | {"h": h}).items() if isinstance(a, np.ndarray)}
     results = []
@@ -195,9 +196,9 @@ def test_state_gradients_and_inputs_stay_as_they_are(network, dtype, assert_clos
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_bits_do_not_depend_on_threads_chunks_or_batch(network, set_chunk_bytes, dtype, monkeypatch, seed):
+def test_bits_do_not_depend_on_threads_chunks_or_batch(set_chunk_bytes, dtype, monkeypatch, seed):
     rng = np.random.default_rng(seed)
-    n, form = random_network(network, rng, dtype, most=80)
+    n, form = random_network(rng, dtype, most=80)
     B = n["dh"].shape[1]
     monkeypatch.setattr("pyrnn._engines.automatic", lambda: "fused")
     one = run(pyrnn, n, form, n_threads=1)
@@ -228,7 +229,7 @@ def test_bits_do_not_depend_on_threads_chunks_or_batch(network, set_chunk_bytes,
 @pytest.mark.parametrize("leak", LEAKS)
 @pytest.mark.parametrize("H", [7, 64, 512])  # of the last, rows lie in few sets of a cache
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
-def test_order_of_sequences_leaves_the_bits(network, set_chunk_bytes, leak, H, n_threads):
+def test_order_of_sequences_leaves_the_bits(set_chunk_bytes, leak, H, n_threads):
     """Sorted by length, rows are read as they lie; in any other order one by one."""
     rng = np.random.default_rng(H)
     T, B = 9, 13
@@ -261,7 +262,7 @@ def flat(results):
 
 
 @pytest.mark.parametrize("form", ["rate", "current"])
-def test_alpha_of_one_is_no_leak(network, dtype, form):
+def test_alpha_of_one_is_no_leak(dtype, form):
     n = network(T=6, B=9, H=20, dtype=dtype)
     plain = pyrnn.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], engine="fused")
     rates = np.empty_like(plain)
@@ -281,7 +282,7 @@ def test_alpha_of_one_is_no_leak(network, dtype, form):
 
 @pytest.mark.parametrize("form", [{}, {"alpha": 0.4}, {"alpha": 0.4, "form": "current"}])
 @pytest.mark.parametrize("steps", [{}, {"reverse": True}, {"lengths": 3}, {"mask": [True, False, True, True, False]}])
-def test_without_a_batch_axis(network, form, steps):
+def test_without_a_batch_axis(form, steps):
     n = network(T=5, B=1, I=3, H=6)
     form = form | {"nonlinearity": "relu"}
     with_batch = {
@@ -314,7 +315,7 @@ def test_without_a_batch_axis(network, form, steps):
 )
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("engine", ["blas", "fused"])
-def test_what_does_not_exist_is_never_read(network, steps, reverse, engine):
+def test_what_does_not_exist_is_never_read(steps, reverse, engine):
     n = network(T=5, B=len(steps.get("lengths", "xyz")), I=3, H=6)
     steps = steps | {"reverse": reverse}
     n["drive"] = n["dh"].copy()
@@ -329,7 +330,7 @@ def test_what_does_not_exist_is_never_read(network, steps, reverse, engine):
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("steps", [{}, {"lengths": np.array([2, 0, 5, 4])}, {"lengths": np.array([2, 1, 5, 4])}])
-def test_out_and_rates_of_any_layout(network, writeable_layout, reverse, steps):
+def test_out_and_rates_of_any_layout(writeable_layout, reverse, steps):
     n = network(T=5, B=4, I=3, H=6)
     arguments = [n[name] for name in ("x", "U", "W", "b", "h0")]
     form = {"alpha": 0.3, "reverse": reverse} | steps
@@ -375,7 +376,7 @@ BAD = [
 
 @pytest.mark.parametrize(("bad", "error", "message"), BAD)
 @pytest.mark.parametrize("function", ["forward", "backward", "state_gradients", "jacobian"])
-def test_bad_arguments(network, function, bad, error, message):
+def test_bad_arguments(function, bad, error, message):
     n = network(T=5, B=4, I=3, H=6)
     names = {
         "forward": ("x", "U", "W", "b", "h0"),
@@ -393,7 +394,7 @@ def test_bad_arguments(network, function, bad, error, message):
     assert (out.get("out", np.array(7)) == 7).all()
 
 
-def test_bad_rates(network):
+def test_bad_rates():
     n = network(T=5, B=4, I=3, H=6)
     arguments = [n[name] for name in ("x", "U", "W", "b", "h0")]
     with pytest.raises(ValueError, match="rates must be None without alpha"):
@@ -422,7 +423,7 @@ def test_bad_rates(network):
             function(*(n[name] for name in given), alpha=0.5, rates=n["h"][1:])
 
 
-def test_gradients_are_seven_fields(network):
+def test_gradients_are_seven_fields():
     import pickle
 
     n = network(T=5, B=4, I=3, H=6)
@@ -440,7 +441,7 @@ def test_gradients_are_seven_fields(network):
     assert plain.alpha is None
 
 
-def test_gradients_without_that_of_x(network):
+def test_gradients_without_that_of_x():
     """The reference too leaves out that of x alone."""
     n = network(T=5, B=4, I=3, H=6)
     options = {"alpha": 0.5, "drive": n["dh"], "rates": np.empty_like(n["dh"])}
@@ -458,9 +459,9 @@ def test_gradients_without_that_of_x(network):
 
 # ---- Gradients that are overwritten, or not wanted ------------------------------------------------------------------
 @pytest.mark.parametrize("seed", range(60))
-def test_overwritten_gradients(network, dtype, seed):
+def test_overwritten_gradients(dtype, seed):
     rng = np.random.default_rng(seed)
-    n, form = random_network(network, rng, dtype)
+    n, form = random_network(rng, dtype)
     engine = ("blas", "fused")[seed % 2]
     drive = {"drive": n["drive"]} if rng.integers(2) else {}
     rates = np.empty_like(n["dh"]) if "alpha" in form else None
@@ -487,9 +488,9 @@ def test_overwritten_gradients(network, dtype, seed):
 
 
 @pytest.mark.parametrize("seed", range(120))
-def test_added_gradients(network, dtype, seed):
+def test_added_gradients(dtype, seed):
     rng = np.random.default_rng(seed)
-    n, form = random_network(network, rng, dtype)
+    n, form = random_network(rng, dtype)
     drive = {"drive": n["drive"]} if rng.integers(2) else {}
     rates = np.empty_like(n["dh"]) if "alpha" in form else None
     options = form | drive | {"rates": rates, "engine": ("blas", "fused")[seed % 2]}
@@ -525,7 +526,7 @@ def test_added_gradients(network, dtype, seed):
 
 @pytest.mark.parametrize("alpha", [0.5, np.full(6, 0.5)])
 @pytest.mark.parametrize("plain", [True, False])
-def test_gradients_of_a_call_with_other_arguments(network, alpha, plain):
+def test_gradients_of_a_call_with_other_arguments(alpha, plain):
     """drive and alpha of `out` that this call does not have are left alone, and absent from the result."""
     n = network(T=5, B=4, I=3, H=6)
     rates = np.empty_like(n["dh"])
@@ -555,7 +556,7 @@ def test_gradients_of_a_call_with_other_arguments(network, alpha, plain):
         np.testing.assert_array_equal(pyrnn.backward(*arguments, **leaky, out=kept).alpha, with_both.alpha)
 
 
-def test_bad_names_of_gradients_to_add_to(network):
+def test_bad_names_of_gradients_to_add_to():
     n = network(T=5, B=4, I=3, H=6)
     arguments = [n[name] for name in ("dh", "h", "x", "U", "W", "h0")]
     out = pyrnn.backward(*arguments)
@@ -583,7 +584,7 @@ def test_bad_names_of_gradients_to_add_to(network):
         np.testing.assert_array_equal(a, b)
 
 
-def test_bad_gradients_to_overwrite(network):
+def test_bad_gradients_to_overwrite():
     n = network(T=5, B=4, I=3, H=6)
     arguments = [n[name] for name in ("dh", "h", "x", "U", "W", "h0")]
     good = pyrnn.backward(*arguments)
@@ -644,7 +645,7 @@ FORMS_OF_A_STEP = [{}, {"nonlinearity": "relu"}, {"alpha": 0.5}, {"alpha": 0.5, 
 @pytest.mark.unsanitized
 @pytest.mark.parametrize("form", FORMS_OF_A_STEP)
 @pytest.mark.parametrize("engine", ["blas", "fused"])
-def test_steps_of_training_allocate_nothing(network, allocated, form, engine):
+def test_steps_of_training_allocate_nothing(form, engine):
     n = network(T=50, B=8, I=16, H=64)
     h = np.empty_like(n["dh"])
     options = form | {"engine": engine, "rates": np.empty_like(h) if "alpha" in form else None}
@@ -663,7 +664,7 @@ def test_steps_of_training_allocate_nothing(network, allocated, form, engine):
 
 @pytest.mark.parametrize("leak", ["plain", "rate", "current by unit"])
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_pieces_of_time_have_the_bits_of_the_whole(network, set_chunk_bytes, dtype, leak, n_threads):
+def test_pieces_of_time_have_the_bits_of_the_whole(set_chunk_bytes, dtype, leak, n_threads):
     """backward from the end in pieces of whole chunks, with the dh0 of each in the dh of the one before."""
     n = network(T=43, B=9, I=3, H=6, dtype=dtype)
     set_chunk_bytes(5 * 9 * 6 * n["x"].itemsize)

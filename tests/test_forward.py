@@ -4,25 +4,26 @@ import math
 
 import numpy as np
 import pytest
+from helpers import agree, allocated, arguments, assert_close, memory, network, states
 
 import pyrnn
 
 pytestmark = [pytest.mark.compiled, pytest.mark.plain_c, pytest.mark.python, pytest.mark.wheel]
 
 
-def test_edge_sizes(network, arguments, agree, dtype, edge_size):
+def test_edge_sizes(dtype, edge_size):
     agree("forward", arguments("forward", network(*edge_size, dtype=dtype)))
 
 
 @pytest.mark.parametrize("T", [3, 20])
-def test_thresholds(network, arguments, agree, dtype, threshold_size, T):
+def test_thresholds(dtype, threshold_size, T):
     B, H = threshold_size
     agree("forward", arguments("forward", network(T, B, 5, H, dtype=dtype)))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 8, 9, 1000])
 @pytest.mark.parametrize("B", [None, 1, 3])
-def test_chunks(network, arguments, agree, layout, set_chunk_bytes, steps, B):
+def test_chunks(layout, set_chunk_bytes, steps, B):
     n = network(8, B, 4, 6)
     set_chunk_bytes(steps * (B or 1) * 6 * 8)
     n["x"] = layout(n["x"])
@@ -31,20 +32,20 @@ def test_chunks(network, arguments, agree, layout, set_chunk_bytes, steps, B):
 
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("missing", [{"b"}, {"h0"}, {"b", "h0"}])
-def test_missing_is_zero(network, arguments, B, missing, dtype):
+def test_missing_is_zero(B, missing, dtype):
     given = arguments("forward", network(B=B, dtype=dtype))
     zeros = given | {name: np.zeros_like(given[name]) for name in missing}
     none = given | dict.fromkeys(missing)
     np.testing.assert_array_equal(pyrnn.forward(**none), pyrnn.forward(**zeros))
 
 
-def test_unbatched_is_a_batch_of_one(network, arguments, dtype):
+def test_unbatched_is_a_batch_of_one(dtype):
     given = arguments("forward", network(B=1, dtype=dtype))
     h = pyrnn.forward(**given | {"x": given["x"][:, 0], "h0": given["h0"][0]})
     np.testing.assert_array_equal(h, pyrnn.forward(**given)[:, 0])
 
 
-def test_sequences_do_not_mix(network, arguments, assert_close):
+def test_sequences_do_not_mix():
     given = arguments("forward", network(T=7, B=20))
     h = pyrnn.forward(**given)
     for i in range(20):
@@ -52,7 +53,7 @@ def test_sequences_do_not_mix(network, arguments, assert_close):
         assert_close(h[:, i], alone, 1e-14)
 
 
-def test_continues_from_h0(network, arguments, assert_close):
+def test_continues_from_h0():
     given = arguments("forward", network(T=30))
     h = pyrnn.forward(**given)
     rest = pyrnn.forward(**given | {"x": given["x"][12:], "h0": h[11]})
@@ -69,7 +70,7 @@ def test_by_hand():
     np.testing.assert_allclose(actual, expected, rtol=1e-15)
 
 
-def test_against_other_loop(network, arguments, states, assert_close):
+def test_against_other_loop():
     given = arguments("forward", network(T=9, B=4, I=3, H=11))
     assert_close(pyrnn.forward(**given), states(**given), 1e-14)
 
@@ -83,7 +84,7 @@ def test_saturates_at_one(dtype):
 # ---- out ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("B", [None, 1, 3, 13])
 @pytest.mark.parametrize("steps", [1, 2, 100])
-def test_out(network, arguments, agree, memory, writeable_layout, set_chunk_bytes, B, steps):
+def test_out(writeable_layout, set_chunk_bytes, B, steps):
     n = network(5, B, 4, 6)
     set_chunk_bytes(steps * (B or 1) * 6 * 8)
     out = writeable_layout(np.full(n["h"].shape, np.nan))
@@ -94,14 +95,14 @@ def test_out(network, arguments, agree, memory, writeable_layout, set_chunk_byte
     assert memory(out).tobytes() == memory(margin).tobytes(), "written beside out"
 
 
-def test_out_edge_sizes(network, arguments, agree, edge_size):
+def test_out_edge_sizes(edge_size):
     n = network(*edge_size)
     out = np.full(n["h"].shape, np.nan)
     (h,) = agree("forward", arguments("forward", n), out=out)
     assert h is out
 
 
-def test_new_array_owes_nothing_to_old_memory(network, arguments, agree):
+def test_new_array_owes_nothing_to_old_memory():
     """Whatever lies in memory that NumPy hands out again, NaN too, must not reach the result."""
     n = network(4, 3, 5, 50)
     for _ in range(20):
@@ -112,7 +113,7 @@ def test_new_array_owes_nothing_to_old_memory(network, arguments, agree):
 
 # ---- Memory ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("B", [None, 4])
-def test_batch_first_is_read_and_written_in_place(network, arguments, allocated, B):
+def test_batch_first_is_read_and_written_in_place(B):
     given = arguments("forward", network(2000, B, 32, 32))
     first = lambda a: a if B is None else np.ascontiguousarray(a.swapaxes(0, 1)).swapaxes(0, 1)
     given["x"] = first(given["x"])
@@ -121,7 +122,7 @@ def test_batch_first_is_read_and_written_in_place(network, arguments, allocated,
     assert most < max(given["x"].nbytes / 2, 1 << 20)
 
 
-def test_memory_does_not_grow_with_time(network, arguments, set_chunk_bytes, allocated):
+def test_memory_does_not_grow_with_time(set_chunk_bytes):
     set_chunk_bytes(1 << 14)
     peaks = []
     for T in (500, 5000):

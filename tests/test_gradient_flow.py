@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from helpers import assert_close
 
 import pyrnn
 
@@ -44,7 +45,7 @@ def by_numpy(arguments, form, start, stop):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("start", "stop"), SPANS)
-def test_product_and_vectors(form, dtype, assert_close, start, stop):
+def test_product_and_vectors(form, dtype, start, stop):
     arguments, form = run(form, dtype)
     expected, span = by_numpy(arguments, form, start, stop), {"start": start, "stop": stop}
     tolerance = 1e-13 if dtype == np.float64 else 2e-5
@@ -126,7 +127,7 @@ def test_saturated_units_against_mpmath():
 
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 @pytest.mark.parametrize("form", ["rate", "current"])
-def test_preactivations(nonlinearity, form, assert_close):
+def test_preactivations(nonlinearity, form):
     rng = np.random.default_rng(0)
     x, U, W, b = rng.standard_normal((5, 2, 3)), rng.standard_normal((4, 3)), rng.standard_normal((4, 4)), np.ones(4)
     h0, drive, rates = rng.standard_normal((2, 4)), rng.standard_normal((5, 2, 4)), np.empty((5, 2, 4))
@@ -217,7 +218,7 @@ def test_products_without_inhibition_keep_one_large_singular_value(form, seed):
 
 
 # ---- Flow -----------------------------------------------------------------------------------------------------------
-def test_flow_of_one_layer(assert_close):
+def test_flow_of_one_layer():
     params = pyrnn.initialize(2, 7, 3, rng=0)
     rng = np.random.default_rng(0)
     x, targets = rng.standard_normal((9, 4, 2)), rng.integers(0, 3, (9, 4))

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import scipy.linalg
+from helpers import network
 
 import pyrnn
 from pyrnn import _lapack
@@ -86,7 +87,7 @@ def test_a_long_call_ends_soon_after_the_signal(name):
 
 @pytest.mark.parametrize("form", ["rate", "current"])
 @pytest.mark.parametrize("h0", [False, True])
-def test_preactivations_in_parts(network, monkeypatch, form, h0):
+def test_preactivations_in_parts(monkeypatch, form, h0):
     """The parts between which Ctrl-C is heard are those of the whole."""
     n = network(T=23, B=3, I=2, H=5)
     arguments = n["h"], n["x"], n["U"], n["W"], n["b"], n["h0"] if h0 else None

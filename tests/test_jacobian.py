@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import agree, arguments, assert_close, central_differences, complex_step, network, states
 
 import pyrnn
 from pyrnn import reference
@@ -9,23 +10,23 @@ from pyrnn import reference
 pytestmark = [pytest.mark.compiled, pytest.mark.plain_c, pytest.mark.python]
 
 
-def test_edge_sizes(network, arguments, agree, dtype, edge_size):
+def test_edge_sizes(dtype, edge_size):
     agree("jacobian", arguments("jacobian", network(*edge_size, dtype=dtype)))
 
 
 @pytest.mark.parametrize("B", [1, 5])
 @pytest.mark.parametrize("H", [7, 8, 15, 16, 17, 31, 32, 33, 64, 100, 300])
-def test_thresholds(network, arguments, agree, dtype, B, H):
+def test_thresholds(dtype, B, H):
     agree("jacobian", arguments("jacobian", network(2, B, 2, H, dtype=dtype)))
 
 
-def test_unbatched_is_a_batch_of_one(network, arguments, dtype):
+def test_unbatched_is_a_batch_of_one(dtype):
     given = arguments("jacobian", network(B=1, dtype=dtype))
     J = pyrnn.jacobian(given["h"][:, 0], given["W"])
     np.testing.assert_array_equal(J, pyrnn.jacobian(**given)[:, 0])
 
 
-def test_scales_rows(network):
+def test_scales_rows():
     """Row i of W is scaled, not column i: the derivative of unit i with respect to unit j."""
     n = network()
     J = pyrnn.jacobian(n["h"], n["W"])
@@ -47,7 +48,7 @@ def test_exact_near_saturation(dtype):
 
 # ---- Derivatives of one step ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("module", [pyrnn, reference])
-def test_complex_step(network, arguments, states, complex_step, assert_close, module):
+def test_complex_step(module):
     n = network(4, 2, 3, 5)
     J = module.jacobian(**arguments("jacobian", n))
     before = np.concatenate([n["h0"][np.newaxis], n["h"]])
@@ -57,7 +58,7 @@ def test_complex_step(network, arguments, states, complex_step, assert_close, mo
         assert_close(J[t, r], derivative.T, 1e-13)
 
 
-def test_central_differences(network, arguments, central_differences, assert_close):
+def test_central_differences():
     n = network(4, None, 3, 5)
     J = pyrnn.jacobian(**arguments("jacobian", n))
     before = np.concatenate([n["h0"][np.newaxis], n["h"]])
@@ -68,7 +69,7 @@ def test_central_differences(network, arguments, central_differences, assert_clo
 
 # ---- Chains ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("start", [0, 1, 5])
-def test_adjoint_identity(network, arguments, start):
+def test_adjoint_identity(start):
     """⟨J_T ... J_s v, u⟩ = ⟨v, J_sᵀ ... J_Tᵀ u⟩: tangents by the Jacobians, adjoints by the backward loop."""
     n = network(8, 3, 2, 7)
     n["dh"][:-1] = 0
@@ -84,7 +85,7 @@ def test_adjoint_identity(network, arguments, start):
     np.testing.assert_allclose((tangent * n["dh"][-1]).sum(), (v * adjoint).sum(), rtol=1e-13)
 
 
-def test_chain_gives_the_gradients(network, arguments, assert_close):
+def test_chain_gives_the_gradients():
     """grad_h_t = dh_t + J_{t+1}ᵀ grad_h_{t+1}, down to h0."""
     n = network(8, 3, 2, 7)
     J = pyrnn.jacobian(**arguments("jacobian", n))

@@ -9,6 +9,7 @@ import inspect
 
 import numpy as np
 import pytest
+from helpers import LAYOUTS, WRITEABLE_LAYOUTS
 
 import pyrnn
 from pyrnn import _bptt, _engines, _fused, _sequences
@@ -464,11 +465,11 @@ def check_each_argument(function, variant, dtype, layouts):
                 assert_alike(actual, expected, is_exact(function))
 
 
-def check_all_arguments_at_once(function, variant, sizes, dtype, layouts, writeable_layouts):
+def check_all_arguments_at_once(function, variant, sizes, dtype, layouts):
     a = values(sizes, dtype, **VARIANTS[variant])
     expected = outcome(function, variant, a, new_written(function, a))
     for layout_name, layout in layouts.items():
-        written = new_written(function, a, layout if layout_name in writeable_layouts else None)
+        written = new_written(function, a, layout if layout_name in WRITEABLE_LAYOUTS else None)
         actual = outcome(function, variant, laid_out(a, layout, reads(function, variant)), written)
         with told(f"{layout_name}, {sizes}"):
             if isinstance(expected, type):
@@ -478,16 +479,16 @@ def check_all_arguments_at_once(function, variant, sizes, dtype, layouts, writea
 
 
 @every_case
-def test_every_layout_of_every_argument(function, variant, dtype, layouts):
-    chosen = layouts if dtype is np.float64 else {name: layouts[name] for name in FEW}
+def test_every_layout_of_every_argument(function, variant, dtype):
+    chosen = LAYOUTS if dtype is np.float64 else {name: LAYOUTS[name] for name in FEW}
     check_each_argument(function, variant, dtype, chosen)
 
 
 @pytest.mark.parametrize(("function", "variant"), [case for case in CASES if case[0] in CALLS and CALLS[case[0]][2]])
-def test_every_layout_of_what_is_written(function, variant, dtype, writeable_layouts):
+def test_every_layout_of_what_is_written(function, variant, dtype):
     a = values(SIZES, dtype, **VARIANTS[variant])
     expected = run(function, variant, a, new_written(function, a))
-    for layout_name, layout in writeable_layouts.items():
+    for layout_name, layout in WRITEABLE_LAYOUTS.items():
         for name in CALLS[function][2]:
             actual = run(function, variant, a, new_written(function, a, layout, name))
             with told(f"{name}: {layout_name}"):
@@ -497,19 +498,19 @@ def test_every_layout_of_what_is_written(function, variant, dtype, writeable_lay
 @pytest.mark.compiled
 @every_case
 @pytest.mark.parametrize("sizes", ODD, ids=lambda sizes: ",".join(str(n) for n in sizes.values()))
-def test_odd_sizes(function, variant, sizes, layouts, writeable_layouts):
-    chosen = {name: layouts[name] for name in FEW}
-    check_all_arguments_at_once(function, variant, sizes, np.float64, chosen, writeable_layouts)
+def test_odd_sizes(function, variant, sizes):
+    chosen = {name: LAYOUTS[name] for name in FEW}
+    check_all_arguments_at_once(function, variant, sizes, np.float64, chosen)
 
 
 @every_case
 @pytest.mark.slow
-def test_the_rest_of_the_table(function, variant, layouts, writeable_layouts):
+def test_the_rest_of_the_table(function, variant):
     """float32 and the odd sizes in all layouts too."""
-    check_each_argument(function, variant, np.float32, layouts)
+    check_each_argument(function, variant, np.float32, LAYOUTS)
     for sizes in ODD:
         for dtype in (np.float32, np.float64):
-            check_all_arguments_at_once(function, variant, sizes, dtype, layouts, writeable_layouts)
+            check_all_arguments_at_once(function, variant, sizes, dtype, LAYOUTS)
 
 
 @contextlib.contextmanager

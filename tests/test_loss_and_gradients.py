@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.optimize
+from helpers import agree, arguments, assert_close, central_differences, complex_step, network, states
 
 import pyrnn
 from pyrnn import gradient_check, reference
@@ -15,7 +16,7 @@ FIELDS = ("U", "W", "b", "V", "c", "x", "h0")
 
 
 @pytest.fixture
-def problem(network, arguments):
+def problem():
     """The arguments of `loss_and_gradients` for a loss, some of them None."""
 
     def problem(loss, missing="", **sizes):
@@ -36,7 +37,7 @@ def split(given):
 @every_loss
 @pytest.mark.parametrize("B", [None, 1, 5])
 @pytest.mark.parametrize("missing", ["", "b", "c", "V c", "b c", "b V c", "h0", "weights", "b V c h0 weights"])
-def test_reference(problem, agree, dtype, loss, B, missing):
+def test_reference(problem, dtype, loss, B, missing):
     agree("loss_and_gradients", problem(loss, missing, B=B, dtype=dtype), loss=loss)
 
 
@@ -46,14 +47,14 @@ def test_reference(problem, agree, dtype, loss, B, missing):
 @pytest.mark.parametrize("I", [0, 1])
 @pytest.mark.parametrize("H", [0, 1, 3])
 @pytest.mark.parametrize("O", [1, 3])
-def test_edge_sizes(problem, agree, loss, T, B, I, H, O):
+def test_edge_sizes(problem, loss, T, B, I, H, O):
     agree("loss_and_gradients", problem(loss, T=T, B=B, I=I, H=H, O=O), loss=loss)
 
 
 @every_loss
 @pytest.mark.parametrize("B", [None, 2])
 @pytest.mark.parametrize("missing", ["", "V c"])
-def test_complex_step(problem, states, complex_step, assert_close, loss, B, missing):
+def test_complex_step(problem, loss, B, missing):
     given = problem(loss, missing, T=4, B=B, I=3, H=4, O=4)
     targets, weights = given["targets"], given["weights"]
 
@@ -76,7 +77,7 @@ def test_complex_step(problem, states, complex_step, assert_close, loss, B, miss
 @every_loss
 @pytest.mark.parametrize("B", [None, 2])
 @pytest.mark.parametrize("missing", ["", "V c", "b c", "weights"])
-def test_central_differences(problem, central_differences, assert_close, loss, B, missing):
+def test_central_differences(problem, loss, B, missing):
     given = problem(loss, missing, T=4, B=B, I=3, H=4, O=4)
 
     def value(**varied):
@@ -150,7 +151,7 @@ def test_inputs_of_weight_zero_are_read_and_lengths_leave_them_out(problem):
     np.testing.assert_array_equal(actual[1], expected[1])
 
 
-def test_masked_sequences_of_different_lengths(problem, assert_close):
+def test_masked_sequences_of_different_lengths(problem):
     """Padding a shorter sequence with anything but NaN, of weight 0, changes nothing."""
     given = problem("softmax_cross_entropy", T=9, B=2)
     given["weights"][:] = 1

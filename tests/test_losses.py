@@ -4,6 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.special
+from helpers import agree, arguments, assert_close, central_differences, network
 
 import pyrnn
 
@@ -17,7 +18,7 @@ every_loss = pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("T", [0, 1, 3])
 @pytest.mark.parametrize("B", [None, 0, 1, 3])
 @pytest.mark.parametrize("O", [1, 2, 17])
-def test_sizes(network, arguments, agree, dtype, loss, T, B, O):
+def test_sizes(dtype, loss, T, B, O):
     given = arguments(loss, network(T, B, O=O, dtype=dtype))
     agree(loss, given)
     agree(loss, given | {"weights": None})
@@ -32,7 +33,7 @@ def test_no_outputs(steps):
 
 
 @every_loss
-def test_types(network, arguments, dtype, loss):
+def test_types(dtype, loss):
     given = arguments(loss, network(dtype=dtype))
     value, do = getattr(pyrnn, loss)(**given)
     assert type(value) is np.float64
@@ -42,7 +43,7 @@ def test_types(network, arguments, dtype, loss):
 
 
 @every_loss
-def test_central_differences(network, arguments, central_differences, assert_close, loss):
+def test_central_differences(loss):
     given = arguments(loss, network(3, 2, O=4))
     o = given.pop("o")
     differences = central_differences(lambda o: getattr(pyrnn, loss)(o, **given)[0], {"o": o})["o"]
@@ -50,7 +51,7 @@ def test_central_differences(network, arguments, central_differences, assert_clo
 
 
 @every_loss
-def test_weights_multiply(network, arguments, assert_close, loss):
+def test_weights_multiply(loss):
     given = arguments(loss, network())
     function = getattr(pyrnn, loss)
     value, do = function(**given)
@@ -61,7 +62,7 @@ def test_weights_multiply(network, arguments, assert_close, loss):
 
 
 @every_loss
-def test_weights_that_make_a_mean(network, arguments, loss):
+def test_weights_that_make_a_mean(loss):
     given = arguments(loss, network(T=6, B=4)) | {"weights": None}
     mean, do = getattr(pyrnn, loss)(**given | {"weights": np.full((6, 4), 1 / 24)})
     total, do_total = getattr(pyrnn, loss)(**given)
@@ -70,7 +71,7 @@ def test_weights_that_make_a_mean(network, arguments, loss):
 
 
 @every_loss
-def test_many_float32_steps_are_summed_in_float64(network, arguments, loss):
+def test_many_float32_steps_are_summed_in_float64(loss):
     given = arguments(loss, network(200_000, None, O=2, dtype=np.float32))
     exact = {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in given.items()}
     value, expected = getattr(pyrnn, loss)(**given)[0], getattr(pyrnn, loss)(**exact)[0]
@@ -84,7 +85,7 @@ MASKED = np.array([[True, False], [False, False], [False, True], [True, True]])
 @every_loss
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e308])
 @pytest.mark.parametrize("where", ["one output", "all outputs"])
-def test_masked_step_does_not_exist(network, arguments, dtype, loss, bad, where):
+def test_masked_step_does_not_exist(dtype, loss, bad, where):
     given = arguments(loss, network(4, 2, O=3, dtype=dtype))
     given["weights"][MASKED] = 0
     value, do = getattr(pyrnn, loss)(**given)
@@ -101,7 +102,7 @@ def test_masked_step_does_not_exist(network, arguments, dtype, loss, bad, where)
 
 
 @every_loss
-def test_masked_steps_could_be_left_out(network, arguments, loss):
+def test_masked_steps_could_be_left_out(loss):
     given = arguments(loss, network(4, 2, O=3))
     given["weights"][MASKED] = 0
     value, do = getattr(pyrnn, loss)(**given)
@@ -112,7 +113,7 @@ def test_masked_steps_could_be_left_out(network, arguments, loss):
 
 @every_loss
 @pytest.mark.parametrize("dtype", [bool, np.int8])
-def test_weights_of_other_types_mask(network, arguments, loss, dtype):
+def test_weights_of_other_types_mask(loss, dtype):
     given = arguments(loss, network(4, 2, O=3))
     expected = getattr(pyrnn, loss)(**given | {"weights": 1.0 - MASKED})
     actual = getattr(pyrnn, loss)(**given | {"weights": (~MASKED).astype(dtype)})
@@ -122,7 +123,7 @@ def test_weights_of_other_types_mask(network, arguments, loss, dtype):
 
 # ---- Softmax cross-entropy ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("scale", [0, 1e-8, 1, 30, 1e4, 1e300])
-def test_softmax_against_scipy(network, scale):
+def test_softmax_against_scipy(scale):
     n = network(7, 5, O=6)
     o, targets, weights = scale * n["o"], n["targets"], n["weights"]
     loss, do = pyrnn.softmax_cross_entropy(o, targets, weights)
@@ -162,7 +163,7 @@ def test_softmax_against_arbitrary_precision(scale, target):
 
 
 @pytest.mark.parametrize("shift", [-1e4, -1.0, 1e4])
-def test_softmax_does_not_see_a_shift(network, shift):
+def test_softmax_does_not_see_a_shift(shift):
     n = network(O=6)
     shifted, do_shifted = pyrnn.softmax_cross_entropy(n["o"] + shift, n["targets"])
     loss, do = pyrnn.softmax_cross_entropy(n["o"], n["targets"])

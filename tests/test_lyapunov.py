@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import stops_early
 
 import pyrnn
 from pyrnn import _lyapunov, _progress, lyapunov
@@ -375,7 +376,7 @@ def test_progress_is_for_a_terminal_alone(monkeypatch, capsys):
 
 
 @pytest.mark.unsanitized
-def test_interrupt(stops_early):
+def test_interrupt():
     params = network(150)
     run = lambda steps: pyrnn.lyapunov_spectrum(params, steps=steps)
     stops_early(lambda: run(20_000), lambda: run(200), 100)

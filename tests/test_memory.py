@@ -9,6 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from helpers import network
 
 import pyrnn
 from pyrnn import _kernels, _memory
@@ -50,7 +51,7 @@ def test_memory_comes_back(keeps):
     assert address(_memory.empty(LARGE, np.float32)) == first
 
 
-def test_results_of_public_functions(network, keeps):
+def test_results_of_public_functions(keeps):
     n = network(T=100, B=32, I=16, H=64, dtype=np.float32)
     arguments = [n[name] for name in ("x", "U", "W", "b", "h0")]
     first = pyrnn.forward(*arguments)
@@ -180,7 +181,7 @@ def test_after_a_fork():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts page faults as Linux does")
 @pytest.mark.parametrize("B", [32, 128])
-def test_a_loop_of_training_gets_no_fresh_pages(network, keeps, B):
+def test_a_loop_of_training_gets_no_fresh_pages(keeps, B):
     import resource
 
     n = network(T=100, B=B, I=32, H=32, dtype=np.float32)

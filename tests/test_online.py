@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers import allocated, network
 
 import pyrnn
 from pyrnn import _kernels, reference
@@ -64,7 +65,7 @@ def made(cls, n, B, form, **more):
 # ---- Exact ones -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("B", [None, 1, 3])
 @pytest.mark.parametrize("H", [1, 5, 33])
-def test_sums_of_rtrl_are_those_of_backward_at_every_step(network, form, B, H):
+def test_sums_of_rtrl_are_those_of_backward_at_every_step(form, B, H):
     n, form = network(T=7, B=B, I=2, H=H), options(form, H)
     learner, total = made(pyrnn.RTRL, n, B, form), None
     for t in range(7):
@@ -77,7 +78,7 @@ def test_sums_of_rtrl_are_those_of_backward_at_every_step(network, form, B, H):
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("H", [1, 5, 33])
 @pytest.mark.parametrize("block", [1, 3, None])
-def test_sums_of_blocks_are_those_of_backward_at_every_end(network, form, B, H, block):
+def test_sums_of_blocks_are_those_of_backward_at_every_end(form, B, H, block):
     T = 8
     n, form = network(T=T, B=B, I=2, H=H), options(form, H)
     learner, total, size = made(pyrnn.BlockedRTRL, n, B, form, block=block), None, block or H
@@ -93,7 +94,7 @@ def test_sums_of_blocks_are_those_of_backward_at_every_end(network, form, B, H, 
 
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("block", [1, 3, 20])
-def test_blocks_at_every_step_are_rtrl(network, form, B, block):
+def test_blocks_at_every_step_are_rtrl(form, B, block):
     n, form = network(T=8, B=B, I=2, H=6), options(form, 6)
     learner = made(pyrnn.BlockedRTRL, n, B, form, block=block, every_step=True)
     other = made(pyrnn.RTRL, n, B, form)
@@ -106,7 +107,7 @@ def test_blocks_at_every_step_are_rtrl(network, form, B, block):
 
 @pytest.mark.parametrize("cls", EXACT)
 @pytest.mark.parametrize("name", _kernels.available())
-def test_every_instruction_set(network, cls, name):
+def test_every_instruction_set(cls, name):
     n, before = network(T=9, B=None, I=1, H=65), _kernels.selected()
     learner, total = made(cls, n, None, {}, **({"block": 2} if cls is pyrnn.BlockedRTRL else {})), None
     try:
@@ -119,7 +120,7 @@ def test_every_instruction_set(network, cls, name):
     assert_same(total, exact(n, {}, 9))
 
 
-def test_rtrl_is_the_specification(network, form):
+def test_rtrl_is_the_specification(form):
     n, form = network(T=6, B=None, I=2, H=5), options(form, 5)
     learner = made(pyrnn.RTRL, n, None, form)
     plain = reference.RTRL(n["U"], n["W"], n["b"], n["h0"], **form)
@@ -133,7 +134,7 @@ def test_rtrl_is_the_specification(network, form):
     np.testing.assert_allclose(influence.h0, plain.P_h0, atol=1e-13)
 
 
-def test_one_step_is_pytorch_s_gradient_of_its_loss(network):
+def test_one_step_is_pytorch_s_gradient_of_its_loss():
     torch = pytest.importorskip("torch")
     n = network(T=6, B=2, I=3, H=4)
     learner = made(pyrnn.RTRL, n, 2, {})
@@ -148,7 +149,7 @@ def test_one_step_is_pytorch_s_gradient_of_its_loss(network):
 
 
 @pytest.mark.parametrize("cls", LEARNERS)
-def test_states_have_the_bits_of_forward(network, form, dtype, cls):
+def test_states_have_the_bits_of_forward(form, dtype, cls):
     n, form = network(T=5, B=3, I=2, H=7, dtype=dtype), options(form, 7)
     if "alpha" in form:
         form["alpha"] = dtype(form["alpha"])
@@ -160,7 +161,7 @@ def test_states_have_the_bits_of_forward(network, form, dtype, cls):
 
 
 @pytest.mark.parametrize("cls", EXACT)
-def test_float32(network, cls):
+def test_float32(cls):
     n = network(T=9, B=2, I=3, H=20, dtype=np.float32)
     learner, total = made(cls, n, 2, {}), None
     for t in range(9):
@@ -171,7 +172,7 @@ def test_float32(network, cls):
 
 
 # ---- Approximations -------------------------------------------------------------------------------------------------
-def test_snap_1_is_exact_for_diagonal_weights(network, form):
+def test_snap_1_is_exact_for_diagonal_weights(form):
     n, form = network(T=7, B=2, I=2, H=5), options(form, 5)
     n["W"] = np.diag(np.linspace(-0.9, 0.8, 5))
     learner, other = made(pyrnn.SnAp1, n, 2, form), made(pyrnn.RTRL, n, 2, form)
@@ -180,7 +181,7 @@ def test_snap_1_is_exact_for_diagonal_weights(network, form):
         assert_same(g, e._replace(h0=None))  # those of other entries of W count too: they start from zero
 
 
-def test_rflo_is_exact_without_recurrent_weights(network, form):
+def test_rflo_is_exact_without_recurrent_weights(form):
     n, form = network(T=7, B=2, I=2, H=5), options(form, 5)
     n["W"] = np.zeros((5, 5))
     learner, other = made(pyrnn.RFLO, n, 2, form), made(pyrnn.RTRL, n, 2, form)
@@ -189,7 +190,7 @@ def test_rflo_is_exact_without_recurrent_weights(network, form):
 
 
 @pytest.mark.parametrize(("cls", "kept"), [(pyrnn.SnAp1, True), (pyrnn.RFLO, False)])
-def test_traces_by_their_definition(network, form, cls, kept):
+def test_traces_by_their_definition(form, cls, kept):
     """e <- d e + immediate, with d the diagonal of the Jacobian or 1 - alpha, on a W that is not diagonal."""
     n, form = network(T=6, B=None, I=2, H=5), options(form, 5)
     learner, e, h, units = made(cls, n, None, form), np.zeros((5, 8)), n["h0"], np.arange(5)
@@ -206,7 +207,7 @@ def test_traces_by_their_definition(network, form, cls, kept):
         )
 
 
-def test_uoro_has_the_mean_of_rtrl(network, form):
+def test_uoro_has_the_mean_of_rtrl(form):
     """Many seeds at once, as a batch of equal sequences; the mean is within five standard errors of the exact one."""
     n, form, seeds = network(T=4, B=None, I=2, H=4), options(form, 4), 20_000
     exact_one = made(pyrnn.RTRL, n, None, form)
@@ -224,7 +225,7 @@ def test_uoro_has_the_mean_of_rtrl(network, form):
     np.testing.assert_allclose(mean.W, each[:, :, :4].mean(axis=0), atol=1e-10)
 
 
-def test_uoro_repeats_itself_from_a_seed(network):
+def test_uoro_repeats_itself_from_a_seed():
     n = network(T=4, B=None)
     runs = [[made(pyrnn.UORO, n, None, {}, rng=seed).step(n["x"][0], n["dh"][0]).W] for seed in (0, 0, 1)]
     assert np.array_equal(runs[0], runs[1])
@@ -234,7 +235,7 @@ def test_uoro_repeats_itself_from_a_seed(network):
 # ---- The interface --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("cls", LEARNERS)
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
-def test_copies_go_on_by_themselves(network, cls, copied):
+def test_copies_go_on_by_themselves(cls, copied):
     n = network(T=6, B=2)
     more = {"block": 3} if cls is pyrnn.BlockedRTRL else {"rng": 3} if cls is pyrnn.UORO else {}
     learner, other = (made(cls, n, 2, {"alpha": 0.5}, **more) for _ in range(2))
@@ -252,7 +253,7 @@ def test_copies_go_on_by_themselves(network, cls, copied):
 
 @pytest.mark.parametrize("cls", LEARNERS)
 @pytest.mark.parametrize(("B", "I", "H"), [(None, 0, 3), (None, 2, 0), (0, 2, 3), (2, 0, 0), (None, 1, 1)])
-def test_nothing_and_one(network, cls, B, I, H):
+def test_nothing_and_one(cls, B, I, H):
     n = network(T=9, B=B, I=I, H=H)
     learner = made(cls, n, B, {"alpha": 0.5})
     for x, dh in zip(n["x"], n["dh"], strict=True):
@@ -263,7 +264,7 @@ def test_nothing_and_one(network, cls, B, I, H):
 
 
 @pytest.mark.parametrize("cls", EXACT)
-def test_steps_without_loss_and_gradients_asked_late(network, cls):
+def test_steps_without_loss_and_gradients_asked_late(cls):
     n = network(T=7, B=None)
     n["dh"][[0, 1, 2, 4]] = 0
     learner, total = made(cls, n, None, {}, **({"block": 3} if cls is pyrnn.BlockedRTRL else {})), None
@@ -276,7 +277,7 @@ def test_steps_without_loss_and_gradients_asked_late(network, cls):
     assert_same(total, exact(n, {}, 7))
 
 
-def test_gradients_twice_and_in_parts(network):
+def test_gradients_twice_and_in_parts():
     n = network(T=3, B=None)
     learner, other = (made(pyrnn.RTRL, n, None, {}) for _ in range(2))
     for x in n["x"]:
@@ -288,7 +289,7 @@ def test_gradients_twice_and_in_parts(network):
 
 
 @pytest.mark.parametrize("cls", LEARNERS)
-def test_update_changes_what_follows_alone(network, cls):
+def test_update_changes_what_follows_alone(cls):
     n = network(T=4, B=None)
     more = {"block": 2} if cls is pyrnn.BlockedRTRL else {"rng": 0} if cls is pyrnn.UORO else {}
     learner = made(cls, n, None, {"alpha": 0.5}, **more)
@@ -303,7 +304,7 @@ def test_update_changes_what_follows_alone(network, cls):
     assert np.array_equal(learner.forward(n["x"][2]), expected[0])
 
 
-def test_the_influence_at_an_update_is_of_the_old_parameters(network):
+def test_the_influence_at_an_update_is_of_the_old_parameters():
     n = network(T=3, B=None)
     learner, other = (made(pyrnn.RTRL, n, None, {}) for _ in range(2))
     learner.forward(n["x"][0])
@@ -312,7 +313,7 @@ def test_the_influence_at_an_update_is_of_the_old_parameters(network):
 
 
 @pytest.mark.parametrize("asked", [(), (0, 1, 2, 5, 9), range(12)], ids=len)
-def test_updates_at_every_step(network, form, asked):
+def test_updates_at_every_step(form, asked):
     """The influence goes through each Jacobian as it was, also where it is asked for between."""
     n, form = network(T=12, B=None, I=2, H=5), options(form, 5)
     rng = np.random.default_rng(0)
@@ -329,7 +330,7 @@ def test_updates_at_every_step(network, form, asked):
     np.testing.assert_allclose(learner.influence().h0, plain.P_h0, rtol=0, atol=1e-13)
 
 
-def test_a_block_cannot_be_updated_within(network):
+def test_a_block_cannot_be_updated_within():
     n = network(T=2, B=None)
     learner = made(pyrnn.BlockedRTRL, n, None, {}, block=5)
     learner.step(n["x"][0])
@@ -342,7 +343,7 @@ def test_a_block_cannot_be_updated_within(network):
 
 
 @pytest.mark.parametrize("cls", LEARNERS)
-def test_reset_forgets(network, cls):
+def test_reset_forgets(cls):
     n = network(T=3, B=2)
     more = {"block": 1} if cls is pyrnn.BlockedRTRL else {"rng": 0} if cls is pyrnn.UORO else {}
     learner, new = (made(cls, n, 2, {}, **more) for _ in range(2))
@@ -356,7 +357,7 @@ def test_reset_forgets(network, cls):
 
 
 @pytest.mark.parametrize("cls", LEARNERS)
-def test_bad_arguments(network, cls):
+def test_bad_arguments(cls):
     n = network(B=None, I=4, H=6)
     with pytest.raises(ValueError, match=r"W must have shape \(6, 6\) to match U \(6, 4\), got \(6, 4\)"):
         cls(n["U"], n["U"])
@@ -387,14 +388,14 @@ def test_bad_arguments(network, cls):
 
 
 @pytest.mark.parametrize("name", ["batch", "dtype", "input_size", "hidden_size", "h", "U", "W", "b", "alpha"])
-def test_sizes_and_parameters_are_read_only(network, name):
+def test_sizes_and_parameters_are_read_only(name):
     """What is carried was allocated for them."""
     learner = made(pyrnn.RTRL, network(B=None), None, {})
     with pytest.raises(AttributeError):
         setattr(learner, name, 1)
 
 
-def test_bad_blocks(network):
+def test_bad_blocks():
     n = network(B=None)
     with pytest.raises(ValueError, match="block must be an integer from 1, got 0"):
         pyrnn.BlockedRTRL(n["U"], n["W"], block=0)
@@ -405,7 +406,7 @@ def test_bad_blocks(network):
 
 
 @pytest.mark.parametrize("cls", LEARNERS)
-def test_nan_passes_through(network, cls):
+def test_nan_passes_through(cls):
     n = network(T=2, B=2)
     learner = made(cls, n, 2, {}, **({"block": 2} if cls is pyrnn.BlockedRTRL else {}))
     x = n["x"].copy()
@@ -426,7 +427,7 @@ def test_infinities_give_no_warning(cls):
 
 
 @pytest.mark.parametrize("cls", LEARNERS)
-def test_any_layout_and_nothing_written(network, cls, layout):
+def test_any_layout_and_nothing_written(cls, layout):
     n = network(T=2, B=3)
     more = {"block": 1} if cls is pyrnn.BlockedRTRL else {"rng": 0} if cls is pyrnn.UORO else {}
     plain = made(cls, n, 3, {}, **more)
@@ -440,7 +441,7 @@ def test_any_layout_and_nothing_written(network, cls, layout):
 
 
 @pytest.mark.parametrize("cls", LEARNERS)
-def test_states_handed_out_are_copies(network, cls):
+def test_states_handed_out_are_copies(cls):
     n = network(T=2, B=None)
     learner = made(cls, n, None, {})
     learner.forward(n["x"][0])[:] = np.nan
@@ -450,7 +451,7 @@ def test_states_handed_out_are_copies(network, cls):
 
 
 @pytest.mark.unsanitized
-def test_steps_allocate_nothing_large(allocated):
+def test_steps_allocate_nothing_large():
     """The influence of H = 64 has 2.5 MB; a step takes its gradients, of 38 KB, and up to four Jacobians of 33 KB."""
     U, W, b, _, _ = pyrnn.initialize(8, 64, rng=0)
     learner, x, dh = pyrnn.RTRL(U, W, b), np.ones(8), np.ones(64)
@@ -464,7 +465,7 @@ def test_steps_allocate_nothing_large(allocated):
     assert most < 300_000
 
 
-def test_an_interrupted_learner_says_so(network):
+def test_an_interrupted_learner_says_so():
     n = network(T=2, B=None)
     learner = made(pyrnn.RTRL, n, None, {})
     learner.forward(n["x"][0])

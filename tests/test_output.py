@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import agree, arguments, assert_close, central_differences, complex_step, network
 
 import pyrnn
 from pyrnn import reference
@@ -16,13 +17,13 @@ FUNCTIONS = ("output", "output_gradients")
 @pytest.mark.parametrize("B", [None, 0, 1, 3])
 @pytest.mark.parametrize("H", [0, 1, 3])
 @pytest.mark.parametrize("O", [0, 1, 3])
-def test_edge_sizes(network, arguments, agree, dtype, function, T, B, H, O):
+def test_edge_sizes(dtype, function, T, B, H, O):
     agree(function, arguments(function, network(T, B, 1, H, O, dtype=dtype)))
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("O", [2, 17])
-def test_thresholds(network, arguments, agree, dtype, threshold_size, function, O):
+def test_thresholds(dtype, threshold_size, function, O):
     B, H = threshold_size
     agree(function, arguments(function, network(3, B, 1, H, O, dtype=dtype)))
 
@@ -31,7 +32,7 @@ def test_thresholds(network, arguments, agree, dtype, threshold_size, function, 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 8, 9, 1000])
 @pytest.mark.parametrize("B", [None, 1, 3])
 @pytest.mark.parametrize("O", [2, 9])
-def test_chunks(network, arguments, agree, layout, set_chunk_bytes, function, steps, B, O):
+def test_chunks(layout, set_chunk_bytes, function, steps, B, O):
     n = network(8, B, 1, 6, O)
     set_chunk_bytes(steps * (B or 1) * max(6, O) * 8)
     for name in ("h", "do"):
@@ -40,12 +41,12 @@ def test_chunks(network, arguments, agree, layout, set_chunk_bytes, function, st
 
 
 @pytest.mark.parametrize("B", [None, 3])
-def test_missing_c_is_zero(network, B, dtype):
+def test_missing_c_is_zero(B, dtype):
     n = network(B=B, dtype=dtype)
     np.testing.assert_array_equal(pyrnn.output(n["h"], n["V"]), pyrnn.output(n["h"], n["V"], 0 * n["c"]))
 
 
-def test_unbatched_is_a_batch_of_one(network, dtype):
+def test_unbatched_is_a_batch_of_one(dtype):
     n = network(B=1, dtype=dtype)
     h, do = n["h"][:, 0], n["do"][:, 0]
     np.testing.assert_array_equal(pyrnn.output(h, n["V"], n["c"]), pyrnn.output(n["h"], n["V"], n["c"])[:, 0])
@@ -55,7 +56,7 @@ def test_unbatched_is_a_batch_of_one(network, dtype):
     np.testing.assert_array_equal(alone.c, batched.c)
 
 
-def test_returns_named_new_arrays(network, arguments):
+def test_returns_named_new_arrays():
     given = arguments("output_gradients", network())
     gradients = pyrnn.output_gradients(**given)
     assert isinstance(gradients, pyrnn.OutputGradients)
@@ -65,7 +66,7 @@ def test_returns_named_new_arrays(network, arguments):
 
 @pytest.mark.parametrize("module", [pyrnn, reference])
 @pytest.mark.parametrize("B", [None, 2])
-def test_complex_step(network, arguments, complex_step, assert_close, module, B):
+def test_complex_step(module, B):
     n = network(4, B, 1, 3, 5)
     layer = lambda h, V, c: (n["do"] * (np.einsum("oh,...h->...o", V, h) + c)).sum()
     exact = complex_step(layer, arguments("output", n))
@@ -73,14 +74,14 @@ def test_complex_step(network, arguments, complex_step, assert_close, module, B)
         assert_close(gradient, exact[name], 1e-14)
 
 
-def test_central_differences(network, arguments, central_differences, assert_close):
+def test_central_differences():
     n = network(4, 2, 1, 3, 5)
     differences = central_differences(lambda **given: (n["do"] * pyrnn.output(**given)).sum(), arguments("output", n))
     for name, gradient in pyrnn.output_gradients(**arguments("output_gradients", n))._asdict().items():
         assert_close(gradient, differences[name], 1e-8)
 
 
-def test_adjoint_identity(network):
+def test_adjoint_identity():
     """⟨V h, do⟩ = ⟨h, Vᵀ do⟩ = ⟨V, Σ do hᵀ⟩."""
     n = network(6, 5, 1, 9, 7)
     gradients = pyrnn.output_gradients(n["do"], n["h"], n["V"])
@@ -90,7 +91,7 @@ def test_adjoint_identity(network):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_new_arrays_owe_nothing_to_old_memory(network, arguments, agree, function):
+def test_new_arrays_owe_nothing_to_old_memory(function):
     """Whatever lies in memory that NumPy hands out again, NaN too, must not reach the result."""
     n = network(4, 3, 1, 50, 20)
     for _ in range(20):
@@ -101,7 +102,7 @@ def test_new_arrays_owe_nothing_to_old_memory(network, arguments, agree, functio
 
 # ---- Results that are overwritten -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("B", [None, 3])
-def test_out_of_any_layout(network, arguments, writeable_layout, dtype, B):
+def test_out_of_any_layout(writeable_layout, dtype, B):
     given = arguments("output", network(B=B, dtype=dtype))
     expected = pyrnn.output(**given)
     out = writeable_layout(np.zeros_like(expected))
@@ -111,7 +112,7 @@ def test_out_of_any_layout(network, arguments, writeable_layout, dtype, B):
 
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("T", [0, 5])
-def test_overwritten_gradients(network, arguments, writeable_layout, dtype, B, T):
+def test_overwritten_gradients(writeable_layout, dtype, B, T):
     given = arguments("output_gradients", network(T=T, B=B, dtype=dtype))
     expected = pyrnn.output_gradients(**given)
     for lay in (np.copy, writeable_layout):
@@ -121,7 +122,7 @@ def test_overwritten_gradients(network, arguments, writeable_layout, dtype, B, T
             np.testing.assert_array_equal(a, e)
 
 
-def test_bad_out(network, arguments):
+def test_bad_out():
     n = network()
     given = arguments("output", n)
     with pytest.raises(ValueError, match=r"out must have shape \(5, 3, 2\), got \(5, 3, 3\)"):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats
+from helpers import network
 
 import pyrnn
 
@@ -14,7 +15,7 @@ every_choice_of_parts = pytest.mark.parametrize("missing", ["", "b", "c", "bc", 
 
 
 @pytest.fixture
-def parameters(network, dtype):
+def parameters(dtype):
     n = network(I=2, H=3, O=4, dtype=dtype)
     return pyrnn.Parameters(*(n[name] for name in "UWbVc"))
 
@@ -88,7 +89,7 @@ def test_ravel_promotes(dtypes, expected):
         (None, TypeError, "vector must be .* None"),
     ],
 )
-def test_unravel_rejects(network, vector, error, message):
+def test_unravel_rejects(vector, error, message):
     n = network(I=2, H=3, O=4)
     params = pyrnn.Parameters(*(n[name] for name in "UWbVc"))
     with pytest.raises(error, match=f"^{message}$"):
@@ -104,7 +105,7 @@ def test_unravel_rejects(network, vector, error, message):
         ({"V": [[1.0], [1.0, 2.0]]}, ValueError, "V must be an array of numbers: .*"),
     ],
 )
-def test_ravel_rejects(network, changes, error, message):
+def test_ravel_rejects(changes, error, message):
     n = network(I=2, H=3, O=4)
     params = pyrnn.Parameters(*(n[name] for name in "UWbVc"))._replace(**changes)
     with pytest.raises(error, match=f"^{message}$"):

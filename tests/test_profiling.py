@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from helpers import network
 
 import pyrnn
 from pyrnn import _calls, _engines, _kernels, profiling
@@ -19,7 +20,7 @@ T, B, I, H, O = 40, 16, 64, 96, 8  # worth three threads
 
 
 @pytest.fixture
-def net(network, dtype):
+def net(dtype):
     return network(T, B, I, H, O, dtype=dtype)
 
 
@@ -92,7 +93,7 @@ def test_the_other_functions(net, dtype, engine, monkeypatch):
     )
 
 
-def test_functions_are_counted_with_what_they_call(network):
+def test_functions_are_counted_with_what_they_call():
     n = network(T, B, I, H, O)
     params = pyrnn.Parameters(*(n[name] for name in pyrnn.Parameters._fields))
     with pyrnn.profile() as p:
@@ -213,7 +214,7 @@ def test_table(net):
 
 @pytest.mark.skipif(_kernels.selected() == "base", reason="plain C has no peak to compare with")
 @pytest.mark.parametrize("B", [1, 16])
-def test_fraction_of_peak(network, dtype, B):
+def test_fraction_of_peak(dtype, B):
     n = network(20, B, 128, 128, dtype=dtype)
     with pyrnn.profile() as p:
         for _ in range(10):
@@ -244,7 +245,7 @@ def in_threads(count, function):
         thread.join()
 
 
-def test_python_threads_at_once(network):
+def test_python_threads_at_once():
     n = network(T, B, I, H)
     with pyrnn.profile() as p:
         in_threads(5, lambda: [run_all(n, engine="fused", n_threads=2) for _ in range(20)])
@@ -254,7 +255,7 @@ def test_python_threads_at_once(network):
     assert len({r.thread for r in p.records if r.member == 0}) == 5
 
 
-def test_more_threads_than_rows(network):
+def test_more_threads_than_rows():
     n = network(5, 2, 3, 4)
     with pyrnn.profile() as p:
         for _ in range(50):
@@ -264,7 +265,7 @@ def test_more_threads_than_rows(network):
     assert len(p.threads) == 128
 
 
-def test_beginning_and_end_while_others_compute(network):
+def test_beginning_and_end_while_others_compute():
     n = network(5, 2, 3, 4)
     done = threading.Event()
 
@@ -296,7 +297,7 @@ def frames_of(thread):
         frame = frame.f_back
 
 
-def test_what_began_in_an_earlier_profile_counts_in_none(network):
+def test_what_began_in_an_earlier_profile_counts_in_none():
     h = np.zeros((100_000, 1, 256), np.float32)
     W = np.zeros((256, 256), np.float32)
     worker = threading.Thread(target=lambda: pyrnn.state_gradients(h, h, W))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import central_differences
 
 import pyrnn
 
@@ -49,7 +50,7 @@ def test_value(form, nonlinearity, seed):
 @every_form
 @every_nonlinearity
 @pytest.mark.parametrize("seed", range(5))
-def test_gradients_by_differences(central_differences, form, nonlinearity, seed):
+def test_gradients_by_differences(form, nonlinearity, seed):
     grad_h, h, W = run(T=4, B=2, nonlinearity=nonlinearity, seed=seed)
     if nonlinearity == "relu":
         h[h == 0] = -1  # away from the kink

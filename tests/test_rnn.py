@@ -14,6 +14,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from helpers import allocated, assert_close, central_differences
 
 import pyrnn
 
@@ -73,9 +74,7 @@ GRID = list(itertools.product(("tanh", "relu"), YES_NO, (1, 2, 3), YES_NO, YES_N
 @pytest.mark.parametrize(
     ("nonlinearity", "bias", "num_layers", "bidirectional", "batch_first", "with_lengths", "with_h0"), GRID
 )
-def test_parity_with_torch(
-    assert_close, dtype, nonlinearity, bias, num_layers, bidirectional, batch_first, with_lengths, with_h0
-):
+def test_parity_with_torch(dtype, nonlinearity, bias, num_layers, bidirectional, batch_first, with_lengths, with_h0):
     """384 cells of the grid, two random sizes each.
 
     Errors are relative to the largest entry. In float32 no array has a single one, a sum that may cancel to anything.
@@ -126,7 +125,7 @@ def test_names_shapes_and_order_are_those_of_torch():
 # ---- Zeros, and sizes of nothing ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("options", [{}, {"alpha": 0.3}, {"alpha": 0.3, "form": "current"}, {"output_size": 2}])
-def test_each_sequence_as_alone(assert_close, options, bidirectional):
+def test_each_sequence_as_alone(options, bidirectional):
     """With lengths of any size, 0 too, and NaN wherever nothing must be read."""
     rnn, x = rnn_and_x(T=6, B=5, num_layers=2, bidirectional=bidirectional, **options)
     lengths = [3, 0, 6, 1, 0]
@@ -248,7 +247,7 @@ FORMS = [
 
 @pytest.mark.parametrize("with_lengths", [False, True])
 @pytest.mark.parametrize("options", FORMS, ids=lambda options: "-".join(options))
-def test_gradients_against_finite_differences(assert_close, central_differences, options, with_lengths):
+def test_gradients_against_finite_differences(options, with_lengths):
     """Of every parameter, x, h0 and alpha; dropout the same in each evaluation."""
     T, B, H = 4, 3, 4
     rnn, x = rnn_and_x(T, B, 2, H, num_layers=2, **options)
@@ -453,7 +452,7 @@ def test_load_state_dict(dtype):
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
 @pytest.mark.parametrize("output_size", [None, 3])
 @pytest.mark.parametrize("with_weights", [False, True])
-def test_loss_and_gradients_against_torch(assert_close, dtype, batch_first, loss, output_size, with_weights):
+def test_loss_and_gradients_against_torch(dtype, batch_first, loss, output_size, with_weights):
     torch = pytest.importorskip("torch")
     rnn, x = rnn_and_x(
         6, 4, bidirectional=True, num_layers=2, batch_first=batch_first, output_size=output_size, dtype=dtype
@@ -610,7 +609,7 @@ def test_backward_needs_a_call_with_these_parameters():
 
 # ---- Memory ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "dropout": 0.5}, {"alpha": 0.5}])
-def test_a_call_allocates_nothing_after_the_first(monkeypatch, allocated, options):
+def test_a_call_allocates_nothing_after_the_first(monkeypatch, options):
     """In the fused engine; the other one keeps a chunk where rows of states do not lie one after the other."""
     monkeypatch.setattr("pyrnn._engines.automatic", lambda: "fused")
     rnn, x = rnn_and_x(30, 64, 32, 128, dtype=np.float32, **options)  # where B H numbers take 32 KB
@@ -620,7 +619,7 @@ def test_a_call_allocates_nothing_after_the_first(monkeypatch, allocated, option
 
 
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "dropout": 0.5}, {"alpha": 0.5}])
-def test_training_keeps_nothing_more_after_the_first_step(allocated, options):
+def test_training_keeps_nothing_more_after_the_first_step(options):
     rnn, x = rnn_and_x(50, 16, 32, 64, dtype=np.float32, output_size=3, **options)
     targets = np.zeros(x.shape[:2], int)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import agree, arguments, assert_close, complex_step, network, states
 
 import pyrnn
 from pyrnn import _kernels, reference
@@ -9,16 +10,16 @@ from pyrnn import _kernels, reference
 pytestmark = [pytest.mark.compiled, pytest.mark.plain_c]
 
 
-def test_edge_sizes(network, arguments, agree, dtype, edge_size):
+def test_edge_sizes(dtype, edge_size):
     agree("state_gradients", arguments("state_gradients", network(*edge_size, dtype=dtype)))
 
 
-def test_thresholds(network, arguments, agree, dtype, threshold_size):
+def test_thresholds(dtype, threshold_size):
     B, H = threshold_size
     agree("state_gradients", arguments("state_gradients", network(4, B, 2, H, dtype=dtype)))
 
 
-def test_unbatched_is_a_batch_of_one(network, arguments, dtype):
+def test_unbatched_is_a_batch_of_one(dtype):
     given = arguments("state_gradients", network(B=1, dtype=dtype))
     alone = {name: a[:, 0] if a.ndim == 3 else a for name, a in given.items()}
     np.testing.assert_array_equal(pyrnn.state_gradients(**alone), pyrnn.state_gradients(**given)[:, 0])
@@ -26,7 +27,7 @@ def test_unbatched_is_a_batch_of_one(network, arguments, dtype):
 
 @pytest.mark.parametrize("module", [pyrnn, reference])
 @pytest.mark.parametrize("B", [None, 2])
-def test_complex_step(network, arguments, states, complex_step, assert_close, module, B):
+def test_complex_step(module, B):
     """grad_h_t is what the loss changes by when h_t is moved, and all later steps with it."""
     n = network(5, B, 3, 4)
     grad_h = module.state_gradients(**arguments("state_gradients", n))
@@ -39,13 +40,13 @@ def test_complex_step(network, arguments, states, complex_step, assert_close, mo
         assert_close(grad_h[t], complex_step(loss, {"h_t": n["h"][t]})["h_t"], 1e-13)
 
 
-def test_is_dh_where_nothing_follows(network, arguments):
+def test_is_dh_where_nothing_follows():
     given = arguments("state_gradients", network())
     np.testing.assert_array_equal(pyrnn.state_gradients(**given)[-1], given["dh"][-1])
     np.testing.assert_array_equal(pyrnn.state_gradients(**given | {"W": 0 * given["W"]}), given["dh"])
 
 
-def test_powers_of_W_at_the_origin(network, assert_close):
+def test_powers_of_W_at_the_origin():
     """At h = 0 every Jacobian is W: the gradient of the last state's sum is a power of Wᵀ."""
     W, dh = network(H=6)["W"], np.zeros((9, 1, 6))
     dh[-1] = 1
@@ -54,7 +55,7 @@ def test_powers_of_W_at_the_origin(network, assert_close):
         assert_close(grad_h[t, 0], np.linalg.matrix_power(W.T, 8 - t) @ np.ones(6), 1e-14)
 
 
-def test_gives_the_deltas_of_backward(network, arguments, assert_close):
+def test_gives_the_deltas_of_backward():
     """delta = (1 - h²) grad_h is all that backward needs."""
     n = network()
     grad_h = pyrnn.state_gradients(**arguments("state_gradients", n))
@@ -77,7 +78,7 @@ def test_masks_of_no_steps(dtype, reverse, options):
         np.testing.assert_allclose(gradients, np.broadcast_to(sums, dh.shape))
 
 
-def test_new_array_owes_nothing_to_old_memory(network, arguments, agree):
+def test_new_array_owes_nothing_to_old_memory():
     """Whatever lies in memory that NumPy hands out again, NaN too, must not reach the result."""
     n = network(4, 3, 5, 50)
     for _ in range(20):

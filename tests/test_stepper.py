@@ -12,6 +12,7 @@ import threading
 
 import numpy as np
 import pytest
+from helpers import allocated, network
 from numpy.lib.stride_tricks import as_strided
 
 import pyrnn
@@ -32,7 +33,7 @@ def instruction_set(request):
 
 
 @pytest.fixture
-def parameters(network):
+def parameters():
     """The arguments of a stepper: U, W, b, V, c of a small network, or of one of other sizes."""
     return lambda *sizes, **options: [network(*sizes, **options)[name] for name in ("U", "W", "b", "V", "c")]
 
@@ -45,7 +46,7 @@ def bits(*arrays):
 @pytest.mark.parametrize("with_output", [False, True])
 @pytest.mark.parametrize("B", BATCHES)
 @pytest.mark.parametrize(("I", "H", "O"), SIZES)
-def test_bits_of_forward(network, dtype, instruction_set, I, H, O, B, with_output):
+def test_bits_of_forward(dtype, instruction_set, I, H, O, B, with_output):
     T = 7
     n = network(T, B, I, H, O, dtype=dtype)
     x, U, W, b, h0, V, c = (n[name] for name in ("x", "U", "W", "b", "h0", "V", "c"))
@@ -84,7 +85,7 @@ LEAKS = [
 @pytest.mark.parametrize("leak", LEAKS)
 @pytest.mark.parametrize("with_output", [False, True])
 @pytest.mark.parametrize(("B", "H"), [(None, 1), (None, 33), (5, 17), (20, 64)])
-def test_bits_of_forward_in_all_forms(network, dtype, nonlinearity, leak, with_output, B, H):
+def test_bits_of_forward_in_all_forms(dtype, nonlinearity, leak, with_output, B, H):
     n = network(7, B, 3, H, 4, dtype=dtype)
     x, U, W, b, h0, V, c = (n[name] for name in ("x", "U", "W", "b", "h0", "V", "c"))
     form = {"nonlinearity": nonlinearity} | leak
@@ -130,7 +131,7 @@ def test_wrong_forms(parameters, wrong, error, message):
 
 
 @pytest.mark.parametrize(("with_b", "with_c"), [*itertools.product([False, True], repeat=2)])
-def test_optional_arguments_left_out(network, agree, with_b, with_c):
+def test_optional_arguments_left_out(with_b, with_c):
     n = network(6, 3, 4, 9, 2)
     b, c = n["b"] if with_b else None, n["c"] if with_c else None
     stepper = pyrnn.Stepper(n["U"], n["W"], b, n["V"], c, batch=3)
@@ -139,7 +140,7 @@ def test_optional_arguments_left_out(network, agree, with_b, with_c):
 
 
 @pytest.mark.parametrize("B", [None, 5])
-def test_against_torch(network, dtype, B):
+def test_against_torch(dtype, B):
     torch = pytest.importorskip("torch")
     I, H = 8, 64
     n = network(30, B, I, H, dtype=dtype)
@@ -156,7 +157,7 @@ def test_against_torch(network, dtype, B):
             np.testing.assert_allclose(stepper.step(x), h.numpy(), rtol=0, atol=20 * np.finfo(dtype).eps)
 
 
-def test_against_onnxruntime(network):
+def test_against_onnxruntime():
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     I, H, O = 8, 64, 3
     n = network(20, None, I, H, O, dtype=np.float32)
@@ -184,7 +185,7 @@ def test_against_onnxruntime(network):
         np.testing.assert_allclose(stepper.state, h[0, 0], rtol=0, atol=2e-6)
 
 
-def test_another_instruction_set_between_steps(network):
+def test_another_instruction_set_between_steps():
     """The panels of one instruction set are not those of the next."""
     n = network(12, 3, 5, 40, 6, dtype=np.float32)
     make = lambda: pyrnn.Stepper(*(n[name] for name in ("U", "W", "b", "V", "c")), batch=3)
@@ -210,7 +211,7 @@ def test_not_finite(parameters, value):
     assert np.isnan(h[0]).all() if np.isnan(value) else (np.abs(h[0]) == 1).all()
 
 
-def test_large_step_without_the_gil(network):
+def test_large_step_without_the_gil():
     n = network(3, 40, 30, 128, dtype=np.float32)
     assert 2 * 40 * 128 * (128 + 30) > 1e6
     stepper = pyrnn.Stepper(n["U"], n["W"], n["b"], batch=40)
@@ -220,7 +221,7 @@ def test_large_step_without_the_gil(network):
 
 # ---- Layouts and types ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("B", [None, 1, 3])
-def test_any_layout_of_every_argument(network, parameters, layout, dtype, B):
+def test_any_layout_of_every_argument(parameters, layout, dtype, B):
     n = network(4, B, dtype=dtype)
     expected = pyrnn.Stepper(*parameters(dtype=dtype), batch=B, h0=n["h0"]).run(n["x"])
     given = [layout(a) for a in parameters(dtype=dtype)]
@@ -233,7 +234,7 @@ def test_any_layout_of_every_argument(network, parameters, layout, dtype, B):
 
 
 @pytest.mark.parametrize("B", [None, 1, 3])
-def test_any_layout_of_out(network, parameters, writeable_layout, dtype, B):
+def test_any_layout_of_out(parameters, writeable_layout, dtype, B):
     n = network(4, B, dtype=dtype)
     stepper = pyrnn.Stepper(*parameters(dtype=dtype), batch=B)
     expected = stepper.run(n["x"])
@@ -244,7 +245,7 @@ def test_any_layout_of_out(network, parameters, writeable_layout, dtype, B):
         assert bits(np.array(out, order="C")) == bits(o)
 
 
-def test_step_into_columns_of_a_sequence(network, parameters):
+def test_step_into_columns_of_a_sequence(parameters):
     """Batch-first arrays are read and written in place, and nothing beside them is touched."""
     n = network(6, 3)
     x = np.ascontiguousarray(n["x"].transpose(1, 0, 2))
@@ -259,7 +260,7 @@ def test_step_into_columns_of_a_sequence(network, parameters):
 
 
 @pytest.mark.parametrize("kind", ["f2", "f4", "?", "i1", "u1", "i2", "u2", ">f4"])
-def test_narrower_input_is_converted(network, parameters, dtype, kind):
+def test_narrower_input_is_converted(parameters, dtype, kind):
     x = (network(5, 2)["x"] * 3).astype(kind)
     stepper = pyrnn.Stepper(*parameters(dtype=dtype), batch=2)
     expected = stepper.run(x.astype(dtype))
@@ -281,7 +282,7 @@ def test_wider_input_is_rejected(parameters, name, kind):
 
 
 @pytest.mark.parametrize("wide", ["U", "W", "b", "V", "c", "h0"])
-def test_dtype_is_that_of_the_widest_argument(network, wide):
+def test_dtype_is_that_of_the_widest_argument(wide):
     n = {name: network(dtype=np.float32)[name] for name in ("U", "W", "b", "V", "c")}
     n["h0"] = np.zeros(6, np.float32)
     assert pyrnn.Stepper(**n).dtype == np.float32
@@ -304,7 +305,7 @@ def set_state(stepper, h):
 
 @pytest.mark.parametrize("B", BATCHES)
 @pytest.mark.parametrize("given", [False, True])
-def test_reset(network, dtype, B, given):
+def test_reset(dtype, B, given):
     n = network(4, B, dtype=dtype)
     stepper = pyrnn.Stepper(n["U"], n["W"], n["b"], batch=B, h0=n["h0"] if given else None)
     first = n["h0"] if given else np.zeros_like(n["h0"])
@@ -318,7 +319,7 @@ def test_reset(network, dtype, B, given):
     assert bits(stepper.run(n["x"])) == bits(expected)
 
 
-def test_state_can_be_taken_and_given_back(network, parameters):
+def test_state_can_be_taken_and_given_back(parameters):
     x = network(10, None)["x"]
     stepper = pyrnn.Stepper(*parameters())
     stepper.run(x[:4])
@@ -328,7 +329,7 @@ def test_state_can_be_taken_and_given_back(network, parameters):
     assert bits(stepper.run(x[4:])) == bits(expected)
 
 
-def test_results_and_arguments_belong_to_the_caller(network, parameters):
+def test_results_and_arguments_belong_to_the_caller(parameters):
     """No array that goes in or comes out shares memory with the stepper, or is written later."""
     n = network(5, None)
     given = [*parameters(), n["h0"].copy()]
@@ -370,7 +371,7 @@ class Named(pyrnn.Stepper):
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("with_output", [False, True])
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
-def test_copy_and_pickle(network, parameters, dtype, B, with_output, duplicate):
+def test_copy_and_pickle(parameters, dtype, B, with_output, duplicate):
     n = network(9, B, dtype=dtype)
     U, W, b, V, c = parameters(dtype=dtype)
     original = Named(U, W, b, *((V, c) if with_output else ()), batch=B, h0=n["h0"])
@@ -406,7 +407,7 @@ CONSTRUCTION = [
 
 
 @pytest.mark.parametrize(("wrong", "error", "message"), CONSTRUCTION)
-def test_wrong_construction(network, wrong, error, message):
+def test_wrong_construction(wrong, error, message):
     given = {name: network(I=4, H=6, O=2)[name] for name in ("U", "W", "b", "V", "c")}
     with pytest.raises(error, match=re.escape(message)):
         pyrnn.Stepper(**given | wrong)
@@ -433,7 +434,7 @@ STEPS = [
 
 
 @pytest.mark.parametrize(("what", "a", "error", "message"), STEPS)
-def test_wrong_argument(network, parameters, what, a, error, message):
+def test_wrong_argument(parameters, what, a, error, message):
     stepper = pyrnn.Stepper(*parameters(), batch=3)
     stepper.run(network(4, 3)["x"])
     before = stepper.state
@@ -519,7 +520,7 @@ def rows(memory, first, step, column):
     return memory[first:, column : column + 3][::step][:4]
 
 
-def test_out_with_rows_upon_each_other(network, dtype):
+def test_out_with_rows_upon_each_other(dtype):
     """As in an assignment by NumPy, the later row stays."""
     n = network(1, 3, 2, 100, dtype=dtype)
     stepper = pyrnn.Stepper(n["U"], n["W"], batch=3)
@@ -555,7 +556,7 @@ def in_threads(n, work):
 
 
 @pytest.mark.parametrize("size", [(200, None, 8, 64), (40, 40, 16, 160)])
-def test_one_stepper_for_each_thread(network, size):
+def test_one_stepper_for_each_thread(size):
     n = network(*size, dtype=np.float32)
     make = lambda: pyrnn.Stepper(n["U"], n["W"], n["b"], batch=size[1])
     expected = make().run(n["x"])
@@ -568,7 +569,7 @@ def test_one_stepper_for_each_thread(network, size):
     assert in_threads(4, work) == []
 
 
-def test_one_stepper_for_several_threads(network):
+def test_one_stepper_for_several_threads():
     """Each call either makes a whole step, from a state that was there, or raises; steps that were made add up."""
     B, H, calls = 64, 128, 300
     U, W = np.zeros((H, 1), np.float32), np.zeros((H, H), np.float32)
@@ -594,7 +595,7 @@ def test_one_stepper_for_several_threads(network):
     assert np.flatnonzero(stepper.state[-1]).tolist() == [len(steps) % H]
 
 
-def test_calls_during_a_run_are_refused(network):
+def test_calls_during_a_run_are_refused():
     H = 256
     n = network(1, None, 1, H, dtype=np.float32)
     stepper = pyrnn.Stepper(n["U"], n["W"])
@@ -622,7 +623,7 @@ def test_calls_during_a_run_are_refused(network):
 
 @pytest.mark.parametrize("with_output", [False, True])
 @pytest.mark.parametrize("B", [None, 3])
-def test_step_with_out_allocates_nothing(network, parameters, allocated, B, with_output):
+def test_step_with_out_allocates_nothing(parameters, B, with_output):
     n = network(1, B)
     U, W, b, V, c = parameters()
     stepper = pyrnn.Stepper(U, W, b, *((V, c) if with_output else ()), batch=B)

@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+from helpers import assert_close, network
 
 import pyrnn
 
@@ -16,7 +17,7 @@ every_loss = pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_
 
 
 @pytest.fixture
-def problem(network):
+def problem():
     """params, and the other arguments, of a network of 11 steps."""
 
     def problem(loss="squared_error", missing="", **sizes):
@@ -68,7 +69,7 @@ def in_torch(params, x, targets, h0, weights, loss, k1, k2):
 @every_ks
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("missing", ["", "b c", "V c", "h0 weights"])
-def test_updates_against_torch(problem, assert_close, loss, k1, k2, B, missing):
+def test_updates_against_torch(problem, loss, k1, k2, B, missing):
     params, others = problem(loss, missing, B=B)
     updates = list(pyrnn.truncated_updates(params, **others, k1=k1, k2=k2))
     expected = list(in_torch(params, **others, k1=k1, k2=k2))
@@ -87,7 +88,7 @@ def test_updates_against_torch(problem, assert_close, loss, k1, k2, B, missing):
 @every_ks
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("missing", ["", "V c", "h0 weights"])
-def test_sum_of_the_updates(problem, assert_close, k1, k2, B, missing):
+def test_sum_of_the_updates(problem, k1, k2, B, missing):
     params, others = problem("squared_error", missing, B=B)
     result = pyrnn.truncated_gradients(params, **others, k1=k1, k2=k2)
     expected = dict.fromkeys(FIELDS[:5], 0.0) | {"x": np.zeros_like(others["x"]), "h0": np.zeros(result.h.shape)}
@@ -112,7 +113,7 @@ def test_sum_of_the_updates(problem, assert_close, k1, k2, B, missing):
 @every_loss
 @pytest.mark.parametrize("k1", [1, 2, 5, 11, 40])
 @pytest.mark.parametrize("k2", [11, 40, 10**30])
-def test_far_enough_back_is_the_whole_gradient(problem, assert_close, dtype, loss, k1, k2):
+def test_far_enough_back_is_the_whole_gradient(problem, dtype, loss, k1, k2):
     if k2 < k1:
         k2 = k1
     params, others = problem(loss, dtype=dtype)
@@ -136,7 +137,7 @@ def test_truncation_leaves_something_out(problem):
 
 @pytest.mark.parametrize("B", [None, 2])
 @pytest.mark.parametrize(("k1", "k2"), [(3, 3), (2, 6)])
-def test_states_carry_over(problem, assert_close, B, k1, k2):
+def test_states_carry_over(problem, B, k1, k2):
     """Two halves, the second from the state where the first one ended, have the losses of the whole."""
     params, others = problem(T=12, B=B)
     whole = list(pyrnn.truncated_updates(params, **others, k1=k1, k2=k2))
@@ -152,7 +153,7 @@ def test_states_carry_over(problem, assert_close, B, k1, k2):
 
 
 @pytest.mark.parametrize("k2", [1, 2, 5, 6, 64])
-def test_long_sequences_move_their_window(problem, assert_close, k2):
+def test_long_sequences_move_their_window(problem, k2):
     """Far more steps than the window holds."""
     params, others = problem(T=500, B=2)
     h = pyrnn.forward(others["x"], *params[:3], others["h0"])
@@ -170,7 +171,7 @@ def test_long_sequences_move_their_window(problem, assert_close, k2):
 
 # ---- Parameters that change -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("how", ["in place", "sent"])
-def test_changed_parameters_count_from_the_next_step_on(problem, assert_close, how):
+def test_changed_parameters_count_from_the_next_step_on(problem, how):
     params, others = problem(T=6, B=2)
     changed = pyrnn.Parameters(*(a * 1.5 for a in params))
     updates = pyrnn.truncated_updates(params, **others, k1=3, k2=3)
@@ -212,7 +213,7 @@ def test_yielded_arrays_are_not_used_again(problem):
 @pytest.mark.parametrize("B", [None, 0, 1, 3])
 @pytest.mark.parametrize("T", [0, 1, 3])
 @pytest.mark.parametrize("H", [0, 1, 3])
-def test_edge_sizes(problem, assert_close, T, B, H):
+def test_edge_sizes(problem, T, B, H):
     params, others = problem(T=T, B=B, H=H)
     value, gradients = pyrnn.loss_and_gradients(params, **others)
     result = pyrnn.truncated_gradients(params, **others, k1=2, k2=3)
@@ -234,7 +235,7 @@ def test_inputs_are_not_written(problem):
     assert [a.tobytes() for a in given] == before
 
 
-def test_layouts(problem, layout, assert_close):
+def test_layouts(problem, layout):
     params, others = problem()
     expected = pyrnn.truncated_gradients(params, **others, k1=2, k2=5)
     others |= {name: layout(others[name]) for name in ("x", "targets", "h0", "weights")}
