@@ -44,23 +44,18 @@ every_argument = pytest.mark.parametrize(("function", "name"), ARGUMENTS)
 every_real_argument = pytest.mark.parametrize(("function", "name"), REAL)
 
 
-@pytest.fixture
-def rejects():
+def rejects(error, words, function, arguments, **options):
     """Assert that a call raises, with all these words in the message, and writes to none of its arguments."""
-
-    def rejects(error, words, function, arguments, **options):
-        content = lambda: {
-            name: a.tobytes() if isinstance(a, np.ndarray) else repr(a) for name, a in (arguments | options).items()
-        }
-        before = content()
-        with pytest.raises(error) as caught:
-            call(pyrnn, function, arguments, **options)
-        assert type(caught.value) is error
-        for word in words:
-            assert re.search(rf"(?<!\w){re.escape(word)}(?!\w)", str(caught.value)), str(caught.value)
-        assert content() == before
-
-    return rejects
+    content = lambda: {
+        name: a.tobytes() if isinstance(a, np.ndarray) else repr(a) for name, a in (arguments | options).items()
+    }
+    before = content()
+    with pytest.raises(error) as caught:
+        call(pyrnn, function, arguments, **options)
+    assert type(caught.value) is error
+    for word in words:
+        assert re.search(rf"(?<!\w){re.escape(word)}(?!\w)", str(caught.value)), str(caught.value)
+    assert content() == before
 
 
 # ---- Layouts --------------------------------------------------------------------------------------------------------
@@ -301,7 +296,7 @@ NOT_REAL = {
 
 @every_argument
 @pytest.mark.parametrize(("bad", "error", "words"), NOT_REAL.values(), ids=NOT_REAL)
-def test_not_real(rejects, function, name, bad, error, words):
+def test_not_real(function, name, bad, error, words):
     given = arguments(function, network())
     if (function, name) in CLASSES and "masked" not in words[0] and error is TypeError:
         words = ["integers"] if "gradient" not in words[0] else words
@@ -310,13 +305,13 @@ def test_not_real(rejects, function, name, bad, error, words):
 
 @every_real_argument
 @pytest.mark.skipif(np.dtype(np.longdouble) == np.float64, reason="long double is float64 here")
-def test_long_double(rejects, function, name):
+def test_long_double(function, name):
     given = arguments(function, network())
     rejects(TypeError, [name, str(np.dtype(np.longdouble))], function, given | {name: given[name].astype("g")})
 
 
 @every_argument
-def test_none(rejects, function, name):
+def test_none(function, name):
     given = arguments(function, network())
     if name in OPTIONAL or (function, name) == ("loss_and_gradients", "V"):
         pytest.skip("may be None")
@@ -326,7 +321,7 @@ def test_none(rejects, function, name):
 
 @pytest.mark.parametrize(("function", "name"), CLASSES)
 @pytest.mark.parametrize("dtype", [float, bool, np.float32])
-def test_classes_must_be_integers(rejects, function, name, dtype):
+def test_classes_must_be_integers(function, name, dtype):
     given = arguments(function, network())
     words = ["targets", "integers", str(np.dtype(dtype))]
     rejects(TypeError, words, function, given | {name: given[name].astype(dtype)})
@@ -335,7 +330,7 @@ def test_classes_must_be_integers(rejects, function, name, dtype):
 # ---- Wrong shapes ---------------------------------------------------------------------------------------------------
 @every_argument
 @pytest.mark.parametrize("B", [None, 3])
-def test_wrong_rank(rejects, function, name, B):
+def test_wrong_rank(function, name, B):
     given = arguments(function, network(B=B))
     for bad in (given[name][np.newaxis, np.newaxis], given[name][..., np.newaxis, np.newaxis], given[name].ravel()[0]):
         words = [name, "must have shape", f"got {bad.shape}"]
@@ -350,7 +345,7 @@ FREE += [(function, "h", axis) for function in ("jacobian", "output") for axis i
 @every_argument
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("change", [-1, 1])
-def test_wrong_size(rejects, function, name, B, change):
+def test_wrong_size(function, name, B, change):
     given = arguments(function, network(5, B, 4, 6, 3))
     a = given[name]
     letters = [letter for letter in SHAPES[function][name] if letter != "B" or B is not None]
@@ -407,7 +402,7 @@ def test_engine_and_n_threads(function, engine, n_threads):
 
 @WITH_ENGINES
 @pytest.mark.parametrize("engine", ["BLAS", "", None, 1, ["auto"]])
-def test_wrong_engine(rejects, function, engine):
+def test_wrong_engine(function, engine):
     given = arguments(function, network())
     rejects(ValueError, ["engine", "'auto'", "'blas'", f"got {engine!r}"], function, given, engine=engine)
 
@@ -416,7 +411,7 @@ def test_wrong_engine(rejects, function, engine):
 @pytest.mark.parametrize(
     ("n_threads", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), ("2", TypeError), ([1], TypeError)]
 )
-def test_wrong_n_threads(rejects, function, n_threads, error):
+def test_wrong_n_threads(function, n_threads, error):
     words = ["n_threads", "positive integer", f"got {n_threads!r}"]
     rejects(error, words, function, arguments(function, network()), n_threads=n_threads)
 
@@ -445,11 +440,11 @@ def test_options_are_keywords(function):
         (np.full((5, 3, 6), 7.0).tolist(), TypeError, ["NumPy array", "list"]),
     ],
 )
-def test_wrong_out(rejects, out, error, words):
+def test_wrong_out(out, error, words):
     rejects(error, ["out", *words], "forward", arguments("forward", network()), out=out)
 
 
-def test_wrong_dtype_of_out_for_float32(rejects):
+def test_wrong_dtype_of_out_for_float32():
     words = ["out", "dtype float32", "got float64"]
     rejects(ValueError, words, "forward", arguments("forward", network(dtype=np.float32)), out=np.full((5, 3, 6), 7.0))
 
@@ -463,7 +458,7 @@ def test_subclass_as_out(B):
     np.testing.assert_array_equal(np.asarray(out), expected)
 
 
-def test_error_comes_before_writing_to_out(rejects):
+def test_error_comes_before_writing_to_out():
     given = arguments("forward", network())
     for name, shape in {"W": (6, 5), "b": (5,), "h0": (3, 5), "U": (6, 5)}.items():
         rejects(ValueError, [name], "forward", given | {name: np.zeros(shape)}, out=np.full((5, 3, 6), 7.0))

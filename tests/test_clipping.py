@@ -29,25 +29,20 @@ def exact_norm(arrays):
     return float(Fraction(math.isqrt(int(total * scale)), 2**1200))
 
 
-@pytest.fixture
-def in_torch():
-    """A function that applies one of PyTorch's to the gradients of parameters."""
+def in_torch(function, gradients, *arguments, **options):
+    """What one of PyTorch's functions returns for the gradients of parameters, and what it makes of them."""
     torch = pytest.importorskip("torch")
-
-    def apply(function, gradients, *arguments, **options):
-        parameters = [torch.nn.Parameter(torch.zeros(a.shape, dtype=torch.from_numpy(a).dtype)) for a in gradients]
-        for p, a in zip(parameters, gradients, strict=True):
-            p.grad = torch.from_numpy(a.copy())
-        result = getattr(torch.nn.utils, function)(parameters, *arguments, **options)
-        return result, [p.grad.numpy() for p in parameters]
-
-    return apply
+    parameters = [torch.nn.Parameter(torch.zeros(a.shape, dtype=torch.from_numpy(a).dtype)) for a in gradients]
+    for p, a in zip(parameters, gradients, strict=True):
+        p.grad = torch.from_numpy(a.copy())
+    result = getattr(torch.nn.utils, function)(parameters, *arguments, **options)
+    return result, [p.grad.numpy() for p in parameters]
 
 
 # ---- By norm --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("max_norm", [0.1, 1.0, 5.0, 1e3])
 @pytest.mark.parametrize("seed", range(5))
-def test_norm_against_torch(dtype, in_torch, max_norm, seed):
+def test_norm_against_torch(dtype, max_norm, seed):
     gradients = random_gradients(seed, dtype)
     norm, expected = in_torch("clip_grad_norm_", gradients, max_norm)
     clipped, factor = pyrnn.clip_gradients(gradients, max_norm=max_norm)
@@ -121,7 +116,7 @@ def test_float32_sums_in_float64():
 
 
 @pytest.mark.parametrize("bad", [inf, -inf, nan])
-def test_nonfinite_against_torch(dtype, in_torch, bad):
+def test_nonfinite_against_torch(dtype, bad):
     gradients = [np.array([1.0, bad], dtype), np.array([0.0, 2.0], dtype)]
     norm, expected = in_torch("clip_grad_norm_", gradients, 1.0)
     np.testing.assert_array_equal(pyrnn.gradient_norm(gradients), float(norm))
@@ -154,7 +149,7 @@ def test_finite_gradients_are_no_error():
 # ---- By entry -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("max_value", [0.1, 0.5, 1, 10.0])
 @pytest.mark.parametrize("seed", range(5))
-def test_value_against_torch(dtype, in_torch, max_value, seed):
+def test_value_against_torch(dtype, max_value, seed):
     gradients = random_gradients(seed, dtype)
     _, expected = in_torch("clip_grad_value_", gradients, max_value)
     clipped, fraction = pyrnn.clip_gradients(gradients, max_value=max_value)
@@ -168,7 +163,7 @@ def test_value_against_torch(dtype, in_torch, max_value, seed):
     assert fraction == changed / sum(a.size for a in gradients)
 
 
-def test_value_of_nan_and_inf(dtype, in_torch):
+def test_value_of_nan_and_inf(dtype):
     gradients = [np.array([nan, inf, -inf, 0.5], dtype)]
     _, expected = in_torch("clip_grad_value_", gradients, 2.0)
     clipped, fraction = pyrnn.clip_gradients(gradients, max_value=2.0)

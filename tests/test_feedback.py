@@ -16,19 +16,14 @@ every_loss = pytest.mark.parametrize("loss", LOSSES)
 every_missing = pytest.mark.parametrize("missing", ["", "W", "b", "c", "b c", "W b c", "h0", "weights", "W h0 weights"])
 
 
-@pytest.fixture
-def problem():
+def problem(loss="softmax_cross_entropy", missing="", dtype=np.float64, **sizes):
     """params, and the other arguments, of a network of 6 steps."""
-
-    def problem(loss="softmax_cross_entropy", missing="", dtype=np.float64, **sizes):
-        n = network(**{"T": 6, "B": 3, "I": 2, "H": 4, "O": 3} | sizes, dtype=dtype)
-        n["R"] = np.random.default_rng(1).standard_normal((len(n["U"]), len(n["V"]))).astype(dtype)
-        n |= dict.fromkeys(missing.split())
-        targets = n["targets"] if loss == "softmax_cross_entropy" else n["numbers"]
-        others = {"x": n["x"], "targets": targets, "h0": n["h0"], "weights": n["weights"], "loss": loss}
-        return pyrnn.FeedbackParameters(*(n[name] for name in ("U", "W", "b", "V", "c", "R"))), others
-
-    return problem
+    n = network(**{"T": 6, "B": 3, "I": 2, "H": 4, "O": 3} | sizes, dtype=dtype)
+    n["R"] = np.random.default_rng(1).standard_normal((len(n["U"]), len(n["V"]))).astype(dtype)
+    n |= dict.fromkeys(missing.split())
+    targets = n["targets"] if loss == "softmax_cross_entropy" else n["numbers"]
+    others = {"x": n["x"], "targets": targets, "h0": n["h0"], "weights": n["weights"], "loss": loss}
+    return pyrnn.FeedbackParameters(*(n[name] for name in ("U", "W", "b", "V", "c", "R"))), others
 
 
 def in_torch(params, x, targets, h0, weights, loss, first=None, fed=None, free=False):
@@ -95,7 +90,7 @@ def assert_agrees(result, expected, tolerance=1e-12):
 @every_missing
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("first", [False, True])
-def test_teacher_forcing_against_torch(problem, loss, missing, B, first):
+def test_teacher_forcing_against_torch(loss, missing, B, first):
     params, others = problem(loss, missing, B=B)
     first = np.random.default_rng(2).standard_normal((*others["x"].shape[1:-1], 3)) if first else None
     result = pyrnn.teacher_forcing(params, **others, first=first)
@@ -106,7 +101,7 @@ def test_teacher_forcing_against_torch(problem, loss, missing, B, first):
 @every_missing
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("first", [False, True])
-def test_free_running_against_torch(problem, loss, missing, B, first):
+def test_free_running_against_torch(loss, missing, B, first):
     params, others = problem(loss, missing, B=B)
     first = np.random.default_rng(2).standard_normal((*others["x"].shape[1:-1], 3)) if first else None
     expected = in_torch(params, **others, first=first, free=True)
@@ -118,7 +113,7 @@ def test_free_running_against_torch(problem, loss, missing, B, first):
 @every_loss
 @pytest.mark.parametrize("missing", ["", "W"])
 @pytest.mark.parametrize("first", [False, True])
-def test_free_running_against_central_differences(problem, loss, missing, first):
+def test_free_running_against_central_differences(loss, missing, first):
     params, others = problem(loss, missing, T=4, B=2)
     x, h0 = others.pop("x"), others.pop("h0")
     arrays = {name: a for name, a in params._asdict().items() if a is not None} | {"x": x, "h0": h0}
@@ -136,7 +131,7 @@ def test_free_running_against_central_differences(problem, loss, missing, first)
 
 @every_loss
 @pytest.mark.parametrize("missing", ["", "W", "b c"])
-def test_float32(problem, loss, missing):
+def test_float32(loss, missing):
     params, others = problem(loss, missing, dtype=np.float32)
     exact = pyrnn.FeedbackParameters(*(None if a is None else a.astype(np.float64) for a in params))
     given = {n: a.astype(np.float64) if getattr(a, "dtype", None) == np.float32 else a for n, a in others.items()}
@@ -152,7 +147,7 @@ def test_float32(problem, loss, missing):
 
 # ---- What is fed back -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("missing", ["", "W"])
-def test_fed_as_classes_and_as_numbers(problem, missing):
+def test_fed_as_classes_and_as_numbers(missing):
     params, others = problem(missing=missing)
     classes = np.random.default_rng(3).integers(-1, 3, (6, 3))
     numbers = (classes[..., None] == np.arange(3)).astype(float)
@@ -163,7 +158,7 @@ def test_fed_as_classes_and_as_numbers(problem, missing):
 
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("function", [pyrnn.teacher_forcing, pyrnn.free_running])
-def test_first_as_class(problem, B, function):
+def test_first_as_class(B, function):
     params, others = problem(B=B)
     for first, vector in ((2, [0.0, 0, 1]), (np.uint8(0), [1.0, 0, 0]), (-1, [0.0, 0, 0])):
         numbers = np.broadcast_to(vector, (*others["x"].shape[1:-1], 3))
@@ -179,7 +174,7 @@ def test_first_as_class(problem, B, function):
         assert each == function(params, **others, first=2)[0]
 
 
-def test_first_that_is_the_output_of_h0(problem):
+def test_first_that_is_the_output_of_h0():
     """Given, it makes a first step of its own; left out, it is part of the closed network: the same numbers."""
     params, others = problem("squared_error")
     first = pyrnn.output(others["h0"][np.newaxis], params.V, params.c)[0]
@@ -194,7 +189,7 @@ def test_first_that_is_the_output_of_h0(problem):
 
 
 @pytest.mark.parametrize("missing", ["", "W"])
-def test_targets_of_no_weight(problem, missing):
+def test_targets_of_no_weight(missing):
     """Valid ones are fed back, others are nothing."""
     params, others = problem(missing=missing)
     others["weights"][2, 1] = others["weights"][3:5, 0] = 0
@@ -222,7 +217,7 @@ def test_targets_of_no_weight(problem, missing):
     assert np.isnan(pyrnn.teacher_forcing(params, **others)[1].R).any()
 
 
-def test_without_w_steps_do_not_know_each_other(problem):
+def test_without_w_steps_do_not_know_each_other():
     """Figure 10.4: with the target fed back a NaN stays within its step."""
     params, others = problem(missing="W")
     _, expected = pyrnn.teacher_forcing(params, **others)
@@ -234,7 +229,7 @@ def test_without_w_steps_do_not_know_each_other(problem):
     np.testing.assert_array_equal(gradients.h0, np.zeros((3, 4)))
 
 
-def test_zero_w_is_no_w(problem):
+def test_zero_w_is_no_w():
     params, others = problem(missing="W")
     zero = params._replace(W=np.zeros((4, 4)))
     for function in (pyrnn.teacher_forcing, pyrnn.free_running):
@@ -264,7 +259,7 @@ def test_memory_limit():
 @pytest.mark.parametrize("missing", ["", "W", "h0 weights"])
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("choose", ["sample", "argmax"])
-def test_scheduled_gradients_are_those_of_what_was_fed(problem, loss, missing, B, choose):
+def test_scheduled_gradients_are_those_of_what_was_fed(loss, missing, B, choose):
     params, others = problem(loss, missing, B=B, T=20)
     first = np.random.default_rng(2).standard_normal((*others["x"].shape[1:-1], 3))
     result = pyrnn.scheduled_sampling(params, **others, probability=0.5, choose=choose, first=first, rng=0)
@@ -288,7 +283,7 @@ def test_scheduled_gradients_are_those_of_what_was_fed(problem, loss, missing, B
 
 
 @every_loss
-def test_probability_one_is_teacher_forcing(problem, loss):
+def test_probability_one_is_teacher_forcing(loss):
     params, others = problem(loss)
     result = pyrnn.scheduled_sampling(params, **others, probability=1, first=2)
     value, gradients = pyrnn.teacher_forcing(params, **others, first=2)
@@ -297,7 +292,7 @@ def test_probability_one_is_teacher_forcing(problem, loss):
         np.testing.assert_array_equal(a, exact)
 
 
-def test_probability_zero_of_numbers_is_free_running(problem):
+def test_probability_zero_of_numbers_is_free_running():
     params, others = problem("squared_error", T=30)
     first = np.ones((3, 3))
     result = pyrnn.scheduled_sampling(params, **others, probability=0, first=first)
@@ -308,7 +303,7 @@ def test_probability_zero_of_numbers_is_free_running(problem):
     assert not np.allclose(result.gradients.R, pyrnn.free_running(params, **others, first=first)[1].R)
 
 
-def test_probability_by_step(problem):
+def test_probability_by_step():
     params, others = problem("squared_error", T=30, B=50)
     probability = np.repeat([1.0, 0.0, 0.3], 10)
     fed = pyrnn.scheduled_sampling(params, **others, probability=probability, rng=1).fed
@@ -318,7 +313,7 @@ def test_probability_by_step(problem):
     assert abs(told[19:].mean() - 0.3) < 5 * (0.21 / 500) ** 0.5
 
 
-def test_scheduled_sampling_draws_from_the_softmax(problem):
+def test_scheduled_sampling_draws_from_the_softmax():
     """Frequencies of what is fed back at the second step, where all sequences are alike."""
     params, others = problem(T=2, B=20_000, missing="h0 weights")
     others["x"][...] = others["x"][:, :1]
@@ -335,7 +330,7 @@ def test_scheduled_sampling_draws_from_the_softmax(problem):
 @pytest.mark.parametrize("end_symbol", [None, 2])
 @pytest.mark.parametrize("temperature", [0, 0.5, 1, 2.0])
 @pytest.mark.parametrize("first", [None, 1])
-def test_log_probabilities_are_the_cross_entropy(problem, dtype, missing, batch, end_symbol, temperature, first):
+def test_log_probabilities_are_the_cross_entropy(dtype, missing, batch, end_symbol, temperature, first):
     params, others = problem(missing=missing, T=25, B=batch, O=5, dtype=dtype)
     options = {"x": others["x"], "h0": others["h0"], "first": first}
     result = pyrnn.sample(params, 25, batch=batch, end_symbol=end_symbol, temperature=temperature, rng=3, **options)
@@ -376,7 +371,7 @@ def test_frequencies_are_those_of_the_network(temperature):
         np.testing.assert_allclose(np.exp(log_p.sum(axis=0)), p[classes[0] * 3 + classes[1]], rtol=1e-12)
 
 
-def test_end_symbol_ends(problem):
+def test_end_symbol_ends():
     params, _ = problem(I=0)
     params = params._replace(c=np.array([0.0, 0.0, 50.0]))
     classes, lengths, log_probabilities = pyrnn.sample(params, 10, batch=4, end_symbol=2, rng=0)
@@ -388,7 +383,7 @@ def test_end_symbol_ends(problem):
     assert alone.classes.shape == (10,)
 
 
-def test_temperature_zero_is_the_most_probable(problem):
+def test_temperature_zero_is_the_most_probable():
     params, others = problem(T=9)
     first, second = (pyrnn.sample(params, 9, batch=3, x=others["x"], temperature=0, rng=seed) for seed in (0, 1))
     np.testing.assert_array_equal(first.classes, second.classes)
@@ -400,7 +395,7 @@ def test_temperature_zero_is_the_most_probable(problem):
         fed = np.eye(3)[first.classes[t]]
 
 
-def test_random_state(problem):
+def test_random_state():
     params, _ = problem(I=0)
     draw = lambda rng: pyrnn.sample(params, 30, rng=rng).classes
     np.testing.assert_array_equal(draw(7), draw(np.random.default_rng(7)))
@@ -410,7 +405,7 @@ def test_random_state(problem):
 
 # ---- Parameters -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("missing", ["", "W", "b", "c", "W b c"])
-def test_ravel(problem, missing):
+def test_ravel(missing):
     params, others = problem(missing=missing)
     vector = params.ravel()
     assert vector.shape == (sum(a.size for a in params if a is not None),)
@@ -479,7 +474,7 @@ every_function = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.
 @pytest.mark.parametrize("T", [0, 1, 2])
 @pytest.mark.parametrize("I", [0, 1])
 @pytest.mark.parametrize("H", [0, 2])
-def test_edge_sizes(problem, loss, first, missing, B, T, I, H):
+def test_edge_sizes(loss, first, missing, B, T, I, H):
     params, others = problem(loss, missing, T=T, B=B, I=I, H=H)
     first = np.ones((*others["x"].shape[1:-1], 3)) if first else None
     for function in FUNCTIONS:
@@ -498,7 +493,7 @@ def test_edge_sizes(problem, loss, first, missing, B, T, I, H):
 
 
 @every_function
-def test_inputs_are_not_written(problem, function):
+def test_inputs_are_not_written(function):
     params, others = problem("squared_error")
     others["first"] = np.ones((3, 3))
     given = [*params, *(a for a in others.values() if isinstance(a, np.ndarray))]
@@ -511,7 +506,7 @@ def test_inputs_are_not_written(problem, function):
 
 @every_function
 @every_loss
-def test_layouts(problem, layout, function, loss):
+def test_layouts(layout, function, loss):
     params, others = problem(loss)
     others["first"] = np.ones((3, 3))
     expected = call(function, params, others)
@@ -523,7 +518,7 @@ def test_layouts(problem, layout, function, loss):
 
 
 @every_function
-def test_nan_passes_through(problem, function):
+def test_nan_passes_through(function):
     params, others = problem()
     others["x"][3, 1] = np.nan
     if function is pyrnn.sample:
@@ -607,7 +602,7 @@ def test_nan_passes_through(problem, function):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_errors(problem, function, changes, error, message):
+def test_errors(function, changes, error, message):
     params, others = problem()
     if any(name not in inspect.signature(function).parameters for name in changes if name not in params._fields):
         pytest.skip("not an argument of this function")
@@ -686,13 +681,13 @@ def test_what_scheduled_sampling_feeds_back_of_outputs_that_are_not_finite(choos
         assert np.isnan(result.loss)
 
 
-def test_sample_wants_x_where_u_does(problem):
+def test_sample_wants_x_where_u_does():
     params, _ = problem()
     with pytest.raises(ValueError, match=r"^x must be given where U has columns, got None and U of shape \(4, 2\)$"):
         pyrnn.sample(params, 3)
 
 
-def test_nothing_is_computed_before_the_checks(problem, monkeypatch):
+def test_nothing_is_computed_before_the_checks(monkeypatch):
     """Not even where the first step is one of its own."""
     params, others = problem()
     others["targets"][5, 2] = 9

@@ -15,17 +15,12 @@ every_loss = pytest.mark.parametrize("loss", LOSSES)
 FIELDS = ("U", "W", "b", "V", "c", "x", "h0")
 
 
-@pytest.fixture
-def problem():
+def problem(loss, missing="", **sizes):
     """The arguments of `loss_and_gradients` for a loss, some of them None."""
-
-    def problem(loss, missing="", **sizes):
-        n = network(**{"O": 6} | sizes)
-        if loss == "squared_error":
-            n["targets"] = n["numbers"]
-        return arguments("loss_and_gradients", n) | dict.fromkeys(missing.split())
-
-    return problem
+    n = network(**{"O": 6} | sizes)
+    if loss == "squared_error":
+        n["targets"] = n["numbers"]
+    return arguments("loss_and_gradients", n) | dict.fromkeys(missing.split())
 
 
 def split(given):
@@ -37,7 +32,7 @@ def split(given):
 @every_loss
 @pytest.mark.parametrize("B", [None, 1, 5])
 @pytest.mark.parametrize("missing", ["", "b", "c", "V c", "b c", "b V c", "h0", "weights", "b V c h0 weights"])
-def test_reference(problem, dtype, loss, B, missing):
+def test_reference(dtype, loss, B, missing):
     agree("loss_and_gradients", problem(loss, missing, B=B, dtype=dtype), loss=loss)
 
 
@@ -47,14 +42,14 @@ def test_reference(problem, dtype, loss, B, missing):
 @pytest.mark.parametrize("I", [0, 1])
 @pytest.mark.parametrize("H", [0, 1, 3])
 @pytest.mark.parametrize("O", [1, 3])
-def test_edge_sizes(problem, loss, T, B, I, H, O):
+def test_edge_sizes(loss, T, B, I, H, O):
     agree("loss_and_gradients", problem(loss, T=T, B=B, I=I, H=H, O=O), loss=loss)
 
 
 @every_loss
 @pytest.mark.parametrize("B", [None, 2])
 @pytest.mark.parametrize("missing", ["", "V c"])
-def test_complex_step(problem, loss, B, missing):
+def test_complex_step(loss, B, missing):
     given = problem(loss, missing, T=4, B=B, I=3, H=4, O=4)
     targets, weights = given["targets"], given["weights"]
 
@@ -77,7 +72,7 @@ def test_complex_step(problem, loss, B, missing):
 @every_loss
 @pytest.mark.parametrize("B", [None, 2])
 @pytest.mark.parametrize("missing", ["", "V c", "b c", "weights"])
-def test_central_differences(problem, loss, B, missing):
+def test_central_differences(loss, B, missing):
     given = problem(loss, missing, T=4, B=B, I=3, H=4, O=4)
 
     def value(**varied):
@@ -121,7 +116,7 @@ def numbers(result):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_targets_of_weight_zero_are_not_read(problem, bad):
+def test_targets_of_weight_zero_are_not_read(bad):
     given = problem("squared_error", T=20, B=3, H=5)
     weights, targets, x = given["weights"], given["targets"], given["x"]
     weights[weights < np.median(weights)] = 0
@@ -133,7 +128,7 @@ def test_targets_of_weight_zero_are_not_read(problem, bad):
         np.testing.assert_array_equal(numbers(result), numbers(expected[name]), err_msg=name)
 
 
-def test_inputs_of_weight_zero_are_read_and_lengths_leave_them_out(problem):
+def test_inputs_of_weight_zero_are_read_and_lengths_leave_them_out():
     """What the documentation of `weights` says: a NaN in x there makes the gradients NaN, but not the loss."""
     given = problem("squared_error", T=5, B=2, I=2, H=4)
     given["weights"] = np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
@@ -151,7 +146,7 @@ def test_inputs_of_weight_zero_are_read_and_lengths_leave_them_out(problem):
     np.testing.assert_array_equal(actual[1], expected[1])
 
 
-def test_masked_sequences_of_different_lengths(problem):
+def test_masked_sequences_of_different_lengths():
     """Padding a shorter sequence with anything but NaN, of weight 0, changes nothing."""
     given = problem("softmax_cross_entropy", T=9, B=2)
     given["weights"][:] = 1
@@ -172,7 +167,7 @@ def test_masked_sequences_of_different_lengths(problem):
 # ---- What comes back ------------------------------------------------------------------------------------------------
 @every_loss
 @pytest.mark.parametrize("missing", ["", "b", "V c"])
-def test_types(problem, dtype, loss, missing):
+def test_types(dtype, loss, missing):
     params, others = split(problem(loss, missing, dtype=dtype))
     value, gradients = pyrnn.loss_and_gradients(params, **others, loss=loss)
     assert type(value) is np.float64
@@ -189,7 +184,7 @@ def test_types(problem, dtype, loss, missing):
 
 
 @every_loss
-def test_weights_and_targets_do_not_widen(problem, loss):
+def test_weights_and_targets_do_not_widen(loss):
     given = problem(loss, dtype=np.float32)
     given["weights"] = given["weights"].astype(np.float64)
     if loss == "squared_error":
@@ -200,7 +195,7 @@ def test_weights_and_targets_do_not_widen(problem, loss):
 
 
 @pytest.mark.parametrize("kind", [tuple, list, iter])
-def test_params_may_be_any_five(problem, kind):
+def test_params_may_be_any_five(kind):
     params, others = split(problem("softmax_cross_entropy"))
     expected, _ = pyrnn.loss_and_gradients(params, **others)
     assert pyrnn.loss_and_gradients(kind(params), **others)[0] == expected
@@ -229,7 +224,7 @@ def test_params_may_be_any_five(problem, kind):
         ({"targets": np.full((5, 3), 6)}, ValueError, r"targets must be classes from 0 to 5, got 6 at \(0, 0\)"),
     ],
 )
-def test_errors(problem, function, changes, error, message):
+def test_errors(function, changes, error, message):
     params, others = split(problem("softmax_cross_entropy"))
     in_params = {name: a for name, a in changes.items() if name in params._fields}
     given = {"params": params._replace(**in_params)} | others
@@ -260,7 +255,7 @@ def test_scipy_minimize(dtype):
 @every_loss
 @pytest.mark.parametrize("B", [None, 2])
 @pytest.mark.parametrize("missing", ["", "b", "V c", "h0 weights"])
-def test_check_passes_right_gradients(problem, dtype, loss, B, missing):
+def test_check_passes_right_gradients(dtype, loss, B, missing):
     given = problem(loss, missing, B=B, dtype=dtype)
     params, others = split(given)
     before = {name: a.tobytes() for name, a in given.items() if a is not None}
@@ -286,7 +281,7 @@ WRONG = {
 @every_loss
 @pytest.mark.parametrize("name", FIELDS)
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_check_finds_a_wrong_gradient(problem, monkeypatch, loss, name, wrong):
+def test_check_finds_a_wrong_gradient(monkeypatch, loss, name, wrong):
     def with_mistake(*args, **kwargs):
         value, gradients = pyrnn.loss_and_gradients(*args, **kwargs)
         return value, gradients._replace(**{name: wrong(getattr(gradients, name))})
@@ -298,7 +293,7 @@ def test_check_finds_a_wrong_gradient(problem, monkeypatch, loss, name, wrong):
     assert max(errors.values()) < 1e-8
 
 
-def test_check_finds_a_missing_slope(problem, monkeypatch):
+def test_check_finds_a_missing_slope(monkeypatch):
     """Backpropagation without the factor 1 - h² of a saturated unit, planted below the public functions."""
     engine = pyrnn._engines.choose()
     compiled = engine.backward
@@ -310,7 +305,7 @@ def test_check_finds_a_missing_slope(problem, monkeypatch):
 
 
 @pytest.mark.parametrize(("max_entries", "count"), [(1, 7), (4, 28), (None, 24 + 36 + 6 + 36 + 6 + 60 + 18)])
-def test_check_varies_so_many_entries(problem, monkeypatch, max_entries, count):
+def test_check_varies_so_many_entries(monkeypatch, max_entries, count):
     calls = []
     monkeypatch.setattr(gradient_check, "forward", lambda *args: (calls.append(1), pyrnn.forward(*args))[1])
     params, others = split(problem("softmax_cross_entropy"))
@@ -318,7 +313,7 @@ def test_check_varies_so_many_entries(problem, monkeypatch, max_entries, count):
     assert len(calls) == 2 * count
 
 
-def test_check_of_nothing(problem):
+def test_check_of_nothing():
     """Without a step, and where all weights are zero, every gradient and every difference is 0."""
     for given in (problem("softmax_cross_entropy", T=0), problem("softmax_cross_entropy")):
         params, others = split(given)
@@ -326,7 +321,7 @@ def test_check_of_nothing(problem):
         assert pyrnn.check_gradients(params, **others) == (0.0,) * 7
 
 
-def test_check_chooses_by_rng(problem):
+def test_check_chooses_by_rng():
     params, others = split(problem("squared_error"))
     check = lambda rng: pyrnn.check_gradients(params, **others, loss="squared_error", max_entries=3, rng=rng)
     assert check(1) == check(1) == check(np.random.default_rng(1))
@@ -347,7 +342,7 @@ def test_check_chooses_by_rng(problem):
         ({"max_entries": "all"}, "max_entries must be a positive integer or None, got 'all'"),
     ],
 )
-def test_check_rejects(problem, options, message):
+def test_check_rejects(options, message):
     params, others = split(problem("softmax_cross_entropy"))
     with pytest.raises((TypeError, ValueError), match=f"^{message}$"):
         pyrnn.check_gradients(params, **others, **options)

@@ -32,10 +32,9 @@ def instruction_set(request):
     _kernels.select(before)
 
 
-@pytest.fixture
-def parameters():
+def parameters(*sizes, **options):
     """The arguments of a stepper: U, W, b, V, c of a small network, or of one of other sizes."""
-    return lambda *sizes, **options: [network(*sizes, **options)[name] for name in ("U", "W", "b", "V", "c")]
+    return [network(*sizes, **options)[name] for name in ("U", "W", "b", "V", "c")]
 
 
 def bits(*arrays):
@@ -125,7 +124,7 @@ def test_bits_of_forward_in_all_forms(dtype, nonlinearity, leak, with_output, B,
         ({"alpha": 1j}, TypeError, "alpha must be real numbers"),
     ],
 )
-def test_wrong_forms(parameters, wrong, error, message):
+def test_wrong_forms(wrong, error, message):
     with pytest.raises(error, match=message):
         pyrnn.Stepper(*parameters(), **wrong)
 
@@ -200,7 +199,7 @@ def test_another_instruction_set_between_steps():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
-def test_not_finite(parameters, value):
+def test_not_finite(value):
     stepper = pyrnn.Stepper(*parameters(dtype=np.float32), batch=2)
     x = np.zeros((2, 4), np.float32)
     untouched = stepper.step(x)[1]
@@ -221,7 +220,7 @@ def test_large_step_without_the_gil():
 
 # ---- Layouts and types ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("B", [None, 1, 3])
-def test_any_layout_of_every_argument(parameters, layout, dtype, B):
+def test_any_layout_of_every_argument(layout, dtype, B):
     n = network(4, B, dtype=dtype)
     expected = pyrnn.Stepper(*parameters(dtype=dtype), batch=B, h0=n["h0"]).run(n["x"])
     given = [layout(a) for a in parameters(dtype=dtype)]
@@ -234,7 +233,7 @@ def test_any_layout_of_every_argument(parameters, layout, dtype, B):
 
 
 @pytest.mark.parametrize("B", [None, 1, 3])
-def test_any_layout_of_out(parameters, writeable_layout, dtype, B):
+def test_any_layout_of_out(writeable_layout, dtype, B):
     n = network(4, B, dtype=dtype)
     stepper = pyrnn.Stepper(*parameters(dtype=dtype), batch=B)
     expected = stepper.run(n["x"])
@@ -245,7 +244,7 @@ def test_any_layout_of_out(parameters, writeable_layout, dtype, B):
         assert bits(np.array(out, order="C")) == bits(o)
 
 
-def test_step_into_columns_of_a_sequence(parameters):
+def test_step_into_columns_of_a_sequence():
     """Batch-first arrays are read and written in place, and nothing beside them is touched."""
     n = network(6, 3)
     x = np.ascontiguousarray(n["x"].transpose(1, 0, 2))
@@ -260,7 +259,7 @@ def test_step_into_columns_of_a_sequence(parameters):
 
 
 @pytest.mark.parametrize("kind", ["f2", "f4", "?", "i1", "u1", "i2", "u2", ">f4"])
-def test_narrower_input_is_converted(parameters, dtype, kind):
+def test_narrower_input_is_converted(dtype, kind):
     x = (network(5, 2)["x"] * 3).astype(kind)
     stepper = pyrnn.Stepper(*parameters(dtype=dtype), batch=2)
     expected = stepper.run(x.astype(dtype))
@@ -270,7 +269,7 @@ def test_narrower_input_is_converted(parameters, dtype, kind):
 
 @pytest.mark.parametrize("name", ["x", "state", "h0"])
 @pytest.mark.parametrize("kind", ["f8", "i4", "i8", ">f8"])
-def test_wider_input_is_rejected(parameters, name, kind):
+def test_wider_input_is_rejected(name, kind):
     stepper = pyrnn.Stepper(*parameters(dtype=np.float32))
     a = np.zeros(4 if name == "x" else 6, kind)
     message = f"{name} must be of a dtype that float32, the Stepper's, can hold, got {a.dtype}"
@@ -319,7 +318,7 @@ def test_reset(dtype, B, given):
     assert bits(stepper.run(n["x"])) == bits(expected)
 
 
-def test_state_can_be_taken_and_given_back(parameters):
+def test_state_can_be_taken_and_given_back():
     x = network(10, None)["x"]
     stepper = pyrnn.Stepper(*parameters())
     stepper.run(x[:4])
@@ -329,7 +328,7 @@ def test_state_can_be_taken_and_given_back(parameters):
     assert bits(stepper.run(x[4:])) == bits(expected)
 
 
-def test_results_and_arguments_belong_to_the_caller(parameters):
+def test_results_and_arguments_belong_to_the_caller():
     """No array that goes in or comes out shares memory with the stepper, or is written later."""
     n = network(5, None)
     given = [*parameters(), n["h0"].copy()]
@@ -353,7 +352,7 @@ def test_results_and_arguments_belong_to_the_caller(parameters):
     assert bits(stepper.state) == bits(n["h0"])
 
 
-def test_attributes(parameters):
+def test_attributes():
     U, W, b, V, c = parameters(I=4, H=6, O=2, dtype=np.float32)
     stepper = pyrnn.Stepper(U, W, b, V, c, batch=3)
     assert (stepper.input_size, stepper.hidden_size, stepper.output_size, stepper.batch) == (4, 6, 2, 3)
@@ -371,7 +370,7 @@ class Named(pyrnn.Stepper):
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("with_output", [False, True])
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
-def test_copy_and_pickle(parameters, dtype, B, with_output, duplicate):
+def test_copy_and_pickle(dtype, B, with_output, duplicate):
     n = network(9, B, dtype=dtype)
     U, W, b, V, c = parameters(dtype=dtype)
     original = Named(U, W, b, *((V, c) if with_output else ()), batch=B, h0=n["h0"])
@@ -434,7 +433,7 @@ STEPS = [
 
 
 @pytest.mark.parametrize(("what", "a", "error", "message"), STEPS)
-def test_wrong_argument(parameters, what, a, error, message):
+def test_wrong_argument(what, a, error, message):
     stepper = pyrnn.Stepper(*parameters(), batch=3)
     stepper.run(network(4, 3)["x"])
     before = stepper.state
@@ -443,7 +442,7 @@ def test_wrong_argument(parameters, what, a, error, message):
     assert bits(stepper.state) == bits(before)
 
 
-def test_message_without_batch(parameters):
+def test_message_without_batch():
     stepper = pyrnn.Stepper(*parameters())
     with pytest.raises(ValueError, match=re.escape("x must have shape (4,), got (1, 4)")):
         stepper.step(np.ones((1, 4)))
@@ -469,14 +468,14 @@ OUTS = [
 
 
 @pytest.mark.parametrize(("out", "error", "message"), OUTS)
-def test_wrong_out(parameters, out, error, message):
+def test_wrong_out(out, error, message):
     stepper = pyrnn.Stepper(*parameters(), batch=3)
     with pytest.raises(error, match=re.escape(message)):
         stepper.step(X, out=out)
     assert not stepper.state.any()
 
 
-def test_out_that_overlaps_x(parameters):
+def test_out_that_overlaps_x():
     U, W, _, _, _ = parameters(I=6, H=6)
     stepper, memory = pyrnn.Stepper(U, W), np.zeros(20)
     for start in range(13):
@@ -488,7 +487,7 @@ def test_out_that_overlaps_x(parameters):
             stepper.step(x, out=out)
 
 
-def test_out_that_overlaps_x_of_a_batch(parameters):
+def test_out_that_overlaps_x_of_a_batch():
     """Rows of x and out may lie between each other, in any order; only a number that both have is an error."""
     U, W, _, _, _ = parameters(I=3, H=3, dtype=np.float32)
     stepper, rng = pyrnn.Stepper(U, W, batch=4), np.random.default_rng(0)
@@ -623,7 +622,7 @@ def test_calls_during_a_run_are_refused():
 
 @pytest.mark.parametrize("with_output", [False, True])
 @pytest.mark.parametrize("B", [None, 3])
-def test_step_with_out_allocates_nothing(parameters, B, with_output):
+def test_step_with_out_allocates_nothing(B, with_output):
     n = network(1, B)
     U, W, b, V, c = parameters()
     stepper = pyrnn.Stepper(U, W, b, *((V, c) if with_output else ()), batch=B)

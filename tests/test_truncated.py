@@ -16,17 +16,12 @@ every_ks = pytest.mark.parametrize(("k1", "k2"), KS)
 every_loss = pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
 
 
-@pytest.fixture
-def problem():
+def problem(loss="squared_error", missing="", **sizes):
     """params, and the other arguments, of a network of 11 steps."""
-
-    def problem(loss="squared_error", missing="", **sizes):
-        n = network(**{"T": 11, "B": 3, "I": 2, "H": 4, "O": 3} | sizes) | dict.fromkeys(missing.split())
-        targets = n["targets"] if loss == "softmax_cross_entropy" else n["h" if n["V"] is None else "numbers"] * 0.5
-        others = {"x": n["x"], "targets": targets, "h0": n["h0"], "weights": n["weights"], "loss": loss}
-        return pyrnn.Parameters(*(n[name] for name in "UWbVc")), others
-
-    return problem
+    n = network(**{"T": 11, "B": 3, "I": 2, "H": 4, "O": 3} | sizes) | dict.fromkeys(missing.split())
+    targets = n["targets"] if loss == "softmax_cross_entropy" else n["h" if n["V"] is None else "numbers"] * 0.5
+    others = {"x": n["x"], "targets": targets, "h0": n["h0"], "weights": n["weights"], "loss": loss}
+    return pyrnn.Parameters(*(n[name] for name in "UWbVc")), others
 
 
 def in_torch(params, x, targets, h0, weights, loss, k1, k2):
@@ -69,7 +64,7 @@ def in_torch(params, x, targets, h0, weights, loss, k1, k2):
 @every_ks
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("missing", ["", "b c", "V c", "h0 weights"])
-def test_updates_against_torch(problem, loss, k1, k2, B, missing):
+def test_updates_against_torch(loss, k1, k2, B, missing):
     params, others = problem(loss, missing, B=B)
     updates = list(pyrnn.truncated_updates(params, **others, k1=k1, k2=k2))
     expected = list(in_torch(params, **others, k1=k1, k2=k2))
@@ -88,7 +83,7 @@ def test_updates_against_torch(problem, loss, k1, k2, B, missing):
 @every_ks
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("missing", ["", "V c", "h0 weights"])
-def test_sum_of_the_updates(problem, k1, k2, B, missing):
+def test_sum_of_the_updates(k1, k2, B, missing):
     params, others = problem("squared_error", missing, B=B)
     result = pyrnn.truncated_gradients(params, **others, k1=k1, k2=k2)
     expected = dict.fromkeys(FIELDS[:5], 0.0) | {"x": np.zeros_like(others["x"]), "h0": np.zeros(result.h.shape)}
@@ -113,7 +108,7 @@ def test_sum_of_the_updates(problem, k1, k2, B, missing):
 @every_loss
 @pytest.mark.parametrize("k1", [1, 2, 5, 11, 40])
 @pytest.mark.parametrize("k2", [11, 40, 10**30])
-def test_far_enough_back_is_the_whole_gradient(problem, dtype, loss, k1, k2):
+def test_far_enough_back_is_the_whole_gradient(dtype, loss, k1, k2):
     if k2 < k1:
         k2 = k1
     params, others = problem(loss, dtype=dtype)
@@ -125,7 +120,7 @@ def test_far_enough_back_is_the_whole_gradient(problem, dtype, loss, k1, k2):
         assert_close(getattr(result.gradients, name), getattr(gradients, name), 1e-5 if dtype == np.float32 else 1e-13)
 
 
-def test_truncation_leaves_something_out(problem):
+def test_truncation_leaves_something_out():
     """Otherwise the tests above would compare the same with the same."""
     params, others = problem()
     _, whole = pyrnn.loss_and_gradients(params, **others)
@@ -137,7 +132,7 @@ def test_truncation_leaves_something_out(problem):
 
 @pytest.mark.parametrize("B", [None, 2])
 @pytest.mark.parametrize(("k1", "k2"), [(3, 3), (2, 6)])
-def test_states_carry_over(problem, B, k1, k2):
+def test_states_carry_over(B, k1, k2):
     """Two halves, the second from the state where the first one ended, have the losses of the whole."""
     params, others = problem(T=12, B=B)
     whole = list(pyrnn.truncated_updates(params, **others, k1=k1, k2=k2))
@@ -153,7 +148,7 @@ def test_states_carry_over(problem, B, k1, k2):
 
 
 @pytest.mark.parametrize("k2", [1, 2, 5, 6, 64])
-def test_long_sequences_move_their_window(problem, k2):
+def test_long_sequences_move_their_window(k2):
     """Far more steps than the window holds."""
     params, others = problem(T=500, B=2)
     h = pyrnn.forward(others["x"], *params[:3], others["h0"])
@@ -171,7 +166,7 @@ def test_long_sequences_move_their_window(problem, k2):
 
 # ---- Parameters that change -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("how", ["in place", "sent"])
-def test_changed_parameters_count_from_the_next_step_on(problem, how):
+def test_changed_parameters_count_from_the_next_step_on(how):
     params, others = problem(T=6, B=2)
     changed = pyrnn.Parameters(*(a * 1.5 for a in params))
     updates = pyrnn.truncated_updates(params, **others, k1=3, k2=3)
@@ -190,7 +185,7 @@ def test_changed_parameters_count_from_the_next_step_on(problem, how):
     assert next(updates, None) is None
 
 
-def test_sent_parameters_keep_their_shapes(problem):
+def test_sent_parameters_keep_their_shapes():
     params, others = problem()
     updates = pyrnn.truncated_updates(params, **others, k1=3, k2=3)
     next(updates)
@@ -198,7 +193,7 @@ def test_sent_parameters_keep_their_shapes(problem):
         updates.send(params._replace(W=np.ones((5, 5))))
 
 
-def test_yielded_arrays_are_not_used_again(problem):
+def test_yielded_arrays_are_not_used_again():
     params, others = problem()
     updates = list(pyrnn.truncated_updates(params, **others, k1=2, k2=4))
     spoiled = []
@@ -213,7 +208,7 @@ def test_yielded_arrays_are_not_used_again(problem):
 @pytest.mark.parametrize("B", [None, 0, 1, 3])
 @pytest.mark.parametrize("T", [0, 1, 3])
 @pytest.mark.parametrize("H", [0, 1, 3])
-def test_edge_sizes(problem, T, B, H):
+def test_edge_sizes(T, B, H):
     params, others = problem(T=T, B=B, H=H)
     value, gradients = pyrnn.loss_and_gradients(params, **others)
     result = pyrnn.truncated_gradients(params, **others, k1=2, k2=3)
@@ -225,7 +220,7 @@ def test_edge_sizes(problem, T, B, H):
         assert list(pyrnn.truncated_updates(params, **others, k1=2, k2=3)) == []
 
 
-def test_inputs_are_not_written(problem):
+def test_inputs_are_not_written():
     params, others = problem()
     given = [*params, *(a for a in others.values() if isinstance(a, np.ndarray))]
     before = [a.tobytes() for a in given]
@@ -235,7 +230,7 @@ def test_inputs_are_not_written(problem):
     assert [a.tobytes() for a in given] == before
 
 
-def test_layouts(problem, layout):
+def test_layouts(layout):
     params, others = problem()
     expected = pyrnn.truncated_gradients(params, **others, k1=2, k2=5)
     others |= {name: layout(others[name]) for name in ("x", "targets", "h0", "weights")}
@@ -244,7 +239,7 @@ def test_layouts(problem, layout):
         assert_close(a, exact, 1e-13)
 
 
-def test_nan_spreads_as_far_as_it_does_in_time(problem):
+def test_nan_spreads_as_far_as_it_does_in_time():
     params, others = problem(B=2)
     others["x"][6, 1, 0] = np.nan
     result = pyrnn.truncated_gradients(params, **others, k1=2, k2=4)
@@ -283,7 +278,7 @@ def test_nan_spreads_as_far_as_it_does_in_time(problem):
         ({"V": np.ones((3, 5))}, ValueError, r"V must have shape \(O, 4\) .*"),
     ],
 )
-def test_errors(problem, function, changes, error, message):
+def test_errors(function, changes, error, message):
     """When it is called: also by the generator."""
     params, others = problem("softmax_cross_entropy")
     in_params = {name: a for name, a in changes.items() if name in params._fields}
