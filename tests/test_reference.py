@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import assert_close, network
 
 import pyrnn
 from pyrnn import reference
@@ -28,7 +29,7 @@ def copied():
 
 
 @pytest.mark.parametrize(("T", "B", "I", "H"), [(7, 3, 4, 6), (1, 1, 1, 1), (20, 2, 5, 3), (0, 2, 3, 4), (3, 0, 2, 4)])
-def test_copied_lines_agree_with_the_package(copied, network, assert_close, dtype, T, B, I, H):
+def test_copied_lines_agree_with_the_package(copied, dtype, T, B, I, H):
     forward, backward = copied
     n, tolerance = network(T, B, I, H, dtype=dtype), 1e-13 if dtype == np.float64 else 1e-5
     x, U, W, b, h0 = (n[name] for name in NAMES)
@@ -42,7 +43,7 @@ def test_copied_lines_agree_with_the_package(copied, network, assert_close, dtyp
 
 
 @pytest.mark.peer
-def test_copied_lines_against_torch(copied, network):
+def test_copied_lines_against_torch(copied):
     torch = pytest.importorskip("torch")
     n = network()
     x, U, W, b, h0 = given = [torch.tensor(n[name], requires_grad=True) for name in NAMES]
