@@ -18,18 +18,21 @@ def interruptible(function, matrix):
     """
     if matrix.shape[-1] <= SHORT or threading.current_thread() is not threading.main_thread():
         return function(matrix)
-    result, error, context = [], [], contextvars.copy_context()
+    result, error, done, context = [], [], threading.Event(), contextvars.copy_context()
 
     def run():
         try:
             result.append(context.run(function, matrix))
         except BaseException as exception:
             error.append(exception)
+        finally:
+            done.set()
 
-    thread = threading.Thread(target=run, name="pyrnn LAPACK", daemon=False)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.05)  # with a limit, since Windows hears no Ctrl-C without
+    threading.Thread(target=run, name="pyrnn LAPACK", daemon=False).start()
+    # Not join: a thread whose join is interrupted counts as ended for Python 3.11, which then exits without it. With a
+    # limit, since Windows hears no Ctrl-C without.
+    while not done.wait(0.05):
+        pass
     if error:
         raise error[0]
     return result[0]
