@@ -7,6 +7,7 @@ lines: debugging information that leads to the .pyx, and Cython's line tracing (
 import os
 import platform
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -46,18 +47,24 @@ if PROFILE:
     MACROS.append(("CYTHON_TRACE_NOGIL", "1"))
 
 
-def write_blas_int():
-    """Write the integer type of scipy.linalg.cython_blas to a file that _blas.pyx includes.
+def blas_int():
+    """The integer type of scipy.linalg.cython_blas, for _blas.pyx.
 
     SciPy from 1.18 on names it `blas_int` (64-bit where SciPy was built so); before, it is int.
     """
     pxd = Path(scipy.linalg.__file__).parent / "cython_blas.pxd"
     named = "blas_int" in pxd.read_text(encoding="utf-8")
+    return "from scipy.linalg.cython_blas cimport blas_int\n" if named else "ctypedef int blas_int\n"
+
+
+def write_included():
+    """Write the files that .pyx and .pxd files include; one that says so already keeps its date."""
     GENERATED.mkdir(parents=True, exist_ok=True)
-    source = "from scipy.linalg.cython_blas cimport blas_int\n" if named else "ctypedef int blas_int\n"
-    target = GENERATED / "blas_int.pxi"
-    if not target.exists() or target.read_text() != source:
-        target.write_text(source)
+    kernels = runpy.run_path("csrc/kernels_for_cython.py")["files"]()
+    for name, source in {"blas_int.pxi": blas_int(), **kernels}.items():
+        target = GENERATED / name
+        if not target.exists() or target.read_text(encoding="utf-8") != source:
+            target.write_text(source, encoding="utf-8")
 
 
 class Build(build_ext):
@@ -89,14 +96,16 @@ class Build(build_ext):
 
 
 def declarations(name):
-    """The .pxd files that a module reads: its own, and those that it, or one of them, cimports."""
+    """The files that a module reads: its own .pxd, and those that it, or one of them, cimports or includes."""
     found, pending = set(), [Path("csrc", f"{name}.pyx"), Path("pyrnn", f"{name}.pxd")]
     while pending:
         path = pending.pop()
         if path not in found and path.exists():
             found.add(path)
-            cimported = re.findall(r"^ *from pyrnn\.(\w+) cimport", path.read_text(encoding="utf-8"), re.MULTILINE)
+            text = path.read_text(encoding="utf-8")
+            cimported = re.findall(r"^ *from pyrnn\.(\w+) cimport", text, re.MULTILINE)
             pending += [Path("pyrnn", f"{other}.pxd") for other in cimported]
+            pending += [GENERATED / other for other in re.findall(r'^ *include "(.+?)"', text, re.MULTILINE)]
     return sorted(found - {Path("csrc", f"{name}.pyx")})
 
 
@@ -119,8 +128,7 @@ def extension(same, name, *sources):
     read, source = declarations(name), Path("csrc", f"{name}.pyx")
     generated = GENERATED / "csrc" / f"{name}.c"
     if generated.exists():
-        made_of = (source, *read, GENERATED / "blas_int.pxi")
-        if same and all(path.stat().st_mtime < generated.stat().st_mtime for path in made_of):
+        if same and all(path.stat().st_mtime < generated.stat().st_mtime for path in (source, *read)):
             source = generated
         else:
             generated.unlink()
@@ -134,7 +142,7 @@ def extension(same, name, *sources):
 
 
 if __name__ == "__main__":  # of the processes that Cython starts each imports this file
-    write_blas_int()
+    write_included()
     same = same_tools()
     setup(
         ext_modules=cythonize(

@@ -25,8 +25,8 @@ from pyrnn._profile cimport (
     WEIGHT_GRADIENTS, begin, lap,
 )
 from pyrnn._typed cimport (
-    column_sums, gemm, jacobian_step, leaky_step_backward, leaky_step_forward, step_backward,
-    step_forward, transpose,
+    column_sums, gemm, jacobian as jacobian_step, leaky_step_backward, leaky_step_forward, step_backward, step_forward,
+    transpose,
 )
 
 cnp.import_array()

@@ -452,8 +452,8 @@ cdef void weight_gradients(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop
         pack_narrow(K, units, delta + unit, ld, panels)
         clock = lap(clock, PACK, member, sizeof(real), 0, 2.0 * K * units)
     # Each task its units: dU = Σ delta_t x_tᵀ    dW = Σ delta_t h_{t-1}ᵀ    db = Σ delta_t   (10.28, 10.26, 10.23)
-    outer(K, units, I, D, ld_D, <const real *>job.panels_x, accumulate, <real *>job.dU + unit * I)
-    outer(K, units, H, D, ld_D, <const real *>job.panels_h, accumulate, <real *>job.dW + unit * H)
+    outer(K, units, I, D, ld_D, <const real *>job.panels_x, accumulate, <real *>job.dU + unit * I, I)
+    outer(K, units, H, D, ld_D, <const real *>job.panels_h, accumulate, <real *>job.dW + unit * H, H)
     column_sums(K, units, delta + unit, ld, <real *>job.sum_b + unit, <real *>job.lost + unit)
     if job.leaky:
         leak_gradient_of(job, start, stop, unit, units, <const real *>job.grad + unit, ld, rows_p, rows_q,
@@ -620,7 +620,7 @@ cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssiz
         # dh_t = Vᵀ do_t                                                     (10.19)
         product(n * B, O, H, rows, O, panels_V, <real *>NULL, 0, dh + start * B * H, H)
         # dV = Σ do_t h_tᵀ    dc = Σ do_t                                    (10.24, 10.22)
-        outer(n * B, O, H, rows, O, panels, accumulate or start > 0, dV)
+        outer(n * B, O, H, rows, O, panels, accumulate or start > 0, dV, H)
         column_sums(n * B, O, rows, O, dc, <real *>NULL)
         clock = lap(clock, OUTPUT_GRADIENTS, 0, sizeof(real), 4.0 * n * B * O * H,
                     <double>n * B * (O + 2 * H) + (O * (2 * H + 1) if start == 0 else 0))

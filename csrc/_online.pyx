@@ -24,11 +24,11 @@ from pyrnn._arrays cimport (
     CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, data, empty, interrupted, kind_of, line, lines, need, need_panels, padded,
     pass_on, real, stride,
 )
-from pyrnn._kernels cimport kernels
 from pyrnn._kernels cimport flush_subnormals, restore_subnormals
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport (
-    gemm, jacobian_step, pack, pack_transposed, panels_size, product, step_backward, step_forward, transpose,
+    gemm, jacobian as jacobian_step, outer, pack, pack_transposed, panels_size, product, step_backward, step_forward,
+    transpose,
 )
 from pyrnn._wait cimport pyrnn_seconds
 
@@ -174,15 +174,6 @@ cdef struct Earlier:
     const void *of_alpha           # [H, H]: the sum of dh/dalpha; NULL without
 
 
-cdef inline void outer_rows(Py_ssize_t K, Py_ssize_t rows, Py_ssize_t n, const real *z, Py_ssize_t ld_z,
-                            const real *panels, bint accumulate, real *out, Py_ssize_t ld) noexcept nogil:
-    """out [rows, n] = zᵀ times K rows in panels, or +=."""
-    if real is float:
-        kernels().outer_f32(K, rows, n, z, ld_z, panels, accumulate, out, ld)
-    else:
-        kernels().outer_f64(K, rows, n, z, ld_z, panels, accumulate, out, ld)
-
-
 cdef void write_earlier(Py_ssize_t first, Py_ssize_t n, Py_ssize_t H, Py_ssize_t Z, Py_ssize_t C,
                         const Earlier *earlier, real *rows, Py_ssize_t ld) noexcept nogil:
     """That, to n rows from the parameter of this number on."""
@@ -191,7 +182,7 @@ cdef void write_earlier(Py_ssize_t first, Py_ssize_t n, Py_ssize_t H, Py_ssize_t
     while n > 0:
         m = min(n, C - j)  # rows of unit i
         of_z = max(min(m, Z - j), <Py_ssize_t>0)
-        outer_rows(earlier.steps, of_z, H, z + j, Z, <const real *>earlier.panels + i * earlier.size, False, rows, ld)
+        outer(earlier.steps, of_z, H, z + j, Z, <const real *>earlier.panels + i * earlier.size, False, rows, ld)
         for k in range(of_z, m):
             if earlier.of_alpha != NULL and j + k == Z:
                 memcpy(rows + k * ld, <const real *>earlier.of_alpha + i * H, H * sizeof(real))
@@ -479,7 +470,7 @@ cdef int block_of_one(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t Z, Py
     for i in range(H):
         # P[i, j] += sum_t z_t[j] M_t[i]
         pack(T, 0, T, 1, H, M + i * ld, H * ld, 0, panels)
-        outer_rows(T, Z, H, z, B * Z, panels, True, P + i * C * ld, ld)
+        outer(T, Z, H, z, B * Z, panels, True, P + i * C * ld, ld)
         if moved != NULL:
             for k in range(H):
                 P[(i * C + Z) * ld + k] += of_alpha[i * ld + k]

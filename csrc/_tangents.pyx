@@ -390,9 +390,9 @@ cdef void weights_chunk(real tag, Second *job, Py_ssize_t start, Py_ssize_t stop
     cdef Rows *fed_dot = &tangent.second if j.current else &tangent.h_dot
     # dU_dot = Σ delta_dot_t x_tᵀ + delta_t x_dot_tᵀ    dW_dot = Σ delta_dot_t h_{t-1}ᵀ + delta_t h_dot_{t-1}ᵀ
     pack_steps(start, stop, &j.x, B, I, panels_x)
-    outer(K, H, I, D, ld, panels_x, accumulate, <real *>job.dU)
+    outer(K, H, I, D, ld, panels_x, accumulate, <real *>job.dU, I)
     pack_before(start, stop, &j.fed, <const real *>j.fed0, j.ld_fed0, B, H, panels_h)
-    outer(K, H, H, D, ld, panels_h, accumulate, <real *>job.dW)
+    outer(K, H, H, D, ld, panels_h, accumulate, <real *>job.dW, H)
     ld = j.ld
     column_sums(K, H, delta_dot, ld, <real *>job.db, <real *>job.lost)
     if dx != NULL:
@@ -402,9 +402,9 @@ cdef void weights_chunk(real tag, Second *job, Py_ssize_t start, Py_ssize_t stop
     D = as_columns(j, job.narrow, K, delta, &ld)
     if tangent.x_dot.first != NULL:
         pack_steps(start, stop, &tangent.x_dot, B, I, panels_x)
-        outer(K, H, I, D, ld, panels_x, True, <real *>job.dU)
+        outer(K, H, I, D, ld, panels_x, True, <real *>job.dU, I)
     pack_before(start, stop, fed_dot, <const real *>tangent.fed0_dot, tangent.ld_fed0_dot, B, H, panels_h)
-    outer(K, H, H, D, ld, panels_h, True, <real *>job.dW)
+    outer(K, H, H, D, ld, panels_h, True, <real *>job.dW, H)
 
 
 cdef int second_loop(real tag, Second *job) noexcept nogil:
@@ -490,8 +490,8 @@ cdef void gradient_of(Each *job, Py_ssize_t row, real *dU, real *dW, real *db) n
         pack_narrow(n, H, delta, ld, D)
         pack_steps(start, start + n, &x, 1, I, panels_x)
         pack_before(start, start + n, &fed, <const real *>j.fed0 + row * j.ld_fed0, 0, 1, H, panels_h)
-        outer(n, H, I, D, 0, panels_x, start > 0, dU)
-        outer(n, H, H, D, 0, panels_h, start > 0, dW)
+        outer(n, H, I, D, 0, panels_x, start > 0, dU, I)
+        outer(n, H, H, D, 0, panels_h, start > 0, dW, H)
         column_sums(n, H, delta, ld, db, lost)
         start += n
     for k in range(H):

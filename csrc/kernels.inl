@@ -15,38 +15,15 @@
 
 #define PYRNN_STRING_(a) #a
 #define PYRNN_STRING(a) PYRNN_STRING_(a)
-/* clang-format off */
-#define PYRNN_KERNEL(kernel, t) .kernel##_##t = SIMD(pyrnn_##kernel##_##t)
-#define PYRNN_ROW(t)                  \
-    PYRNN_KERNEL(tanh, t),            \
-    PYRNN_KERNEL(sech2, t),           \
-    PYRNN_KERNEL(step_forward, t),    \
-    PYRNN_KERNEL(step_backward, t),   \
-    PYRNN_KERNEL(leaky_step_forward, t),  \
-    PYRNN_KERNEL(leaky_step_backward, t), \
-    PYRNN_KERNEL(column_products, t), \
-    PYRNN_KERNEL(jacobian, t),        \
-    PYRNN_KERNEL(column_sums, t),     \
-    PYRNN_KERNEL(gather_rows, t), \
-    PYRNN_KERNEL(scatter_rows, t), \
-    PYRNN_KERNEL(transpose, t),       \
-    PYRNN_KERNEL(panels_size, t),     \
-    PYRNN_KERNEL(pack, t),            \
-    PYRNN_KERNEL(pack_rows_at, t),    \
-    PYRNN_KERNEL(pack_transposed, t), \
-    PYRNN_KERNEL(pack_narrow, t),     \
-    PYRNN_KERNEL(product, t),         \
-    PYRNN_KERNEL(outer, t),           \
-    PYRNN_KERNEL(fused_forward, t),   \
-    PYRNN_KERNEL(fused_backward, t),  \
-    PYRNN_KERNEL(leaky_forward, t),   \
-    PYRNN_KERNEL(leaky_backward, t),  \
-    PYRNN_KERNEL(multiply_adds, t),   \
-    PYRNN_KERNEL(sum, t)
-/* clang-format on */
-static const pyrnn_kernel_table SIMD(table) = {.name = PYRNN_STRING(ISA), PYRNN_ROW(f32), PYRNN_ROW(f64)};
-#undef PYRNN_ROW
+static const pyrnn_kernel_table SIMD(table) = {
+    .name = PYRNN_STRING(ISA),
+#define PYRNN_KERNEL(result, kernel, parameters) .kernel##_f32 = SIMD(pyrnn_##kernel##_f32),
+#include "kernels.h"
 #undef PYRNN_KERNEL
+#define PYRNN_KERNEL(result, kernel, parameters) .kernel##_f64 = SIMD(pyrnn_##kernel##_f64),
+#include "kernels.h"
+#undef PYRNN_KERNEL
+};
 #undef PYRNN_STRING
 #undef PYRNN_STRING_
 
@@ -57,6 +34,11 @@ static const pyrnn_kernel_table SIMD(table) = {.name = PYRNN_STRING(ISA), PYRNN_
 #define C(constant) PYRNN_GLUE(TANH_##constant, TYPE)
 #define VEC V(vec)
 #define LANES V(lanes)
+
+/* Prototypes, so that a body that differs from its contract does not compile. */
+#define PYRNN_KERNEL(result, kernel, parameters) static result KERNEL(kernel) parameters;
+#include "kernels.h"
+#undef PYRNN_KERNEL
 
 #include "tanh.h"
 
