@@ -26,7 +26,8 @@ from scipy.linalg.cython_lapack cimport dgeev
 from pyrnn._arrays cimport (
     CONTIGUOUS, WRITTEN, data, empty, interrupted, kind_of, line, lines, need, padded, pass_on, real,
 )
-from pyrnn._kernels cimport flush_subnormals, restore_subnormals
+from pyrnn._kernels cimport PYRNN_TANH, flush_subnormals, restore_subnormals
+from pyrnn._numbers cimport slopes_of
 from pyrnn._scratch cimport Scratch
 from pyrnn._sequences cimport between
 from pyrnn._typed cimport pack, pack_transposed, panels_size, product, step_forward
@@ -35,11 +36,6 @@ from pyrnn._wait cimport pyrnn_seconds
 cnp.import_array()
 
 include "blas_int.pxi"
-
-cdef extern from "kernels.h":
-    enum:
-        PYRNN_TANH
-        PYRNN_RELU
 
 # Bytes of one array of a block of states: half a dozen of them, and the panels of W, stay in the second-level cache.
 cdef enum:
@@ -80,7 +76,7 @@ cdef struct States:
 
 # ---- q and its derivatives ------------------------------------------------------------------------------------------
 cdef inline double dot(Py_ssize_t n, const real *a, const real *b) noexcept nogil:
-    """Eight sums, so that the additions do not wait for each other."""
+    """aᵀ b in eight sums of the type of a; that of _numbers.pxd has sums in double, in another order."""
     cdef real sums[8]
     cdef real rest = 0
     cdef Py_ssize_t i, j
@@ -97,16 +93,10 @@ cdef inline double dot(Py_ssize_t n, const real *a, const real *b) noexcept nogi
 cdef inline void derivatives(Py_ssize_t H, int phi, double *slopes, double *bends) noexcept nogil:
     """phi' and phi'' for the rates that stand in `slopes`."""
     cdef Py_ssize_t j
-    cdef double r
-    if phi == PYRNN_TANH:
-        for j in range(H):
-            r = slopes[j]
-            slopes[j] = (1 - r) * (1 + r)
-            bends[j] = -2 * r * slopes[j]
-        return
+    memcpy(bends, slopes, H * sizeof(double))
+    slopes_of(H, <const double *>bends, phi, slopes)
     for j in range(H):
-        slopes[j] = 0 if phi == PYRNN_RELU and slopes[j] <= 0 else 1
-        bends[j] = 0
+        bends[j] = -2 * bends[j] * slopes[j] if phi == PYRNN_TANH else 0
 
 
 cdef void evaluate(const Cell *cell, Py_ssize_t rows, const double *h, double *slopes, double *bends, double *gradient,

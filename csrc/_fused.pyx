@@ -19,8 +19,8 @@ cimport numpy as cnp
 from libc.string cimport memcpy
 
 from pyrnn._arrays cimport (
-    AS_MATRIX, crowded, data, empty, gather, interrupted, kind_of, line, lines, need, need_panels, padded, pass_on,
-    real, stride,
+    AS_MATRIX, crowded, data, empty, gather, interrupted, kind_of, line, lines, most_block_rows, need, need_panels,
+    padded, pass_on, real, stride,
 )
 from pyrnn._bptt cimport (
     Job, Rows, at, check_backward, check_forward, check_output, check_packed, chunk_steps, end_of_sums, feed,
@@ -44,21 +44,6 @@ from pyrnn._typed cimport (
 cnp.import_array()
 
 cdef Py_ssize_t FEW = 4  # below so many sequences, several steps of one make better tiles than one step of all
-
-# APART: bytes between rows of delta from which on it is packed for the outer products: so far apart, the rows that a
-# tile runs down fall into few sets of the first-level cache. Measured (AVX2, H = 256 to 512): 1 to 5 % of backward in
-# float32, 5 to 10 % in float64; below, the packing costs what it brings.
-
-# Bytes of the states of a block of sequences at one step: a small second-level cache holds those of two steps, and the
-# panels of W that go past them. Measured: 2 % at H = 512, B = 128 in float32; from 64 to 128 KB all the same.
-cdef enum:
-    BLOCK_BYTES = 96 << 10
-
-
-cdef inline Py_ssize_t most_block_rows(Py_ssize_t H, Py_ssize_t itemsize) noexcept nogil:
-    """How many sequences go through time together at most."""
-    return max(BLOCK_BYTES // max(H * itemsize, 1), <Py_ssize_t>24)
-
 
 cdef inline Py_ssize_t block_rows(Py_ssize_t left, Py_ssize_t H, Py_ssize_t itemsize) noexcept nogil:
     """How many of the sequences that are left go through time together next: an even share of them."""

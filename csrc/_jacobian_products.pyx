@@ -15,9 +15,11 @@ from libc.math cimport fabs, frexp, ldexp, log, sqrt
 from libc.string cimport memcpy, memset
 
 from pyrnn._arrays cimport (
-    AS_MATRIX, CONTIGUOUS, OPTIONAL, WRITTEN, data, interrupted, kind_of, need, padded, pass_on, real, stride,
+    AS_MATRIX, CONTIGUOUS, OPTIONAL, WRITTEN, data, interrupted, kind_of, most_block_rows, need, padded, pass_on, real,
+    stride,
 )
 from pyrnn._kernels cimport flush_subnormals, restore_subnormals
+from pyrnn._numbers cimport LANES, dot, norm
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport pack, pack_transposed, panels_size, product
 from pyrnn._wait cimport pyrnn_seconds
@@ -25,10 +27,8 @@ from pyrnn._wait cimport pyrnn_seconds
 cnp.import_array()
 
 cdef enum:
-    LANES = 8            # of sums and maxima side by side, which the compiler puts into vector registers
     FREE_BITS = 16       # the sizes of a row sum to 2^-16 to 2^17: rescaling is rare, and a step has room
     FARTHEST = 1000      # an exponent that ldexp(1.0, ...) takes as it is
-    BLOCK_BYTES = 96 << 10  # of rows that go through time together, as in _fused.pyx
     MOST_SWEEPS = 40     # of Jacobi's method; 10 are many
 
 cdef double LOG_2 = log(2.0)
@@ -66,21 +66,6 @@ cdef inline double size(Py_ssize_t n, const real *a) noexcept nogil:
             s[j] += fabs(a[i * LANES + j])
     for i in range(n - n % LANES, n):
         s[0] += fabs(a[i])
-    for j in range(1, LANES):
-        s[0] += s[j]
-    return s[0]
-
-
-cdef inline double dot(Py_ssize_t n, const real *a, const real *b) noexcept nogil:
-    cdef double s[LANES]
-    cdef Py_ssize_t i, j
-    for j in range(LANES):
-        s[j] = 0
-    for i in range(n // LANES):
-        for j in range(LANES):
-            s[j] += <double>a[i * LANES + j] * b[i * LANES + j]
-    for i in range(n - n % LANES, n):
-        s[0] += <double>a[i] * b[i]
     for j in range(1, LANES):
         s[0] += s[j]
     return s[0]
@@ -178,7 +163,7 @@ cdef int vectors_loop(real tag, const Steps *c, bint backwards, Py_ssize_t k, re
                 if add != NULL:
                     add_row(H, add + (t * c.B + at // k) * H, v + r * ld, scales + at)
                 if log_norms != NULL:
-                    log_norms[t * all_rows + at] = log(sqrt(dot(H, v + r * ld, v + r * ld))) + scales[at] * LOG_2
+                    log_norms[t * all_rows + at] = log(norm(H, v + r * ld)) + scales[at] * LOG_2
             step(tag, c, t, first, rows, k, v, out)
             for r in range(rows):
                 scales[first + r] += c.exponents[t * c.B + (first + r) // k]
@@ -206,7 +191,7 @@ cdef int orthonormalize(Py_ssize_t H, double *q, Py_ssize_t ld, double *R, doubl
     cdef double c, whole, before, after
     memset(R, 0, H * H * sizeof(double))
     for i in range(H):
-        whole = after = sqrt(dot(H, q + i * ld, q + i * ld))
+        whole = after = norm(H, q + i * ld)
         for _ in range(2):
             before = after
             for j in range(i):
@@ -214,7 +199,7 @@ cdef int orthonormalize(Py_ssize_t H, double *q, Py_ssize_t ld, double *R, doubl
                 R[j * H + i] += c
                 for l in range(H):
                     q[i * ld + l] -= c * q[j * ld + l]
-            after = sqrt(dot(H, q + i * ld, q + i * ld))
+            after = norm(H, q + i * ld)
             if after > 0.7 * before:
                 break
         if after <= H * 2.3e-16 * whole:
@@ -383,7 +368,7 @@ cdef int run_vectors(real tag, cnp.ndarray slopes, cnp.ndarray exponents, cnp.nd
     cdef Steps c
     cdef Scratch scratch = Scratch()
     cdef Py_ssize_t k = vectors.shape[1], H = W.shape[0]
-    cdef Py_ssize_t block = max(min(BLOCK_BYTES // max(H * <Py_ssize_t>sizeof(real), 1), vectors.shape[0] * k), 24)
+    cdef Py_ssize_t block = max(1, min(most_block_rows(H, sizeof(real)), vectors.shape[0] * k))
     set_up(tag, &c, scratch, slopes, exponents, W, backwards, keep, of_columns, block)
     cdef real *v = <real *>scratch.take(block * c.ld * sizeof(real))
     cdef real *out = <real *>scratch.take(block * c.ld * sizeof(real))

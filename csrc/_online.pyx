@@ -25,6 +25,7 @@ from pyrnn._arrays cimport (
     pass_on, real, stride,
 )
 from pyrnn._kernels cimport flush_subnormals, restore_subnormals
+from pyrnn._numbers cimport norm
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport (
     gemm, jacobian as jacobian_step, outer, pack, pack_transposed, panels_size, product, step_backward, step_forward,
@@ -613,28 +614,6 @@ def contract_trace(cnp.ndarray trace, cnp.ndarray factors):
 
 
 # ---- A random influence of rank one ---------------------------------------------------------------------------------
-cdef enum:
-    LANES = 8  # sums side by side: one after the other each waits for the one before
-
-
-cdef double norm(Py_ssize_t n, const real *a) noexcept nogil:
-    cdef double sums[LANES]
-    cdef double total = 0
-    cdef Py_ssize_t i = 0, j
-    for j in range(LANES):
-        sums[j] = 0
-    while i + LANES <= n:
-        for j in range(LANES):
-            sums[j] += <double>a[i + j] * a[i + j]
-        i += LANES
-    while i < n:
-        sums[0] += <double>a[i] * a[i]
-        i += 1
-    for j in range(LANES):
-        total += sums[j]
-    return sqrt(total)
-
-
 cdef void rank_one_step(Py_ssize_t H, Py_ssize_t Z, Py_ssize_t C, const real *z, const real *slopes, const real *moved,
                         const real *signs, const real *panels_J, real *v, real *v_next, real *theta) noexcept nogil:
     """v <- rho_0 J v + rho_1 signs,   theta <- theta / rho_0 + (signs immediate) / rho_1."""

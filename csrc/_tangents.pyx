@@ -20,7 +20,8 @@ from pyrnn._arrays cimport (
 )
 from pyrnn._bptt cimport Job, Rows, at, check_packed, chunk_steps, feed, present, rows_in, set_up
 from pyrnn._fused cimport APART, packed_in, rows_product
-from pyrnn._kernels cimport flush_subnormals, restore_subnormals
+from pyrnn._kernels cimport PYRNN_TANH, flush_subnormals, restore_subnormals
+from pyrnn._numbers cimport slopes_of
 from pyrnn._scratch cimport Scratch
 from pyrnn._typed cimport (
     column_sums, fused_backward, leaky_step_backward, outer, pack, pack_narrow, pack_transposed, panels_size, product,
@@ -28,9 +29,6 @@ from pyrnn._typed cimport (
 )
 
 cnp.import_array()
-
-cdef extern from "kernels.h":
-    enum: PYRNN_TANH, PYRNN_RELU
 
 cdef struct Tangent:
     Job job
@@ -49,20 +47,6 @@ cdef struct Tangent:
     const void *panels_W_dot
     void *state                    # 2 B ld numbers where rows of h_dot are crowded, else NULL
     void *slopes                   # [H], of leaky cells
-
-
-cdef inline void slopes(Py_ssize_t n, const real *rates, int phi, real *out) noexcept nogil:
-    """phi'(a) from phi(a). Rows of leaky cells go through loops without a branch, which the compiler vectorises."""
-    cdef Py_ssize_t k
-    if phi == PYRNN_TANH:
-        for k in range(n):
-            out[k] = (1 - rates[k]) * (1 + rates[k])
-    elif phi == PYRNN_RELU:
-        for k in range(n):
-            out[k] = 0 if rates[k] <= 0 else 1
-    else:
-        for k in range(n):
-            out[k] = 1
 
 
 # ---- The tangent of forward -----------------------------------------------------------------------------------------
@@ -152,7 +136,7 @@ cdef void leak(real tag, Tangent *job, Py_ssize_t t, Py_ssize_t n) noexcept nogi
         h_past, ld_h_past = <const real *>j.h.first + at(j, &j.h, t - 1, 0), j.h.sb
         past, ld_past = <const real *>job.h_dot.first + at(j, &job.h_dot, t - 1, 0), job.h_dot.sb
     for _ in range(n):
-        slopes(H, rates, j.phi, slope)
+        slopes_of(H, rates, j.phi, slope)
         if j.current:
             for k in range(H):
                 h_dot[k] = (1 - alpha[k]) * past[k] + alpha[k] * h_dot[k]
@@ -303,7 +287,7 @@ cdef void leak_back(real tag, Second *job, Py_ssize_t start, Py_ssize_t t) noexc
         delta_dot = <real *>job.delta_dot + row * ld
         r = <const real *>j.rates.first + at(j, &j.rates, t, i)
         dot = <const real *>moved.first + at(j, moved, t, i)
-        slopes(H, r, j.phi, slope)
+        slopes_of(H, r, j.phi, slope)
         if job.dh_dot.first == NULL:
             memset(g_dot, 0, H * sizeof(real))
         else:
@@ -621,7 +605,7 @@ cdef void feed_tangent_typed(Tangent *job, real *out) noexcept:
     cdef Py_ssize_t i, k, H = job.job.H
     cdef const real *h0_dot = <const real *>job.h0_dot
     for i in range(job.job.B):
-        slopes(H, <const real *>job.job.fed0 + i * job.job.ld_fed0, job.job.phi, out)
+        slopes_of(H, <const real *>job.job.fed0 + i * job.job.ld_fed0, job.job.phi, out)
         for k in range(H):
             out[k] *= h0_dot[k]
         out += H

@@ -5,7 +5,10 @@ from pyrnn._arrays cimport real
 from pyrnn._scratch cimport Scratch
 
 cdef enum:
-    APART = 1024  # bytes between rows of delta from which on it is packed for outer products: see csrc/_fused.pyx
+    # Bytes between rows of delta from which on it is packed for the outer products: so far apart, the rows that a tile
+    # runs down fall into few sets of the first-level cache. Measured (AVX2, H = 256 to 512): 1 to 5 % of backward in
+    # float32, 5 to 10 % in float64; below, the packing costs what it brings.
+    APART = 1024
 
 cdef void *packed_in(Scratch scratch, cnp.ndarray M, bint transposed) except NULL
 

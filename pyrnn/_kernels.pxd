@@ -1,6 +1,7 @@
 include "kernel_table.pxi"  # pyrnn_kernel_table, with every kernel of csrc/kernels.h
 
 cdef extern from "kernels.h":
+    enum: PYRNN_TANH, PYRNN_RELU  # phi of a cell; any other is the identity
     const pyrnn_kernel_table *pyrnn_kernels() noexcept nogil
     int pyrnn_select(const char *name) noexcept nogil
     const char *pyrnn_available(int i) noexcept nogil

@@ -1,0 +1,42 @@
+# What loops of several modules do with a row of n contiguous numbers, where no kernel does it.
+from libc.math cimport sqrt
+
+from pyrnn._arrays cimport real
+from pyrnn._kernels cimport PYRNN_RELU, PYRNN_TANH
+
+cdef enum:
+    LANES = 8  # of sums and maxima side by side: one after the other, each would wait for the one before
+
+
+cdef inline double dot(Py_ssize_t n, const real *a, const real *b) noexcept nogil:
+    """aᵀ b in double precision, of both types."""
+    cdef double s[LANES]
+    cdef Py_ssize_t i, j
+    for j in range(LANES):
+        s[j] = 0
+    for i in range(n // LANES):
+        for j in range(LANES):
+            s[j] += <double>a[i * LANES + j] * b[i * LANES + j]
+    for i in range(n - n % LANES, n):
+        s[0] += <double>a[i] * b[i]
+    for j in range(1, LANES):
+        s[0] += s[j]
+    return s[0]
+
+
+cdef inline double norm(Py_ssize_t n, const real *a) noexcept nogil:
+    return sqrt(dot(n, a, a))
+
+
+cdef inline void slopes_of(Py_ssize_t n, const real *rates, int phi, real *out) noexcept nogil:
+    """phi'(a) from phi(a). A loop for each phi, without a branch, which the compiler vectorises."""
+    cdef Py_ssize_t k
+    if phi == PYRNN_TANH:
+        for k in range(n):
+            out[k] = (1 - rates[k]) * (1 + rates[k])
+    elif phi == PYRNN_RELU:
+        for k in range(n):
+            out[k] = 0 if rates[k] <= 0 else 1
+    else:
+        for k in range(n):
+            out[k] = 1
