@@ -10,7 +10,7 @@
  *
  * A kernel is declared here and nowhere else: PYRNN_KERNEL(what it returns, its name, its parameters). The file
  * includes itself for the types of the table below, kernels.inl includes it for the prototypes and the rows of the
- * table, declarations.py reads it for what Cython has to know. */
+ * table, kernels_for_cython.py reads it for what Cython has to know. */
 #ifdef PYRNN_KERNEL
 
 /* y[i] = tanh(x[i]), i < n. x, y [n], contiguous; y may be x. Error: tanh.h. */
