@@ -18,10 +18,8 @@ the steps have a type of their own, `real`. They are found for a gradient of len
 
 cimport cython
 cimport numpy as cnp
-import numpy as np
 from libc.math cimport INFINITY, sqrt
 from libc.string cimport memcpy, memset
-from scipy.linalg.cython_lapack cimport dgeev
 
 from pyrnn._arrays cimport (
     CONTIGUOUS, WRITTEN, data, empty, interrupted, kind_of, line, lines, need, padded, pass_on, real,
@@ -34,8 +32,6 @@ from pyrnn._typed cimport pack, pack_transposed, panels_size, product, step_forw
 from pyrnn._wait cimport pyrnn_seconds
 
 cnp.import_array()
-
-include "blas_int.pxi"
 
 # Bytes of one array of a block of states: half a dozen of them, and the panels of W, stay in the second-level cache.
 cdef enum:
@@ -455,34 +451,6 @@ cdef class Landscape:
             restore_subnormals()
         pass_on(status)
         return products
-
-
-def eig(cnp.ndarray AT not None):
-    """(real, imaginary, left, right) of the transpose of AT [n, n], which is overwritten; vectors are rows.
-
-    LAPACK's dgeev, without the GIL: of a pair of conjugates the vectors are the real part, then the imaginary one.
-    """
-    cdef blas_int n = AT.shape[0], size, info = 0
-    need("AT", AT, cnp.NPY_FLOAT64, CONTIGUOUS | WRITTEN, 2, n, n)
-    cdef cnp.ndarray real_part = empty(AT, (n,)), imaginary = empty(AT, (n,))
-    cdef cnp.ndarray left = empty(AT, (n, n)), right = empty(AT, (n, n)), work
-    cdef double *a = <double *>data(AT)
-    cdef double *wr = <double *>data(real_part)
-    cdef double *wi = <double *>data(imaginary)
-    cdef double *vl = <double *>data(left)
-    cdef double *vr = <double *>data(right)
-    cdef double *memory
-    cdef double best
-    size = -1
-    dgeev("V", "V", &n, a, &n, wr, wi, vl, &n, vr, &n, &best, &size, &info)
-    size = <blas_int>best
-    work = empty(AT, (size,))
-    memory = <double *>data(work)
-    with nogil:
-        dgeev("V", "V", &n, a, &n, wr, wi, vl, &n, vr, &n, memory, &size, &info)
-    if info != 0:
-        raise np.linalg.LinAlgError(f"the eigenvalues did not converge, dgeev says {info}")
-    return real_part, imaginary, left, right
 
 
 cdef States as_states(tuple arrays, Py_ssize_t H) except *:

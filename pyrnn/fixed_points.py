@@ -3,8 +3,9 @@
 import functools
 
 import numpy as np
+import scipy.linalg
 
-from pyrnn import _cell, _checks, _descent, _lapack
+from pyrnn import _cell, _checks, _descent
 from pyrnn._network import as_parameters
 from pyrnn._progress import Progress
 
@@ -103,7 +104,7 @@ class FixedPoints:
             if not np.isfinite(J).all():  # an infinite weight behind a saturated unit
                 values[i] = right[i] = left[i] = np.nan
                 continue
-            w, l, r = _lapack.eig(J)
+            w, l, r = scipy.linalg.eig(J, left=True, right=True)
             order = np.lexsort((-w.imag, -abs(w)))
             values[i], left[i], right[i] = w[order], l[:, order], r[:, order]
         with np.errstate(invalid="ignore"):

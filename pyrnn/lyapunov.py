@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyrnn import _cell, _checks, _lapack, _lyapunov
+from pyrnn import _cell, _checks, _lyapunov
 from pyrnn._network import as_parameters
 from pyrnn._progress import Progress
 from pyrnn._slopes import slopes_at
@@ -237,7 +237,7 @@ def _blocks(warmup, T):
 
 def _spectrum(network, x, h, k, warmup, qr_every, rng, progress):
     """The spectrum of one sequence x [T, 1, I] from h [1, H]."""
-    Q = np.ascontiguousarray(_lapack.interruptible(np.linalg.qr, rng.standard_normal((len(network.W), k)))[0].T)
+    Q = np.ascontiguousarray(np.linalg.qr(rng.standard_normal((len(network.W), k)))[0].T)
     tangents, times = Tangents(network.W, network.nonlinearity, network.leak, network.current, Q, qr_every), 0
     starts = _blocks(warmup, len(x))
     totals, volume = np.zeros((len(starts), k)), 0.0  # the first total is of the warmup
@@ -283,9 +283,7 @@ def _summary(totals, lengths, volume, times, network):
         errors = finite_time.std(axis=0, ddof=1) / np.sqrt(blocks)
     else:
         errors = np.full(k, np.nan)
-    log_volume = np.nan
-    if n and network.leak is None:
-        log_volume = volume / n + _lapack.interruptible(np.linalg.slogdet, network.W)[1]
+    log_volume = volume / n + np.linalg.slogdet(network.W)[1] if n and network.leak is None else np.nan
     return LyapunovSpectrum(
         exponents,
         errors,
@@ -379,7 +377,7 @@ class Tangents:
 def _transposed_inverse(W):
     """W⁻ᵀ, contiguous, or None where rounding would be felt in it."""
     try:
-        inverse = _lapack.interruptible(np.linalg.inv, W)
+        inverse = np.linalg.inv(W)
     except np.linalg.LinAlgError:
         return None
     condition = np.linalg.norm(W, 1) * np.linalg.norm(inverse, 1)

@@ -3,15 +3,12 @@
 import signal
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
-import scipy.linalg
 from helpers import network
 
 import pyrnn
-from pyrnn import _lapack
 
 pytestmark = [
     pytest.mark.once,
@@ -29,14 +26,10 @@ CALLS = {
     "log_singular_values of few units": "pyrnn.log_singular_values(np.zeros((200_000, 1, 40)), W[:40, :40])",
     "preactivations": "pyrnn.preactivations(h, h[..., :1], U, W)",
     "preactivations of currents": "pyrnn.preactivations(h, h[..., :1], U, W, form='current')",
-    "spectral_radius": "pyrnn.spectral_radius(large)",
-    "initialize": "pyrnn.initialize(1, 3000)",
-    "eigenvalues": "pyrnn._lapack.eig(large)",
 }
 INTERRUPT = """
 h = np.broadcast_to(rng.uniform(-0.5, 0.5, 1024), (4000, 16, 1024))
 U, W = rng.normal(size=(1024, 1)), rng.normal(size=(1024, 1024)) / 32
-large = rng.normal(size=(1200, 1200))
 signal.signal(signal.SIGPROF, signal.default_int_handler)
 start = time.process_time()
 signal.setitimer(signal.ITIMER_PROF, 0.2)
@@ -46,28 +39,6 @@ try:
 except KeyboardInterrupt:
     print("interrupted", time.process_time() - start - 0.2)
 """
-
-
-def test_lapack_on_a_thread_of_its_own():
-    """The results, errors and settings of errors are those of a plain call."""
-    rng = np.random.default_rng(1)
-    for n in (1, 5, _lapack.SHORT, _lapack.SHORT + 1, 200):
-        A = rng.standard_normal((n, n))
-        w, left, right = _lapack.eig(A)
-        for expected, a in zip(scipy.linalg.eig(A, left=True, right=True), (w, left, right), strict=True):
-            np.testing.assert_allclose(a, expected, rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(A @ right, w * right, atol=1e-11)
-        np.testing.assert_allclose(left.conj().T @ A, w[:, np.newaxis] * left.conj().T, atol=1e-11)
-    names = []
-    note = lambda A: names.append((threading.current_thread().name, threading.current_thread().daemon))
-    _lapack.interruptible(note, np.zeros((200, 200)))
-    assert names == [("pyrnn LAPACK", False)]  # a daemon in OpenBLAS at the end of Python would make that hang
-    with pytest.raises(np.linalg.LinAlgError, match="Singular"):
-        _lapack.interruptible(np.linalg.inv, np.zeros((200, 200)))
-    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
-        _lapack.interruptible(lambda A: 1 / A, np.zeros((200, 200)))
-    with pytest.raises(np.linalg.LinAlgError, match="did not converge"):
-        _lapack.eig(np.full((3, 3), np.nan))
 
 
 def run(script):
