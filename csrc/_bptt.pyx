@@ -642,7 +642,7 @@ cdef cnp.ndarray run_forward(real tag, Job *job, cnp.ndarray x, cnp.ndarray U, c
     if job.current:
         first = empty(x, (job.B, job.H))
         feed(job, sizeof(real), data(first))
-    if job.leaky and job.rates.first == NULL:  # nobody asks, but the loop needs those of a step, or of the one before
+    if job.leaky and job.rates.first == NULL:  # not requested, but the loop needs those of a step, or of the one before
         if job.current:
             rates = empty(x, (rows_before(job, job.T), job.H))
             job.rates.first, job.rates.st, job.rates.sb = data(rates), job.B * job.H, job.H

@@ -34,7 +34,7 @@ cdef struct Tangent:
     Job job
     # Directions; first is NULL where there is none. h_dot is written, first with `add`.
     Rows x_dot, drive_dot, h_dot
-    # Also written: a_dot, or in the current form, where W multiplies phi(h), the tangent of that; NULL if nobody asks.
+    # Also written: a_dot, or in the current form, where W multiplies phi(h), the tangent of that; NULL if unused.
     Rows second
     const void *b_dot
     const void *alpha_dot
@@ -213,7 +213,7 @@ cdef struct Second:
     const void *panels_W_dot
     const void *panels_U
     const void *panels_U_dot
-    # Written: tangents of the gradients, contiguous; dx NULL if nobody asks.
+    # Written: tangents of the gradients, contiguous; dx NULL if not requested.
     void *dx
     void *dU
     void *dW

@@ -27,7 +27,7 @@ PYRNN_KERNEL(void, step_forward, (ptrdiff_t rows, ptrdiff_t H, const REAL *b, RE
 /* The same of a leaky cell: rates = phi(a + b), h = (1 - alpha) past + alpha rates; `current`:
  * h = (1 - alpha) past + alpha (a + b), rates = phi(h).
  *   past   [rows, H]  read: h_{t-1}; not h
- *   rates  [rows, H]  written; NULL if nobody asks, not h
+ *   rates  [rows, H]  written; NULL if not requested, not h
  *   alpha  [H]        read */
 PYRNN_KERNEL(void, leaky_step_forward,
              (ptrdiff_t rows, ptrdiff_t H, const REAL *b, const REAL *past, ptrdiff_t ld_past, REAL *h, ptrdiff_t ld_h,
@@ -36,7 +36,7 @@ PYRNN_KERNEL(void, leaky_step_forward,
 /* The end of a backward step (10.21): grad_h = dh + back, delta = phi'(h) grad_h; of tanh, (1 - h²) grad_h.
  *   h, dh   [rows, H]  read
  *   back    [rows, H]  read: Wᵀ delta_{t+1}; NULL for none
- *   grad    [rows, H]  written with grad_h; may be back; NULL if nobody asks
+ *   grad    [rows, H]  written with grad_h; may be back; NULL if not requested
  *   delta   [rows, H]  written; may be back */
 PYRNN_KERNEL(void, step_backward,
              (ptrdiff_t rows, ptrdiff_t H, const REAL *h, ptrdiff_t ld_h, const REAL *dh, ptrdiff_t ld_dh,
@@ -68,7 +68,7 @@ PYRNN_KERNEL(void, jacobian,
  *   sum, lost  [n]                     read and written; lost may be NULL */
 PYRNN_KERNEL(void, column_sums, (ptrdiff_t rows, ptrdiff_t n, const REAL *a, ptrdiff_t ld_a, REAL *sum, REAL *lost))
 
-/* sum[j] += Σ g[i, j] (p[i, j] - q[i, j]) over so many rows of so many steps, with `lost` as in column_sums.
+/* sum[j] += Σ g[i, j] (p[i, j] - q[i, j]) over the rows of all steps, with `lost` as in column_sums.
  *   g          [steps rows, n]   read
  *   p, q       [steps, rows, n]  read; strides of steps and of rows
  *   sum, lost  [n]               read and written */
@@ -146,7 +146,7 @@ PYRNN_KERNEL(void, fused_forward,
 /* A backward step (10.21) for `rows` sequences: grad_h = dh + Wᵀ later, delta = phi'(h) grad_h.
  *   later    [rows, H]  read: delta_{t+1}; not delta       panels of W  read
  *   h, dh    [rows, H]  read
- *   grad     [rows, H]  written with grad_h; NULL if nobody asks
+ *   grad     [rows, H]  written with grad_h; NULL if not requested
  *   delta    [rows, H]  written; may be dh
  * odd: as in fused_forward. */
 PYRNN_KERNEL(void, fused_backward,

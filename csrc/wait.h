@@ -80,7 +80,7 @@ static inline long long pyrnn_nanoseconds(void)
 #endif
 }
 
-/* Which processor the calling thread runs on, and which thread it is; -1 where nobody says. */
+/* Which processor the calling thread runs on, and which thread it is; -1 where the system does not say. */
 #ifdef __linux__
 #include <sys/syscall.h>
 #include <unistd.h>

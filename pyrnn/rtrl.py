@@ -343,7 +343,7 @@ class BlockedRTRL(_Influential):
 
     @quiet
     def _ended(self):
-        """End the block: `_within`, and what earlier ones have left that nobody has asked for."""
+        """End the block: `_within`, and return what earlier blocks have left and was not requested."""
         totals = self._within()
         self._whole = False
         rows = [None if a is None else a.reshape(self._steps * self._rows, a.shape[2]) for a in self._so_far()]

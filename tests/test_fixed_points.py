@@ -203,7 +203,7 @@ def steps_to_pass(F, h, l, r, k, reach):
 
 @pytest.mark.parametrize("over", [1e-2, 1e-3, 1e-4, 1e-5])
 def test_time_to_pass_a_ghost(over):
-    """It is π / √(speed F''/2), of which 1 / speed is not even the order: that time grows as over^-½."""
+    """It is π / √(speed F''/2), which grows as over^-½. 1 / speed grows faster, as over^-1."""
     b = 2 * 0.5**0.5 - np.arctanh(0.5**0.5) + over
     points = pyrnn.find_fixed_points((np.zeros((1, 1)), [[2.0]], [b]), starts=np.linspace(-1, 1, 40)[:, np.newaxis])
     h, speed = points.h[1], points.speed[1]

@@ -40,8 +40,13 @@ import sys
 import time
 import traceback
 import warnings
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import helpers
 
 import pyrnn
 from pyrnn import _bptt, _kernels, reference
@@ -139,7 +144,8 @@ class Arrays:
         return a
 
     def laid_out(self, name, a):
-        a, memory = LAYOUTS[self.choose(*LAYOUT_NAMES)](a)
+        a = LAYOUTS[self.choose(*LAYOUT_NAMES)](a)
+        memory = helpers.memory(a)
         self.watched.append((name, memory, memory.tobytes()))
         return a
 
@@ -152,90 +158,30 @@ class Arrays:
                 raise Wrong(f"{name} was written to")
 
 
-def poisoned(shape, dtype):
-    """Memory in which each element that is read by mistake shows."""
-    return np.full(shape, np.nan if dtype.kind == "f" else 1 if dtype.kind == "b" else 99, dtype)
-
-
-def in_memory(a, order=None, steps=None, margin=0):
-    """The values in a larger array, whose axes lie in this order, with these steps; and that array."""
-    order = range(a.ndim) if order is None else order
-    steps = (1,) * a.ndim if steps is None else steps
-    room = [2 * margin + n * abs(step) for n, step in zip(a.shape, steps, strict=True)]
-    memory = poisoned([room[axis] for axis in order], a.dtype)
-    view = memory.transpose(np.argsort(order)) if a.ndim > 1 else memory
-    used = tuple(slice(margin, margin + n * abs(s), abs(s)) for n, s in zip(a.shape, steps, strict=True))
-    view = view[used][tuple(slice(None, None, 1 if s > 0 else -1) for s in steps)]
-    view[...] = a
-    return view, memory
-
-
-def unaligned(a):
-    memory = np.zeros(a.nbytes + 1, np.uint8)
-    view = memory[1:].view(a.dtype).reshape(a.shape)
-    view[...] = a
-    return view, memory
-
-
-def field(a):
-    memory = np.zeros(a.shape, [("a", a.dtype), ("other", "V2")])
-    memory["a"] = a
-    return memory["a"], memory
-
-
-def swapped_bytes(a):
-    a = a.astype(a.dtype.newbyteorder(">"))
-    return a, a
-
-
-def read_only(a):
-    a = a.copy()
-    a.flags.writeable = False
-    return a, a
-
-
 def broadcast(axis):
     """The first values along an axis for all of it, with a stride of 0."""
 
     def lay_out(a):
         at = min(axis, a.ndim - 1)
         if a.ndim == 0 or a.shape[at] == 0:
-            return a, a
-        memory = np.ascontiguousarray(np.take(a, [0], at))
-        return np.broadcast_to(memory, a.shape), memory
+            return a
+        return np.broadcast_to(np.ascontiguousarray(np.take(a, [0], at)), a.shape)
 
     return lay_out
 
 
-def step_in(axis, step):
-    return lambda a: in_memory(a, steps=[step if i == min(axis, a.ndim - 1) else 1 for i in range(a.ndim)])
-
-
-WRITEABLE = {
-    "C": in_memory,
-    "F": lambda a: in_memory(a, range(a.ndim)[::-1]),
-    "batch first": lambda a: in_memory(a, [*range(a.ndim)[1::-1], *range(a.ndim)[2:]]),
-    "batch last": lambda a: in_memory(a, [*range(a.ndim)[:1], *range(a.ndim)[:0:-1]]),
-    "sub-array": lambda a: in_memory(a, margin=1),
-    "batch-first sub-array": lambda a: in_memory(a, [*range(a.ndim)[1::-1], *range(a.ndim)[2:]], margin=1),
-    "reversed": lambda a: in_memory(a, steps=(-1,) * a.ndim),
-    "first axis reversed": step_in(0, -1),
-    "second axis reversed": step_in(1, -1),
-    "last axis reversed": step_in(9, -1),
-    "step in first axis": step_in(0, 2),
-    "step in second axis": step_in(1, 3),
-    "step in last axis": step_in(9, 2),
-    "steps": lambda a: in_memory(a, steps=(-3, 2, -2)[: a.ndim]),
-    "unaligned": unaligned,
-    "field": field,
+WRITEABLE = helpers.WRITEABLE_LAYOUTS | {
+    "batch last": lambda a: helpers.lay_out(a, [*range(a.ndim)[:1], *range(a.ndim)[:0:-1]]),
 }
-LAYOUTS = WRITEABLE | {
-    "read-only": read_only,
-    "big-endian": swapped_bytes,
-    "broadcast over time": broadcast(0),
-    "broadcast over the batch": broadcast(1),
-    "broadcast over units": broadcast(9),
-}
+LAYOUTS = (
+    WRITEABLE
+    | helpers.LAYOUTS
+    | {
+        "broadcast over time": broadcast(0),
+        "broadcast over the batch": broadcast(1),
+        "broadcast over units": broadcast(9),
+    }
+)
 LAYOUT_NAMES, WRITEABLE_NAMES = tuple(LAYOUTS), tuple(WRITEABLE)
 
 
@@ -655,7 +601,7 @@ def refused(call, arrays, error, out):
 
 def new_out(choose, arrays, shape, dtype):
     """An array to write to: of NaN, in some layout."""
-    a, _ = WRITEABLE[choose(*WRITEABLE_NAMES)](np.full(shape, np.nan, dtype))
+    a = WRITEABLE[choose(*WRITEABLE_NAMES)](np.full(shape, np.nan, dtype))
     return a
 
 
@@ -709,7 +655,8 @@ def passed_on(net, a, name, choose):
         name_of = choose(*LAYOUT_NAMES)
         if name_of.startswith("broadcast"):
             return a
-        a, memory = LAYOUTS[name_of](a)
+        a = LAYOUTS[name_of](a)
+        memory = helpers.memory(a)
     else:
         memory = a
     net.arrays.watched.append((name, memory, memory.tobytes()))
@@ -750,7 +697,7 @@ def backward(choose):
         shapes = {"x": net.x.shape, "U": (H, I), "W": (H, H), "b": (H,), "h0": np.shape(h)[1:], "drive": np.shape(h)}
         of = {name: arrays.numbers.standard_normal(shape).astype(net.dtype) for name, shape in shapes.items()}
         if not arrays.plain:
-            of = {name: WRITEABLE[choose(*WRITEABLE_NAMES)](a)[0] for name, a in of.items()}
+            of = {name: WRITEABLE[choose(*WRITEABLE_NAMES)](a) for name, a in of.items()}
         of["alpha"] = net.dtype.type(0.5) if np.ndim(cell.alpha) == 0 else np.full(H, 0.5, net.dtype)
         absent = {"x": not wanted, "drive": net.drive is None, "alpha": cell.alpha is None}
         out = pyrnn.Gradients(**{name: None if absent.get(name) else a for name, a in of.items()})
@@ -1724,7 +1671,7 @@ def bits(choose):
         _kernels.select(choose(*SETS[::-1]))
         other = run(x, h0, drive, dh, n_threads=1, **given)
     elif what == "layout":
-        moved = [None if a is None else WRITEABLE[choose(*WRITEABLE_NAMES)](a)[0] for a in (x, h0, drive, dh)]
+        moved = [None if a is None else WRITEABLE[choose(*WRITEABLE_NAMES)](a) for a in (x, h0, drive, dh)]
         other = run(*moved, n_threads=1, **given)
     else:
         if B is None or B == 0:
