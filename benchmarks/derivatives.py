@@ -5,7 +5,7 @@ One thread. Medians over rounds of the quotient within a round, all contenders i
     jvp x       jvp in a direction of x and h0 / forward; the multiply-adds say 1
     jvp all     jvp in a direction of everything / forward; the multiply-adds say 2
     hvp         Objective.hessp at a point that is kept / (forward + backward); the multiply-adds say 2
-    hvp new     pyrnn.hvp from scratch / (forward + backward); the multiply-adds say 2.7
+    hvp new     Objective.hessp of a new objective / (forward + backward); the multiply-adds say 2.7
     ggn         Objective.ggnp at a point that is kept / (forward + backward); the multiply-adds say 1.3
     norms       per_sample_gradients(norms_only=True) / backward; the multiply-adds say 1 or less
 
@@ -36,33 +36,33 @@ def problem(H, B, dtype):
     n = {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
     n["W"] *= dtype(1 / H**0.5)
     n["U"] *= dtype(1 / I**0.5)
-    v = {f"{name}_dot": rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
-    params = pyrnn.Parameters(n["U"], n["W"], n["b"], rng.standard_normal((O, H)).astype(dtype), np.zeros(O, dtype))
-    return n, v, params, rng.integers(0, O, (T, B))
+    v = pyrnn.Direction(**{name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()})
+    network = pyrnn.Network(n["U"], n["W"], n["b"], rng.standard_normal((O, H)).astype(dtype), np.zeros(O, dtype))
+    return n, v, network, rng.integers(0, O, (T, B))
 
 
 def ours(H, B, dtype):
     """The contenders, by name."""
-    n, v, params, targets = problem(H, B, dtype)
+    n, v, network, targets = problem(H, B, dtype)
     x, U, W, b, h0 = n.values()
-    h = pyrnn.forward(x, U, W, b, h0)
-    dh, out, kept = np.ones_like(h), np.empty_like(h), [None]
-    objective, p = pyrnn.Objective(params, x, targets, h0=h0), params.ravel()
+    run = pyrnn.simulate(network, x, h0)
+    dh, out, kept = np.ones_like(run.h), np.empty_like(run.h), [None]
+    objective, p = pyrnn.training.Objective(network, x, targets, h0=h0), network.ravel()
     direction = np.random.default_rng(1).standard_normal(p.size).astype(dtype)
     objective.hessp(p, direction)
 
     def backward():
-        kept[0] = pyrnn.backward(dh, h, x, U, W, h0, out=kept[0], n_threads=1)
+        kept[0] = run.backward(dh, out=kept[0], n_threads=1)
 
     return {
         "forward": lambda: pyrnn.forward(x, U, W, b, h0, out=out, n_threads=1),
         "backward": backward,
-        "jvp x": lambda: pyrnn.jvp(h, x, U, W, h0, x_dot=v["x_dot"], h0_dot=v["h0_dot"]),
-        "jvp all": lambda: pyrnn.jvp(h, x, U, W, h0, **v),
+        "jvp x": lambda: pyrnn.jvp(run, pyrnn.Direction(x=v.x, h0=v.h0)),
+        "jvp all": lambda: pyrnn.jvp(run, v),
         "hvp": lambda: objective.hessp(p, direction),
-        "hvp new": lambda: pyrnn.hvp(params, x, targets, direction, h0=h0),
+        "hvp new": lambda: pyrnn.training.Objective(network, x, targets, h0=h0).hessp(p, direction),
         "ggn": lambda: objective.ggnp(p, direction),
-        "norms": lambda: pyrnn.per_sample_gradients(dh, h, x, U, W, h0, norms_only=True),
+        "norms": lambda: pyrnn.training.per_sample_gradients(run, dh, norms_only=True),
     }
 
 
@@ -71,10 +71,10 @@ def torchs(H, B, dtype):
     import torch
 
     torch.set_num_threads(1)
-    n, v, params, targets = problem(H, B, dtype)
+    n, v, network, targets = problem(H, B, dtype)
     x, U, W, b, h0 = map(torch.from_numpy, n.values())
-    V, c = map(torch.from_numpy, params[3:])
-    x_dot, h0_dot = torch.from_numpy(v["x_dot"]), torch.from_numpy(v["h0_dot"])
+    V, c = map(torch.from_numpy, network[3:5])
+    x_dot, h0_dot = torch.from_numpy(v.x), torch.from_numpy(v.h0)
     targets = torch.from_numpy(targets).flatten()
     all_params = [a.requires_grad_() for a in (U, W, b, V, c)]
 

@@ -1,4 +1,4 @@
-"""pyrnn.find_fixed_points against Adam on q = ½|F(h) - h|² in PyTorch, the way of FixedPointFinder; one thread.
+"""pyrnn.dynamics.find_fixed_points against Adam on q = ½|F(h) - h|² in PyTorch, as FixedPointFinder does; one thread.
 
     python -P benchmarks/fixed_points.py [--networks flip-flop,Hopfield,random] [--hidden 16,64] [--whole]
 
@@ -74,19 +74,19 @@ def flip_flop_network(H, n, rng, options):
 
     import pyrnn
 
-    params = pyrnn.initialize(3, H, 3, scheme="gaussian", rng=rng, dtype=np.float32)
-    vector = params.ravel()
+    network = pyrnn.initialize(3, H, 3, scheme="gaussian", rng=rng, dtype=np.float32)
+    vector = network.ravel()
     mean, square = np.zeros_like(vector), np.zeros_like(vector)
     for k in range(options.training):
         x, targets = flip_flop(60, 32, rng)
         _, gradients = pyrnn.loss_and_gradients(
-            params.unravel(vector), x, targets, loss="squared_error", x_gradient=False
+            network.unravel(vector), x, targets, loss="squared_error", x_gradient=False
         )
-        g = pyrnn.clip_gradients(gradients.parameters, max_norm=60 * 32)[0].ravel() / (60 * 32)
+        g = pyrnn.training.clip_gradients(gradients.parameters, max_norm=60 * 32)[0].ravel() / (60 * 32)
         mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g**2
         size = 3e-3 * (1 - k / options.training) + 1e-4
         vector -= size * (mean / (1 - 0.9 ** (k + 1))) / (np.sqrt(square / (1 - 0.999 ** (k + 1))) + 1e-8)
-    U, W, b, *_ = (a.astype(np.float64) for a in params.unravel(vector))
+    U, W, b, *_ = (a.astype(np.float64) for a in network.unravel(vector).arrays)
     h = pyrnn.forward(flip_flop(100, 20, rng)[0], U, W, b)
     return W, b, visited(h, n, rng)
 
@@ -138,9 +138,9 @@ def newton(W, b, starts):
 
     import pyrnn
 
-    params = (np.zeros((len(W), 1)), W, b)
+    network = pyrnn.Network(np.zeros((len(W), 1)), W, b)
     begin = time.perf_counter()
-    points = pyrnn.find_fixed_points(params, starts=starts)
+    points = pyrnn.dynamics.find_fixed_points(network, starts=starts)
     return points, time.perf_counter() - begin
 
 

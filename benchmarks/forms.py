@@ -49,7 +49,7 @@ def training_step(rng, H, B, dtype, **form):
     x, dh = (rng.standard_normal((T, B, n)).astype(dtype) for n in (min(H, 64), H))
     U, W = (rng.standard_normal((H, n)).astype(dtype) / dtype(n**0.5) for n in (min(H, 64), H))
     b, h0 = np.zeros(H, dtype), np.zeros((B, H), dtype)
-    rates = {"rates": np.empty_like(dh)} if "alpha" in form else {}
+    rates = {"rates": np.empty_like(dh)} if getattr(form.get("cell"), "alpha", None) is not None else {}
     h, grads = np.empty_like(dh), None
 
     def step():
@@ -64,17 +64,19 @@ def measure(H, B, dtype, seconds):
     """Seconds of plain tanh, and the figures of NAMES."""
     import numpy as np
 
+    import pyrnn
+
     dtype = getattr(np, dtype)
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, T + 1, B)
     left = (lengths > np.arange(T)[:, np.newaxis]).sum(axis=1)  # sequences at each step
-    alpha = np.full(H, 0.3, dtype)
+    alpha = np.full(H, 0.3)
     forms = {
         "plain": {},
-        "relu": {"nonlinearity": "relu"},
-        "identity": {"nonlinearity": "identity"},
-        "rate": {"alpha": alpha},
-        "current": {"alpha": alpha, "form": "current"},
+        "relu": {"cell": pyrnn.Cell("relu")},
+        "identity": {"cell": pyrnn.Cell("identity")},
+        "rate": {"cell": pyrnn.Cell(alpha=alpha)},
+        "current": {"cell": pyrnn.Cell(alpha=alpha, form="current")},
         "equal lengths": {"lengths": np.full(B, T)},
         "random": {"lengths": lengths},
         "sorted": {"lengths": np.sort(lengths)[::-1]},

@@ -41,22 +41,23 @@ class Case:
         self.rng = rng = np.random.default_rng(0)
         self.H, self.T = H, T
         U, W = rng.standard_normal((H, I)) / I**0.5, 1.3 * rng.standard_normal((H, H)) / H**0.5
-        self.params = pyrnn.Parameters(U, W, np.zeros(H))
+        self.network = pyrnn.Network(U, W, np.zeros(H))
         self.x = rng.standard_normal((T, B, I))
-        self.h = pyrnn.forward(self.x, *self.params[:3])
-        self.dh = rng.standard_normal(self.h.shape)
+        self.run = pyrnn.simulate(self.network, self.x)
+        self.one = pyrnn.simulate(self.network, self.x[:, 0])  # the first sequence
+        self.dh = rng.standard_normal(self.run.h.shape)
 
 
 def jvp(c):
     import pyrnn
 
-    return lambda: pyrnn.jvp(c.h, c.x, c.params.U, c.params.W, x_dot=c.x)
+    return lambda: pyrnn.jvp(c.run, pyrnn.Direction(x=c.x))
 
 
 def hvp(c):
     import pyrnn
 
-    objective = pyrnn.Objective(c.params, c.x, c.h, loss="squared_error")
+    objective = pyrnn.training.Objective(c.network, c.x, c.run.h, loss="squared_error")
     p = objective.first
     v = c.rng.standard_normal(p.shape)
     return lambda: objective.hessp(p, v)
@@ -65,39 +66,39 @@ def hvp(c):
 def per_sample_norms(c):
     import pyrnn
 
-    return lambda: pyrnn.per_sample_gradients(c.dh, c.h, c.x, c.params.U, c.params.W, norms_only=True)
+    return lambda: pyrnn.training.per_sample_gradients(c.run, c.dh, norms_only=True)
 
 
 def jacobian_product(c):
     import pyrnn
 
-    return lambda: pyrnn.jacobian_product(c.h[:, 0], c.params.W)
+    return lambda: pyrnn.dynamics.jacobian_product(c.one)
 
 
 def log_singular_values(c):
     import pyrnn
 
-    return lambda: pyrnn.log_singular_values(c.h[:20, 0], c.params.W)
+    return lambda: pyrnn.dynamics.log_singular_values(c.one, 0, min(20, c.T))
 
 
 def vector_product(c, k=8):
     import pyrnn
 
     u = c.rng.standard_normal((k, c.H))
-    return lambda: pyrnn.vector_jacobian_product(c.h[:, 0], c.params.W, u)
+    return lambda: pyrnn.dynamics.pull(c.one, u)
 
 
 def lyapunov(c, k=None):
     import pyrnn
 
-    return lambda: pyrnn.lyapunov_spectrum(c.params, c.x[:, 0], k=k)
+    return lambda: pyrnn.dynamics.lyapunov_spectrum(c.network, c.x[:, 0], k=k)
 
 
 def learner(name):
     def make(c):
         import pyrnn
 
-        made = getattr(pyrnn, name)(*c.params[:3])
+        made = getattr(pyrnn.online, name)(c.network)
         steps = {"BlockedRTRL": c.H, "RTRL": 4}.get(name, 1)  # until all that is carried has moved
         x, dh = c.x[0, 0], c.dh[0, 0]
 

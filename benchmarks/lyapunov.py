@@ -48,13 +48,14 @@ def by_pyrnn(W, h, Q):
     """The loop behind `lyapunov_spectrum`, without the states, which nobody computes here."""
     import numpy as np
 
-    from pyrnn.lyapunov import Tangents
+    import pyrnn
+    from pyrnn.dynamics.lyapunov import Tangents
 
-    rows = np.ascontiguousarray(Q.T)
+    network, rows = pyrnn.Network(np.zeros((len(W), 0)), W), np.ascontiguousarray(Q.T)
 
     def run():
         total = np.zeros(len(rows))
-        run.times = Tangents(W, "tanh", None, False, rows.copy(), "auto").advance(h, None, total)
+        run.times = Tangents(network, rows.copy(), "auto").advance(h, None, total)
         return total
 
     return run

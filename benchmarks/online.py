@@ -14,6 +14,7 @@ import numpy as np
 import timing
 
 import pyrnn
+from pyrnn import online
 
 I = 8
 
@@ -52,16 +53,17 @@ def with_gemm(U, W, b):
 
 def contenders(H):
     """Functions that make one step, and in a block of them all; and how many steps each makes."""
-    U, W, b, _, _ = pyrnn.initialize(I, H, rng=0)
+    network = pyrnn.initialize(I, H, rng=0)
+    U, W, b = network.arrays
     rng = np.random.default_rng(0)
     x, dh = rng.standard_normal(I), rng.standard_normal(H)
     learners = {
-        "RTRL": pyrnn.RTRL(U, W, b),
-        "BlockedRTRL": pyrnn.BlockedRTRL(U, W, b),
-        "BlockedRTRL, every step": pyrnn.BlockedRTRL(U, W, b, block=16, every_step=True),
-        "SnAp1": pyrnn.SnAp1(U, W, b),
-        "RFLO": pyrnn.RFLO(U, W, b, alpha=0.1),
-        "UORO": pyrnn.UORO(U, W, b, rng=0),
+        "RTRL": online.RTRL(network),
+        "BlockedRTRL": online.BlockedRTRL(network),
+        "BlockedRTRL, every step": online.BlockedRTRL(network, block=16, every_step=True),
+        "SnAp1": online.SnAp1(network),
+        "RFLO": online.RFLO(network._replace(cell=pyrnn.Cell(alpha=0.1))),
+        "UORO": online.UORO(network, rng=0),
     }
     functions = {name: lambda step=learner.step: step(x, dh) for name, learner in learners.items()}
     steps = {"RTRL": 4, "BlockedRTRL": H, "BlockedRTRL, every step": 16}

@@ -7,7 +7,7 @@ import pyrnn
 
 
 def ours(U, W, b, x):
-    stepper = pyrnn.Stepper(U, W, b)
+    stepper = pyrnn.Stepper(pyrnn.Network(U, W, b))
     return lambda: stepper.step(x)
 
 

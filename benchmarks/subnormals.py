@@ -70,7 +70,7 @@ def calls(H, B, dtype):
     grads = pyrnn.backward(dh, h, x, U, W, h0, **options)
     backward = lambda dh: lambda: pyrnn.backward(dh, h, x, U, W, h0, out=grads, **options)
     state_gradients = lambda dh: lambda: pyrnn.state_gradients(dh, h, W)
-    stepper = pyrnn.Stepper(U, fading, batch=B)
+    stepper = pyrnn.Stepper(pyrnn.Network(U, fading), batch=B)
     skip = int(np.log(np.finfo(dtype).tiny) / np.log(0.45))
     step = lambda x: steps(stepper, h0, x, 20, skip)
     half = H // 2
@@ -78,13 +78,14 @@ def calls(H, B, dtype):
     alive[:half, :half], alive[half:, half:] = 2**0.5 * W[:half, :half], 2**0.5 * W[half:, half:]
     dying = alive.copy()
     dying[half:, half:] /= 3
-    product = lambda W: lambda: pyrnn.vector_jacobian_product(0.1 * h, W, dh[0])
+    runs = [pyrnn.Trajectory.of(pyrnn.Network(U, W), 0.1 * h) for W in (dying, alive)]
+    products = [lambda run=run: pyrnn.dynamics.pull(run, dh[0]) for run in runs]
     return {
         "forward": (forward(nothing), forward(x)),
         "backward": (backward(last), backward(dh)),
         "state_gradients": (state_gradients(last), state_gradients(dh)),
         "Stepper": (step(nothing[0]), step(x[0])),
-        "products": (product(dying), product(alive)),
+        "products": tuple(products),
     }
 
 

@@ -1,4 +1,4 @@
-"""pyrnn.torch.RNN against torch.nn.RNN: forward and backward through autograd, float32, one thread.
+"""pyrnn.bridges.torch.RNN against torch.nn.RNN: forward and backward through autograd, float32, one thread.
 
     python -P benchmarks/torch_module.py [--hidden 32,64] [--batch 1,8] [--seconds 1]
 
@@ -52,11 +52,11 @@ def measure(H, B, options, seconds):
     """Seconds a call, by name and round."""
     import torch
 
-    import pyrnn.torch
+    import pyrnn.bridges.torch
 
     torch.manual_seed(0)
     I, D = min(H, 64), 2 if options.get("bidirectional") else 1
-    theirs, ours = torch.nn.RNN(I, H, **options), pyrnn.torch.RNN(I, H, **options)
+    theirs, ours = torch.nn.RNN(I, H, **options), pyrnn.bridges.torch.RNN(I, H, **options)
     ours.load_state_dict(theirs.state_dict())
     states = (options.get("num_layers", 1) * D, B, H)
     arrays = (torch.randn(T, B, I), torch.rand(states) - 0.5, torch.randn(T, B, D * H))

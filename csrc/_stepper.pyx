@@ -174,7 +174,8 @@ cdef class Stepper:
         Examples
         --------
         >>> import numpy as np, pyrnn
-        >>> stepper = pyrnn.Stepper(U=[[1.0], [0.0]], W=[[0.0, 0.5], [1.0, 0.0]])
+        >>> network = pyrnn.Network(U=[[1.0], [0.0]], W=[[0.0, 0.5], [1.0, 0.0]])
+        >>> stepper = pyrnn.Stepper(network)
         >>> h = np.empty(2)
         >>> for x in np.ones((3, 1)):
         ...     print(stepper.step(x, out=h).round(4))

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 import pyrnn
 
-W, signs = pyrnn.balanced(400, gain=1.0, rng=0)
+W, signs = pyrnn.training.balanced(400, gain=1.0, rng=0)
 matrices = {
     "rows sum to zero": W,
     "shuffled within columns": np.random.default_rng(1).permuted(W, axis=0),

@@ -10,7 +10,7 @@ import pyrnn
 
 start = pyrnn.initialize(1, 6, 1, rng=3)
 wave = np.sin(0.7 * np.arange(80.0))[:, np.newaxis]
-objective = pyrnn.Objective(start, wave[:-1], wave[1:], loss="squared_error")
+objective = pyrnn.training.Objective(start, wave[:-1], wave[1:], loss="squared_error")
 trained = minimize(
     objective.fun, objective.first, jac=objective.jac, hessp=objective.ggnp, method="trust-ncg",
     options={"maxiter": 60},

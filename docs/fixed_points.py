@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import pyrnn
+from pyrnn.dynamics import find_fixed_points
+from pyrnn.plots import plot_fixed_points
 
 H, STEPS = 32, 600
 rng = np.random.default_rng(0)
@@ -33,17 +35,16 @@ for k in range(1, STEPS + 1):
 print(f"mean squared error after training: {loss:.4f}")
 
 # States that it visits, with noise, are where the search starts.
-params = pyrnn.Parameters(rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0 + rnn.bias_hh_l0)
 x, _ = flip_flop(100, 8)
-h = pyrnn.forward(x, *params[:3])
+h = pyrnn.simulate(rnn, x).h
 visited = h[10:].reshape(-1, H)
 starts = visited[rng.integers(0, len(visited), 1000)] + 0.3 * rng.standard_normal((1000, H))
-points = pyrnn.find_fixed_points(params, starts=starts)
+points = find_fixed_points(rnn, starts=starts)
 print(points, dict(zip(*np.unique(points.stability, return_counts=True), strict=True)))
 
 figure = Figure(figsize=(9.5, 4.2), layout="constrained")
 plane, circle = figure.subplots(1, 2, width_ratios=[1.5, 1])
-pyrnn.plot_fixed_points(points, h[10:], axes=plane)
+plot_fixed_points(points, h[10:], axes=plane)
 plane.set_title("states, and the points that organise them", loc="left")
 
 angles = np.linspace(0, 2 * np.pi, 200)

@@ -15,9 +15,8 @@ figure = Figure(figsize=(9, 3.4), layout="constrained")
 left, right = figure.subplots(1, 2)
 x = 0.3 * np.random.default_rng(0).standard_normal((200 + T, 4))
 for gain, color in zip(GAINS, COLORS, strict=True):
-    params = pyrnn.initialize(4, H, scheme="gaussian", gain=gain, rng=1)
-    h = pyrnn.forward(x, params.U, params.W, params.b)[200:]
-    logs = pyrnn.log_singular_values(h, params.W) / np.log(10)
+    network = pyrnn.initialize(4, H, scheme="gaussian", gain=gain, rng=1)
+    logs = pyrnn.dynamics.log_singular_values(pyrnn.simulate(network, x), start=200) / np.log(10)
     left.plot(logs[:, 0], color=color, linewidth=2, label=f"gain {gain}")
     if gain in (0.5, 1.0, 2.0):
         axis = np.arange(T + 1)

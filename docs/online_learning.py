@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import pyrnn
+from pyrnn import online
 
 T, I, H, STEPS, SEEDS, ALPHA = 300, 2, 32, 10, 100, 0.2
 COLORS = {
@@ -19,13 +20,12 @@ COLORS = {
     "BlockedRTRL": "#CC79A7",
 }
 rng = np.random.default_rng(0)
-U, W, b, V, c = pyrnn.initialize(I, H, 1, scheme="gaussian", gain=1.2, rng=1)
+network = pyrnn.initialize(I, H, 1, scheme="gaussian", gain=1.2, cell=pyrnn.Cell(alpha=ALPHA), rng=1)
 x = rng.standard_normal((T, I))
 y = np.convolve(x[:, 0], np.ones(20) / 20)[:T]  # the mean of the last 20 inputs is to be told
 
-rates = np.empty((T, H))
-h = pyrnn.forward(x, U, W, b, alpha=ALPHA, rates=rates)
-dh = (h @ V.T - y[:, np.newaxis]) @ V
+run = pyrnn.simulate(network, x)
+dh = (run.output() - y[:, np.newaxis]) @ network.V
 
 
 def of_learner(learner, copies=None):
@@ -39,11 +39,10 @@ def of_learner(learner, copies=None):
 def truncated(t):
     """The gradient of step t through the last steps alone."""
     first = max(0, t + 1 - STEPS)
-    last = slice(first, t + 1)
-    only = np.zeros_like(dh[last])
+    part = pyrnn.simulate(network, x[first : t + 1], run.h[first - 1] if first else None)
+    only = np.zeros_like(part.h)
     only[-1] = dh[t]
-    h0 = h[first - 1] if first else np.zeros(H)
-    return pyrnn.backward(only, h[last], x[last], U, W, h0, alpha=ALPHA, rates=rates[last]).W
+    return part.backward(only).W
 
 
 def angles(gradients, exact):
@@ -66,16 +65,16 @@ def microseconds(learner, n):
 
 gradients = {
     "truncated BPTT, 10 steps": np.array([truncated(t) for t in range(T)]),
-    "SnAp-1": of_learner(pyrnn.SnAp1(U, W, b, alpha=ALPHA)),
-    "RFLO": of_learner(pyrnn.RFLO(U, W, b, alpha=ALPHA)),
-    "UORO": of_learner(pyrnn.UORO(U, W, b, alpha=ALPHA, rng=0)),
-    "UORO, mean of 100": of_learner(pyrnn.UORO(U, W, b, alpha=ALPHA, rng=0, batch=SEEDS), SEEDS),
-    "RTRL": of_learner(pyrnn.RTRL(U, W, b, alpha=ALPHA)),
+    "SnAp-1": of_learner(online.SnAp1(network)),
+    "RFLO": of_learner(online.RFLO(network)),
+    "UORO": of_learner(online.UORO(network, rng=0)),
+    "UORO, mean of 100": of_learner(online.UORO(network, rng=0, batch=SEEDS), SEEDS),
+    "RTRL": of_learner(online.RTRL(network)),
 }
 # The exact one: backpropagation of one step's loss is that of all so far less that of all before.
 exact = np.zeros((T + 1, H, H))
 for t in range(T):
-    exact[t + 1] = pyrnn.backward(dh[: t + 1], h[: t + 1], x[: t + 1], U, W, alpha=ALPHA, rates=rates[: t + 1]).W
+    exact[t + 1] = pyrnn.simulate(network, x[: t + 1]).backward(dh[: t + 1]).W
 
 figure = Figure(figsize=(9, 3.4), layout="constrained")
 left, right = figure.subplots(1, 2)
@@ -88,12 +87,12 @@ left.set_yticks(range(0, 91, 30))
 left.legend(frameon=False, fontsize=8, ncols=2)
 
 sizes = {"RTRL": (16, 32, 64, 128)}
-classes = {"RTRL": pyrnn.RTRL, "BlockedRTRL": pyrnn.BlockedRTRL, "SnAp-1": pyrnn.SnAp1, "RFLO": pyrnn.RFLO}
-for name, cls in (classes | {"UORO": pyrnn.UORO}).items():
+classes = {"RTRL": online.RTRL, "BlockedRTRL": online.BlockedRTRL, "SnAp-1": online.SnAp1, "RFLO": online.RFLO}
+for name, cls in (classes | {"UORO": online.UORO}).items():
     Hs = sizes.get(name, (16, 32, 64, 128, 256))
-    params = {H: pyrnn.initialize(8, H, rng=0)[:3] for H in Hs}
-    options = {"alpha": 0.1} if name == "RFLO" else {}
-    times = [microseconds(cls(*params[H], **options), 20 if name == "RTRL" else H) for H in Hs]
+    cell = pyrnn.Cell(alpha=0.1 if name == "RFLO" else None)
+    learners = [cls(pyrnn.initialize(8, H, cell=cell, rng=0)) for H in Hs]
+    times = [microseconds(learner, 20 if name == "RTRL" else learner.hidden_size) for learner in learners]
     right.loglog(Hs, times, "o-", markersize=4, color=COLORS[name], label=name)
 right.set(title="cost", xlabel="H", ylabel="microseconds a step")
 right.set_xticks((16, 32, 64, 128, 256), ("16", "32", "64", "128", "256"))

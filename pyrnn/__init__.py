@@ -1,9 +1,13 @@
 """pyrnn: exact backpropagation through time for recurrent networks, on CPUs, as NumPy function calls.
 
-h_t = tanh(U x_t + W h_{t-1} + b), its gradients and its Jacobians; see `forward` and `backward` first.
+h_t = tanh(U x_t + W h_{t-1} + b), its gradients and its Jacobians; see `forward` and `backward` first. What people do
+with them has rooms of its own, loaded when they are first used: `pyrnn.dynamics` analyses networks, `pyrnn.training`
+trains them, `pyrnn.online` learns step by step, `pyrnn.plots` draws.
 """
 
+import importlib
 import importlib.util
+from typing import TYPE_CHECKING, Any
 
 if importlib.util.find_spec("pyrnn._bptt") is None:
     raise ImportError(
@@ -14,135 +18,124 @@ if importlib.util.find_spec("pyrnn._bptt") is None:
 
 __version__ = "0.1.0"
 
-from pyrnn._learner import OnlineGradients
-from pyrnn._results import (
-    GradientErrors,
-    Gradients,
-    LossGradients,
-    OutputGradients,
-    RegularizerGradients,
-    SampleGradients,
-)
-from pyrnn.clipping import clip_gradients, gradient_norm
-from pyrnn.config import show_config
-from pyrnn.connectivity import balanced, scale_spectral_radius, spectral_radius
-from pyrnn.constraints import Constraint
-from pyrnn.curvature import Objective, ggn_vp, hvp
-from pyrnn.derivatives import backward_jvp, jvp, vjp
-from pyrnn.elementwise import sech2, tanh
-from pyrnn.feedback import (
-    FeedbackGradients,
-    FeedbackParameters,
-    Samples,
-    ScheduledGradients,
-    free_running,
-    free_running_output,
-    initialize_feedback,
-    sample,
-    scheduled_sampling,
-    teacher_forcing,
-)
-from pyrnn.fixed_points import FixedPoints, find_fixed_points
-from pyrnn.fixed_points_plot import plot_fixed_points
-from pyrnn.flow_plotting import plot_gradient_flow
-from pyrnn.functional import backward, forward, jacobian, state_gradients
-from pyrnn.gradient_check import check_gradients
-from pyrnn.gradient_flow import GradientFlow, gradient_flow
-from pyrnn.jacobian_products import (
-    ScaledProduct,
-    jacobian_product,
-    jacobian_vector_product,
-    preactivations,
-    vector_jacobian_product,
-)
-from pyrnn.losses import softmax_cross_entropy, squared_error
-from pyrnn.lyapunov import LyapunovSpectrum, lyapunov_spectrum
-from pyrnn.online import RFLO, UORO, SnAp1
-from pyrnn.output import output, output_gradients
-from pyrnn.output_jacobian import output_jacobian
-from pyrnn.parameters import Parameters, initialize
-from pyrnn.per_sample import per_sample_gradients
-from pyrnn.profiling import profile
-from pyrnn.regularizer import vanishing_regularizer
-from pyrnn.rnn import RNN, RNNGradients
-from pyrnn.rtrl import RTRL, BlockedRTRL
-from pyrnn.singular_values import log_singular_values
-from pyrnn.stepper import Stepper
-from pyrnn.training import loss_and_gradients
-from pyrnn.truncated import TruncatedGradients, truncated_gradients, truncated_updates
+if TYPE_CHECKING:
+    from pyrnn import dynamics as dynamics
+    from pyrnn import layers as layers
+    from pyrnn import online as online
+    from pyrnn import plots as plots
+    from pyrnn import training as training
+    from pyrnn._results import (
+        Gradients as Gradients,
+    )
+    from pyrnn._results import (
+        LossGradients as LossGradients,
+    )
+    from pyrnn._results import (
+        OutputGradients as OutputGradients,
+    )
+    from pyrnn.cell import Cell as Cell
+    from pyrnn.config import show_config as show_config
+    from pyrnn.derivatives import backward_jvp as backward_jvp
+    from pyrnn.derivatives import jvp as jvp
+    from pyrnn.functional import (
+        backward as backward,
+    )
+    from pyrnn.functional import (
+        forward as forward,
+    )
+    from pyrnn.functional import (
+        jacobian as jacobian,
+    )
+    from pyrnn.functional import (
+        state_gradients as state_gradients,
+    )
+    from pyrnn.layers.rnn import RNN as RNN
+    from pyrnn.losses import softmax_cross_entropy as softmax_cross_entropy
+    from pyrnn.losses import squared_error as squared_error
+    from pyrnn.network import Network as Network
+    from pyrnn.network import initialize as initialize
+    from pyrnn.online.stepper import Stepper as Stepper
+    from pyrnn.profiling import profile as profile
+    from pyrnn.readout import output as output
+    from pyrnn.readout import output_gradients as output_gradients
+    from pyrnn.training.check import check_gradients as check_gradients
+    from pyrnn.training.gradients import loss_and_gradients as loss_and_gradients
+    from pyrnn.trajectory import Direction as Direction
+    from pyrnn.trajectory import Trajectory as Trajectory
+    from pyrnn.trajectory import simulate as simulate
+
+_HOMES = {
+    "Gradients": "_results",
+    "LossGradients": "_results",
+    "OutputGradients": "_results",
+    "Cell": "cell",
+    "show_config": "config",
+    "backward_jvp": "derivatives",
+    "jvp": "derivatives",
+    "backward": "functional",
+    "forward": "functional",
+    "jacobian": "functional",
+    "state_gradients": "functional",
+    "RNN": "layers.rnn",
+    "softmax_cross_entropy": "losses",
+    "squared_error": "losses",
+    "Network": "network",
+    "initialize": "network",
+    "Stepper": "online.stepper",
+    "profile": "profiling",
+    "output": "readout",
+    "output_gradients": "readout",
+    "check_gradients": "training.check",
+    "loss_and_gradients": "training.gradients",
+    "Direction": "trajectory",
+    "Trajectory": "trajectory",
+    "simulate": "trajectory",
+}
+_ROOMS = ("dynamics", "layers", "online", "plots", "training")
 
 __all__ = [
-    "RFLO",
     "RNN",
-    "RTRL",
-    "UORO",
-    "BlockedRTRL",
-    "Constraint",
-    "FeedbackGradients",
-    "FeedbackParameters",
-    "FixedPoints",
-    "GradientErrors",
-    "GradientFlow",
+    "Cell",
+    "Direction",
     "Gradients",
     "LossGradients",
-    "LyapunovSpectrum",
-    "Objective",
-    "OnlineGradients",
+    "Network",
     "OutputGradients",
-    "Parameters",
-    "RNNGradients",
-    "RegularizerGradients",
-    "SampleGradients",
-    "Samples",
-    "ScaledProduct",
-    "ScheduledGradients",
-    "SnAp1",
     "Stepper",
-    "TruncatedGradients",
+    "Trajectory",
     "backward",
     "backward_jvp",
-    "balanced",
     "check_gradients",
-    "clip_gradients",
-    "find_fixed_points",
+    "dynamics",
     "forward",
-    "free_running",
-    "free_running_output",
-    "ggn_vp",
-    "gradient_flow",
-    "gradient_norm",
-    "hvp",
     "initialize",
-    "initialize_feedback",
     "jacobian",
-    "jacobian_product",
-    "jacobian_vector_product",
     "jvp",
-    "log_singular_values",
+    "layers",
     "loss_and_gradients",
-    "lyapunov_spectrum",
+    "online",
     "output",
     "output_gradients",
-    "output_jacobian",
-    "per_sample_gradients",
-    "plot_fixed_points",
-    "plot_gradient_flow",
-    "preactivations",
+    "plots",
     "profile",
-    "sample",
-    "scale_spectral_radius",
-    "scheduled_sampling",
-    "sech2",
     "show_config",
+    "simulate",
     "softmax_cross_entropy",
-    "spectral_radius",
     "squared_error",
     "state_gradients",
-    "tanh",
-    "teacher_forcing",
-    "truncated_gradients",
-    "truncated_updates",
-    "vanishing_regularizer",
-    "vector_jacobian_product",
-    "vjp",
+    "training",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"pyrnn.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pyrnn' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"pyrnn.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,13 +1,20 @@
 """What every public function does with its arguments before anything is computed."""
 
+from __future__ import annotations
+
 import operator
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
 from pyrnn import _bptt
 
+if TYPE_CHECKING:
+    from pyrnn._types import MaybeArray, Shape
 
-def as_real_arrays(*optional, **arguments):
+
+def as_real_arrays(*optional: str, **arguments: object) -> Collection[MaybeArray]:
     """The arguments as arrays of one dtype, float32 or float64, in the order given; only `optional` ones may be None.
 
     The common dtype is NumPy's for the given ones and float32, so that half precision, booleans and small integers
@@ -29,7 +36,7 @@ def as_real_arrays(*optional, **arguments):
     return [None if a is None else _in_place_or_copied(a, dtype) for a in arrays.values()]
 
 
-def as_array(name, a):
+def as_array(name: str, a: object) -> np.ndarray:
     """The argument as a plain array of whatever dtype it has; bfloat16, which is none of NumPy's, becomes float32."""
     if isinstance(a, np.ma.MaskedArray) and np.ma.is_masked(a):
         raise TypeError(f"{name} must be an array without masked values, got {np.ma.count_masked(a)} masked: fill them")
@@ -39,48 +46,58 @@ def as_array(name, a):
         raise ValueError(f"{name} must be an array of numbers: {error}") from None
     except TypeError as error:
         if str(getattr(a, "dtype", None)) == "torch.bfloat16":
-            return np.asarray(a.float())
+            return np.asarray(cast("Any", a).float())  # a tensor of PyTorch
         raise TypeError(f"{name} must be an array of numbers: {error}") from None
     return array.astype(np.float32) if array.dtype.kind == "V" and array.dtype.name == "bfloat16" else array
 
 
-def _in_place_or_copied(a, dtype):
+def map_given(function: Callable[[np.ndarray], np.ndarray], *arrays: np.ndarray | None) -> list[MaybeArray]:
+    """Return what the function makes of each array, and None where there is none."""
+    return [None if a is None else function(a) for a in arrays]
+
+
+def _in_place_or_copied(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return a if a.dtype == dtype and _bptt.read_in_place(a) else np.array(a, dtype=dtype, order="C")
 
 
-def matrix(a):
+def matrix(a: np.ndarray) -> np.ndarray:
     """The matrix itself if its rows lie as BLAS wants them, one after the other without overlap; else a copy."""
     return a if a.strides[0] >= a.shape[1] * a.itemsize else np.ascontiguousarray(a)
 
 
-def shape_error(name, expected, a, *others):
+def shape_error(name: str, expected: object, a: np.ndarray, *others: str | np.ndarray) -> NoReturn:
     """Raise the error for a wrong shape; others: names and arrays, in turn, that the expected shape comes from."""
-    pairs = [f"{other} {array.shape}" for other, array in zip(others[::2], others[1::2], strict=True)]
+    pairs = [f"{other} {np.shape(array)}" for other, array in zip(others[::2], others[1::2], strict=True)]
     to = f" to match {' and '.join(pairs)}" if pairs else ""
     raise ValueError(f"{name} must have shape {expected}{to}, got {a.shape}")
 
 
-def check_sequence(name, letter, a):
+def check_sequence(name: str, letter: str, a: np.ndarray) -> None:
     if a.ndim != 3 and a.ndim != 2:
         shape_error(name, f"(T, B, {letter}) or (T, {letter})", a)
 
 
-def check_columns(name, letter, a, columns, *others):
+def check_columns(name: str, letter: str, a: np.ndarray, columns: object, *others: str | np.ndarray) -> None:
     """Check a 2-D array with so many columns and any number of rows."""
     if a.ndim != 2 or a.shape[1] != columns:
         shape_error(name, f"({letter}, {columns})", a, *others)
 
 
-def check_shape(name, a, shape, *others):
+def check_shape(name: str, a: np.ndarray | None, shape: tuple[object, ...], *others: str | np.ndarray) -> None:
     if a is not None and a.shape != shape:
         shape_error(name, shape, a, *others)
 
 
-def is_finite_number(value):
+def check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def is_finite_number(value: object) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and bool(np.isfinite(value))
 
 
-def positive_integer(name, value):
+def positive_integer(name: str, value: Any) -> int:
     try:
         integer = operator.index(value)
     except TypeError:
@@ -90,7 +107,7 @@ def positive_integer(name, value):
     return integer
 
 
-def integer_within(name, value, low, high=None):
+def integer_within(name: str, value: Any, low: int, high: int | None = None) -> int:
     """An integer from low to high, which None leaves open."""
     expected = f"{name} must be an integer from {low}" + ("" if high is None else f" to {high}")
     try:
@@ -104,7 +121,14 @@ def integer_within(name, value, low, high=None):
     return integer
 
 
-def check_out(out, shape, dtype, inputs, arrays, name="out"):
+def check_out(
+    out: object,
+    shape: Shape,
+    dtype: np.dtype,
+    inputs: Mapping[str, object],
+    arrays: Collection[object],
+    name: str = "out",
+) -> None:
     """Check an array that results are written to; inputs: the arguments by name, arrays: what they became."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{name} must be a NumPy array, got {type(out).__name__}")
@@ -121,17 +145,17 @@ def check_out(out, shape, dtype, inputs, arrays, name="out"):
             raise ValueError(f"{name} must not overlap an input, but shares memory with {other}")
 
 
-def overlap(a, b):
+def overlap(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays share memory, or may where that is too hard to tell."""
     if not np.may_share_memory(a, b):
         return False
     try:
-        return np.shares_memory(a, b, max_work=100_000)
+        return np.shares_memory(a, b, max_work=100_000)  # type: ignore[arg-type]  # its stub has two of the values
     except np.exceptions.TooHardError:
         return True
 
 
-def written_in_place(out):
+def written_in_place(out: np.ndarray) -> bool:
     """Whether the compiled loops can write to `out` [T, B, N] as it lies: contiguous rows, apart from each other."""
     size = out.itemsize
     T, B, N = out.shape

@@ -1,166 +1,184 @@
-"""A point at which a cell is differentiated in directions, and the compiled calls there.
+"""A run that is differentiated in directions, and the compiled calls there.
 
-The derivative of a named array in a direction has its name and ``_dot``.
+`conform` checks a Trajectory and a Direction, `with_batch` and `in_order` lay them out as the compiled calls want them:
+arrays of one dtype with a batch axis, in the order of the steps, with an array for h0. A tuple of the fields of such a
+Direction is what those calls take as `dots`. The derivative of a named array in a direction has its name and ``_dot``.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from pyrnn import _bptt, _calls, _cell, _checks, _engines, _memory, _network, _sequences, _tangents
+from pyrnn import _calls, _checks, _engines, _memory, _sequences, _tangents
+from pyrnn.trajectory import Direction, Trajectory
 
-DOTS = ("x_dot", "U_dot", "W_dot", "b_dot", "h0_dot", "drive_dot", "alpha_dot")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike
+
+    from pyrnn._types import MaybeArray
+
+STILL = Direction()
+Pair = tuple[np.ndarray, np.ndarray]
 
 
-class Point(NamedTuple):
-    """Checked arrays of one dtype, with a batch axis: what `forward` was called with, and what it returned.
+# ---- Arguments ------------------------------------------------------------------------------------------------------
+def conform(
+    run: Trajectory, direction: Direction = STILL, **others: ArrayLike | None
+) -> tuple[Trajectory, Direction, list[MaybeArray]]:
+    """The run, the direction and other arrays like h, checked and of one dtype; of the others dh_dot may be None.
 
-    rates are phi of each step, None without alpha. The state of the step before is h0 or h, also in other orders of
-    time: arrays are in the order of the steps.
+    All arrays but alpha take part in the dtype. With or without a batch axis, and in the order of time, as they come.
     """
-
-    h: np.ndarray
-    x: np.ndarray
-    U: np.ndarray
-    W: np.ndarray
-    h0: np.ndarray
-    rates: np.ndarray | None
-    phi: int
-    leak: np.ndarray | None
-    current: bool
-
-    @property
-    def cell(self):
-        return self.phi, self.leak, self.current
-
-    @property
-    def fed(self):
-        """What W multiplies in the step after each, and in the first step."""
-        return (self.rates, rates_of(self.h0, self.phi)) if self.current else (self.h, self.h0)
-
-    @property
-    def read(self):
-        """What an output layer reads: phi(h) in the current form, else h."""
-        return self.rates if self.current else self.h
-
-    def slopes(self):
-        """phi'(h), through which gradients of what an output layer reads reach h; None where that is h itself."""
-        return _cell.slopes_from(_cell.NONLINEARITIES[self.phi], self.rates) if self.current else None
+    check_run(run)
+    if not isinstance(direction, Direction):
+        raise TypeError(f"direction must be a pyrnn.Direction, got {type(direction).__name__}")
+    network = run.network
+    given = {"h": run.h, "x": run.require_x(), "U": network.U, "W": network.W, "h0": run.h0, "rates": run.rates}
+    dots = {f"direction.{name}": a for name, a in zip(direction._fields[:-1], direction, strict=False)}
+    arrays = _checks.as_real_arrays("h0", "dh_dot", *dots, **given, **dots, **others)
+    h, x, U, W, h0, rates, *rest = arrays
+    shapes = (x.shape, U.shape, W.shape, U.shape[:1], h.shape[1:], h.shape)
+    for (name, _), a, shape in zip(dots.items(), rest, shapes, strict=False):
+        _checks.check_shape(name, a, shape)
+    for name, a in zip(others, rest[len(dots) :], strict=True):
+        _checks.check_shape(name, a, h.shape, "h", h)
+    x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, *others_ = rest
+    U, W = _checks.matrix(U), _checks.matrix(W)
+    U_dot, W_dot = _checks.map_given(_checks.matrix, U_dot, W_dot)
+    (b_dot,) = _checks.map_given(np.ascontiguousarray, b_dot)
+    direction = Direction(x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, _alpha_dot(direction.alpha, run, h.dtype))
+    return run._replace(network=network._replace(U=U, W=W), x=x, h0=h0, h=h, rates=rates), direction, others_
 
 
-def check(h, x, U, W, h0, *, nonlinearity, alpha, form, rates, dots=None, **sequences):
-    """Check the arguments of a call: a Point, the dots in the order of DOTS, and `sequences`, other arrays like h.
-
-    All as they come: a Point without a batch axis if the call has none.
-    """
-    phi, current = _cell.numbers(nonlinearity, form)
-    dots = dict.fromkeys(DOTS) if dots is None else dict(dots)
-    dots["alpha_dot"], plain = _cell.array_or_none(dots["alpha_dot"]), dots["alpha_dot"]
-    given = {"h": h, "x": x, "U": U, "W": W, "h0": h0, "rates": rates, "alpha": _cell.array_or_none(alpha)}
-    arrays = _checks.as_real_arrays("h0", "rates", "alpha", "dh_dot", "drive", *DOTS, **given, **dots, **sequences)
-    h, x, U, W, h0, rates, leak, *others = arrays
-    states = _network.check_shapes(x, U, W, None, None, None, h0)
-    _checks.check_shape("h", h, states, "x", x, "U", U)
-    dots, others = dict(zip(DOTS, others, strict=False)), others[len(DOTS) :]
-    for name, a in (("rates", rates), *zip(sequences, others, strict=True)):
-        _checks.check_shape(name, a, states, "h", h)
-    shapes = {"x_dot": x.shape, "U_dot": U.shape, "W_dot": W.shape, "b_dot": U.shape[:1], "h0_dot": states[1:]}
-    for name, shape in (*shapes.items(), ("drive_dot", states)):
-        _checks.check_shape(name, dots[name], shape)
-    leak = _cell.checked_leak(alpha if leak is None else leak, current, len(U), x.dtype)
-    dots["alpha_dot"] = _alpha_dot(plain if dots["alpha_dot"] is None else dots["alpha_dot"], leak, len(U), x.dtype)
-    _cell.check_read_rates(rates, leak, current)
-    for name in ("U_dot", "W_dot"):
-        dots[name] = None if dots[name] is None else _checks.matrix(dots[name])
-    for name in ("b_dot", "alpha_dot"):
-        dots[name] = None if dots[name] is None else np.ascontiguousarray(dots[name])
-    if current and rates is None:
-        rates = rates_of(h, phi)
-    point = Point(h, x, _checks.matrix(U), _checks.matrix(W), h0, rates, phi, leak, current)
-    return point, tuple(dots.values()), others
+def check_run(run: object, all_steps: bool = False) -> None:
+    """Raise an error unless this is a Trajectory, and if asked, one whose steps all exist."""
+    if not isinstance(run, Trajectory):
+        raise TypeError(f"run must be a pyrnn.Trajectory, as simulate returns it, got {type(run).__name__}")
+    if all_steps and not (run.lengths is run.mask is None):
+        kind = "mask" if run.lengths is None else "lengths"
+        raise ValueError(f"run must be without lengths and mask here, whose steps do not all exist, got {kind}")
 
 
-def _alpha_dot(alpha_dot, leak, H, dtype):
-    if alpha_dot is None:
+def _alpha_dot(given: ArrayLike | None, run: Trajectory, dtype: np.dtype) -> np.ndarray | None:
+    """That of each unit."""
+    if given is None:
         return None
-    if leak is None:
-        raise ValueError("alpha_dot must be None without alpha, got a direction")
-    alpha_dot = np.asarray(alpha_dot, dtype)
+    if run.network.cell.alpha is None:
+        raise ValueError("direction.alpha must be None for a cell without alpha, got a direction")
+    H = len(run.network.U)
+    names: Mapping[str, Any] = {"direction.alpha": given}
+    (alpha_dot,) = _checks.as_real_arrays(**names)
     if alpha_dot.shape not in ((), (H,)):
-        raise ValueError(f"alpha_dot must be a number or have shape ({H},), got {alpha_dot.shape}")
-    return np.broadcast_to(alpha_dot, (H,))
+        raise ValueError(f"direction.alpha must be a number or have shape ({H},), got {alpha_dot.shape}")
+    return np.ascontiguousarray(np.broadcast_to(alpha_dot, (H,)), dtype)
 
 
-def with_batch(point, dots, *sequences):
-    """A point, its dots and other sequences with a batch axis, of one if they have none."""
-    if point.x.ndim == 3:
-        h0 = _calls.initial(point.h0, point.x.shape[1], len(point.U), point.x.dtype)
-        return point._replace(h0=h0), dots, sequences
-    h, x, rates, x_dot, drive_dot, *sequences = _calls.with_batch(
-        point.h, point.x, point.rates, dots[0], dots[5], *sequences
-    )
-    h0, h0_dot = _calls.with_one_row(point.h0, dots[4])
-    h0 = _calls.initial(h0, 1, len(point.U), x.dtype)
-    return point._replace(h=h, x=x, rates=rates, h0=h0), (x_dot, *dots[1:4], h0_dot, drive_dot, dots[6]), sequences
+def with_batch(
+    run: Trajectory, direction: Direction = STILL, *others: np.ndarray | None
+) -> tuple[Trajectory, Direction, list[MaybeArray]]:
+    """A conformed run, its direction and other sequences with a batch axis, of one if they have none."""
+    h, h0 = run.h, run.h0
+    if h.ndim == 2:
+        dots: Any = direction
+        sequences = (h, run.x, run.rates, dots.x, dots.drive, *others)
+        h, x, rates, x_dot, drive_dot, *others_ = _calls.with_batch(*sequences)
+        h0, h0_dot, lengths, mask = _calls.with_one_row(h0, dots.h0, run.lengths, run.mask)
+        mask = None if mask is None else mask.T
+        run = run._replace(h=h, x=x, rates=rates, lengths=lengths, mask=mask)
+        direction, others = direction._replace(x=x_dot, h0=h0_dot, drive=drive_dot), tuple(others_)
+    _, B, H = h.shape
+    return run._replace(h0=_calls.initial(h0, B, H, h.dtype)), direction, list(others)
 
 
-def in_order(point, dots, reverse):
-    """A point and its dots, forwards in the order of the steps."""
-    h, x, rates, x_dot, drive_dot = (
-        _calls.in_order(a, reverse) for a in (point.h, point.x, point.rates, dots[0], dots[5])
-    )
-    return point._replace(h=h, x=x, rates=rates), (x_dot, *dots[1:5], drive_dot, dots[6])
+def in_order(
+    run: Trajectory, direction: Direction = STILL, *others: np.ndarray | None
+) -> tuple[Trajectory, Direction, list[MaybeArray]]:
+    """A run whose steps all exist, its direction and other sequences, forwards in the order of the steps."""
+    dots: Any = direction
+    sequences = (run.h, run.x, run.rates, dots.x, dots.drive, *others)
+    h, x, rates, x_dot, drive_dot, *others_ = (_calls.in_order(a, run.reverse) for a in sequences)
+    run = run._replace(h=h, x=x, rates=rates, reverse=False)
+    return run, direction._replace(x=x_dot, drive=drive_dot), others_
 
 
-def rates_of(h, phi):
-    """phi of states of any shape, as the loops compute it."""
-    rates = np.array(h, order="C")
-    H = h.shape[-1]
-    _bptt._phi(rates.reshape(rates.size // max(H, 1), H), phi)
-    return rates
+# ---- What such a run leads to ---------------------------------------------------------------------------------------
+def fed(run: Trajectory) -> Pair:
+    """What W multiplies in the step after each, and in the first step."""
+    h0: MaybeArray = run.h0
+    return (run.rates, run.network.cell.phi(h0)) if run.network.cell.current else (run.h, h0)
 
 
-def tangent(point, dots, h_dot, second=None, offsets=None):
+def read_slope(run: Trajectory) -> np.ndarray | None:
+    """phi'(h), through which gradients of what an output layer reads reach h; None where that is h itself."""
+    return run.network.cell.slope(run.rates) if run.network.cell.current else None
+
+
+def tangent(
+    run: Trajectory,
+    direction: Direction,
+    h_dot: np.ndarray,
+    second: np.ndarray | None = None,
+    offsets: np.ndarray | None = None,
+) -> None:
     """Write h_dot, and to `second` a_dot; in the current form, for which it is needed, the tangent of phi(h)."""
-    if point.current and second is None:
+    if run.network.cell.current and second is None:
         second = _memory.empty(h_dot.shape, h_dot.dtype)
-    point_h, x, U, W, h0, rates = point[:6]
-    _tangents.tangent(point_h, x, U, W, h0, dots, *point.cell, rates, offsets, h_dot, second)
+    arguments = (*_arguments(run, direction), offsets, h_dot, second)
+    _tangents.tangent(*arguments)
 
 
-def tangent_of_steps(point, dots, h_dot, steps):
-    """The same of the steps that exist: lengths, mask and reverse of the call."""
-    lengths, mask, reverse = steps
-    if lengths is mask is None:
-        tangent(*in_order(point, dots, reverse), _calls.in_order(h_dot, reverse))
+def tangent_of_steps(run: Trajectory, direction: Direction, h_dot: np.ndarray) -> None:
+    """Write h_dot of the steps that exist, in the order of time."""
+    if run.lengths is run.mask is None:
+        ordered, moves, _ = in_order(run, direction)
+        tangent(ordered, moves, _calls.in_order(h_dot, run.reverse))
         return
-    sequences = _sequences.Sequences(*point.x.shape[:2], *steps)
-    gathered = (point.h, point.x, point.rates, dots[0], dots[5])
-    h, x, rates, x_dot, drive_dot = (None if a is None else sequences.gather(a) for a in gathered)
-    h0, h0_dot = (None if a is None else sequences.first_rows(a) for a in (point.h0, dots[4]))
-    packed = sequences.empty(x, h_dot.shape[2])
-    point = point._replace(h=h, x=x, rates=rates, h0=h0)
-    tangent(point, (x_dot, *dots[1:4], h0_dot, drive_dot, dots[6]), packed, None, sequences.offsets)
-    passed_on = np.zeros(h_dot.shape[1:], h_dot.dtype) if dots[4] is None else dots[4]
-    sequences.scatter(packed, h_dot, None if mask is None else passed_on)
+    T, B, H = run.h.shape
+    sequences, dots = _sequences.Sequences(T, B, run.lengths, run.mask, run.reverse), cast("Any", direction)
+    h, x, rates, x_dot, drive_dot = _checks.map_given(sequences.gather, run.h, run.x, run.rates, dots.x, dots.drive)
+    h0, h0_dot = _checks.map_given(sequences.first_rows, run.h0, dots.h0)
+    packed = sequences.empty(h, H)
+    moves = direction._replace(x=x_dot, h0=h0_dot, drive=drive_dot)
+    tangent(run._replace(h=h, x=x, rates=rates, h0=h0), moves, packed, None, sequences.offsets)
+    passed_on = np.zeros((B, H), h.dtype) if dots.h0 is None else dots.h0
+    sequences.scatter(packed, h_dot, None if run.mask is None else passed_on)
 
 
-def kept_tangent(point, dots):
+def kept_tangent(run: Trajectory, direction: Direction) -> Pair:
     """(h_dot, second), new arrays as `second_order` reads them."""
-    T, B, H = point.h.shape
-    h_dot = _tangents.padded_rows(point.h, T, B, H)
-    second = _tangents.padded_rows(point.h, T, B, H)
-    tangent(point, dots, h_dot, second)
+    T, B, H = run.h.shape
+    h_dot, second = (_tangents.padded_rows(run.h, T, B, H) for _ in range(2))
+    tangent(run, direction, h_dot, second)
     return h_dot, second
 
 
-def gradient_states(point, dh):
+def gradient_states(run: Trajectory, dh: np.ndarray) -> Pair:
     """grad_h of every step, and delta, the gradient at its pre-activation, from the dh of a loss."""
-    g = _engines.choose().state_gradients(dh, point.h, point.W, *point.cell, point.rates)
-    return g, _tangents.deltas(g, *point.cell, point.h if point.rates is None else point.rates)
+    W: MaybeArray = run.network.W
+    numbers = run.network.cell.numbers(len(W), run.h.dtype)
+    g = _engines.choose().state_gradients(dh, run.h, W, *numbers, run.written_rates)
+    return g, _tangents.deltas(g, *numbers, run.rates)
 
 
-def second_order(point, dots, moved, states, dh_dot, x_gradient=False):
+def second_order(
+    run: Trajectory,
+    direction: Direction,
+    moved: Pair,
+    states: Pair,
+    dh_dot: np.ndarray | None,
+    x_gradient: bool = False,
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray, np.ndarray, np.ndarray]:
     """(delta_dot, g_dot, dx_dot, dU_dot, dW_dot, db_dot); moved: of `kept_tangent`, states: of `gradient_states`."""
-    h, x, U, W, h0, rates = point[:6]
-    return _tangents.second_order(*states, dh_dot, *moved, h, x, U, W, h0, dots, *point.cell, rates, x_gradient)
+    arguments = (*states, dh_dot, *moved, *_arguments(run, direction), x_gradient)
+    return _tangents.second_order(*arguments)
+
+
+def _arguments(run: Trajectory, direction: Direction) -> tuple[Any, ...]:
+    """What both compiled calls take: the run, the direction as a plain tuple, the cell."""
+    network = run.network
+    numbers = network.cell.numbers(len(network.U), run.h.dtype)
+    return run.h, run.x, network.U, network.W, run.h0, tuple(direction), *numbers, run.written_rates

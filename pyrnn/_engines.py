@@ -1,17 +1,23 @@
 """The choice of an engine: the one place where it is made."""
 
+from __future__ import annotations
+
 import operator
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 
 from pyrnn import _bptt, _fused, _kernels, profiling
+
+if TYPE_CHECKING:
+    from pyrnn._types import Compiled, CompiledBlas
 
 ENGINES = {"blas": _bptt, "fused": _fused}
 BOOLEANS = (bool, np.bool_)
 RULE = "fused on avx512, avx2 and neon; blas on base"
 
 
-def automatic():
+def automatic() -> Literal["blas", "fused"]:
     """The engine that ``auto`` stands for: see RULE.
 
     ``fused`` was faster at every size measured wherever there are vector kernels, H 32 to 512 and B 1 to 128
@@ -21,7 +27,11 @@ def automatic():
     return "blas" if _kernels.selected() == "base" else "fused"
 
 
-def choose(engine="auto", n_threads=None):
+@overload
+def choose(engine: Literal["blas"], n_threads: int | None = None) -> CompiledBlas: ...
+@overload
+def choose(engine: str = "auto", n_threads: int | None = None) -> Compiled: ...
+def choose(engine: str = "auto", n_threads: int | None = None) -> Compiled:
     """The compiled module that computes a call, after a check of the two arguments that say how.
 
     The first thing that a public function does: a profile measures it from here on.
@@ -34,9 +44,9 @@ def choose(engine="auto", n_threads=None):
     return compiled if profiling.running is None else profiling.Measured(compiled)
 
 
-def _check_threads(n_threads):
+def _check_threads(n_threads: Any) -> None:
     try:
-        fits = operator.index(None if isinstance(n_threads, BOOLEANS) else n_threads) >= 1
+        fits = operator.index(cast("int", None if isinstance(n_threads, BOOLEANS) else n_threads)) >= 1
     except TypeError:
         raise TypeError(f"n_threads must be a positive integer or None, got {n_threads!r}") from None
     if not fits:

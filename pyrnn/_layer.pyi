@@ -1,10 +1,12 @@
+from typing import Any
+
 from numpy import ndarray
 
 def array(tensor: object) -> ndarray: ...
 def forward(
     compiled: object,
     x: ndarray,
-    parameters: list[object],
+    parameters: list[Any],
     h0: ndarray | None,
     h: ndarray,
     h_n: ndarray,
@@ -18,7 +20,7 @@ def backward(
     dh: ndarray,
     h: ndarray,
     x: ndarray,
-    parameters: list[object],
+    parameters: list[Any],
     h0: ndarray | None,
     k: int,
     direction: int,

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyrnn.parameters import Parameters
+from pyrnn.network import Network
 
 
 class Gradients(NamedTuple):
@@ -31,11 +31,10 @@ class OutputGradients(NamedTuple):
 
 
 class LossGradients(NamedTuple):
-    """Gradients of a loss with respect to the parameters, the input and the initial state.
+    """Gradients of a loss with respect to the arrays of a network, the input, the initial state, and alpha.
 
-    The first five fields are those of `pyrnn.Parameters`, so ``Parameters(*grads[:5]).ravel()`` is the gradient for
-    an optimiser; `parameters` does that. ``b``, ``V`` and ``c`` are None where the parameter was, ``x`` where it was
-    not asked for.
+    ``b``, ``V`` and ``c`` are None where the network has none, ``x`` where it was not requested, ``alpha`` of a cell
+    without a leak; it is one number where alpha is.
     """
 
     U: np.ndarray
@@ -45,15 +44,16 @@ class LossGradients(NamedTuple):
     c: np.ndarray | None
     x: np.ndarray | None
     h0: np.ndarray
+    alpha: np.ndarray | float | None = None
 
     @property
-    def parameters(self):
-        """The gradients of the parameters alone, as a `pyrnn.Parameters`."""
-        return Parameters(*self[:5])
+    def parameters(self) -> Network:
+        """Those of the arrays of the network alone, as a `pyrnn.Network`: ``ravel`` it for an optimiser."""
+        return Network(*self[:5])
 
 
 class SampleGradients(NamedTuple):
-    """Gradients of each sequence of a batch, the first axis, or their norms, as `pyrnn.per_sample_gradients` finds."""
+    """Gradients of each sequence of a batch, the first axis, or their norms: of `training.per_sample_gradients`."""
 
     U: np.ndarray
     W: np.ndarray
@@ -61,14 +61,18 @@ class SampleGradients(NamedTuple):
 
 
 class RegularizerGradients(NamedTuple):
-    """Gradients of Omega of `pyrnn.vanishing_regularizer` with respect to the states and W, with grad_h constant."""
+    """Gradients of Omega of `pyrnn.training.vanishing_regularizer`, with grad_h constant.
+
+    ``rates`` is None but for a cell with a leak in the ``rate`` form, whose slopes depend on its rates.
+    """
 
     h: np.ndarray
     W: np.ndarray
+    rates: np.ndarray | None = None
 
 
 class GradientErrors(NamedTuple):
-    """Worst relative error by parameter, as `pyrnn.check_gradients` finds it; None where the parameter is None."""
+    """Worst relative error by argument, as `pyrnn.check_gradients` finds it; None where there is no such argument."""
 
     U: float
     W: float
@@ -77,3 +81,19 @@ class GradientErrors(NamedTuple):
     c: float | None
     x: float
     h0: float
+    alpha: float | None
+
+    @property
+    def worst(self) -> float:
+        """The largest of them."""
+        return max(error for error in self if error is not None)
+
+
+class ScaledProduct(NamedTuple):
+    """A matrix, or vectors, too large or too small for their dtype: the value is ``mantissa * exp(log_scale)``.
+
+    The largest number of a mantissa, or of each vector, lies in [1, 2), or is 0; ``exp(log_scale)`` is a power of two.
+    """
+
+    mantissa: np.ndarray
+    log_scale: np.ndarray | np.float64

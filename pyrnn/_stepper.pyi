@@ -1,3 +1,5 @@
+from typing import Self
+
 import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike
@@ -15,7 +17,7 @@ class Stepper:
         batch: int | None,
         h0: ndarray,
         cell: tuple[int, ndarray | None, bool],
-    ) -> Stepper: ...
+    ) -> Self: ...
     @property
     def input_size(self) -> int: ...
     @property

@@ -1,7 +1,11 @@
 """What this installation computes with: `show_config`."""
 
+from __future__ import annotations
+
 import os
 import platform
+from collections.abc import Mapping
+from typing import Any, Literal, overload
 
 import numpy as np
 import scipy
@@ -10,7 +14,11 @@ import pyrnn
 from pyrnn import _engines, _kernels, _team
 
 
-def show_config(mode="stdout"):
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, dict[str, Any]]: ...
+def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
     """Print or return what pyrnn computes with here: instruction set, engine rule, threads, BLAS libraries, versions.
 
     Parameters
@@ -39,7 +47,7 @@ def show_config(mode="stdout"):
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
-    config = {
+    config: dict[str, dict[str, Any]] = {
         "versions": {
             "pyrnn": pyrnn.__version__,
             "compiler": _kernels.compiler(),
@@ -73,7 +81,7 @@ def show_config(mode="stdout"):
     return None
 
 
-def _blas(config):
+def _blas(config: Mapping[str, Any]) -> str:
     """The name and version of the library that a package was built with, as one line."""
     found = config.get("Build Dependencies", {}).get("blas", {})
     return " ".join(str(found[key]) for key in ("name", "version") if key in found) or "unknown"

@@ -1,9 +1,16 @@
 """The nonlinearity on its own: tanh and its derivative, by the kernels that the recurrence uses."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from pyrnn import _checks, _kernels
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
-def tanh(a):
+
+def tanh(a: ArrayLike) -> Any:
     """Hyperbolic tangent of an array, element by element: the numbers that `pyrnn.forward` computes.
 
     Parameters
@@ -31,14 +38,14 @@ def tanh(a):
     Examples
     --------
     >>> import numpy as np, pyrnn
-    >>> pyrnn.tanh([0.0, np.log(2.0), np.inf])
+    >>> pyrnn.elementwise.tanh([0.0, np.log(2.0), np.inf])
     array([0. , 0.6, 1. ])
     """
     (a,) = _checks.as_real_arrays(a=a)
     return _kernels.tanh(a)[()]
 
 
-def sech2(a):
+def sech2(a: ArrayLike) -> Any:
     """Derivative of tanh from the pre-activation: sech²(a) = 1 - tanh²(a), without cancellation.
 
     Near saturation 1 - h² from a rounded h has few digits left, or none: at a = 18 in float64 it is wrong by 4 %. This
@@ -57,7 +64,7 @@ def sech2(a):
     Raises
     ------
     ValueError, TypeError
-        As in `pyrnn.tanh`.
+        As in `pyrnn.elementwise.tanh`.
 
     Notes
     -----
@@ -66,7 +73,7 @@ def sech2(a):
     Examples
     --------
     >>> import numpy as np, pyrnn
-    >>> print(pyrnn.sech2(18.0), 1 - np.tanh(18.0) ** 2)
+    >>> print(pyrnn.elementwise.sech2(18.0), 1 - np.tanh(18.0) ** 2)
     9.278091320974275e-16 8.881784197001252e-16
     """
     (a,) = _checks.as_real_arrays(a=a)

@@ -1,30 +1,40 @@
 """Forward, backward, state gradients and Jacobians of h_t = tanh(U x_t + W h_{t-1} + b): arrays in, arrays out."""
 
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, cast
+
 import numpy as np
 
-from pyrnn import _bptt, _calls, _cell, _checks, _engines, _memory
+from pyrnn import _bptt, _calls, _checks, _engines, _memory, _steps
+from pyrnn import cell as cells
 from pyrnn._results import Gradients
+from pyrnn.cell import PLAIN, Cell
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from pyrnn._types import Engine, MaybeArray, Results, Shape
 
 
 def forward(
-    x,
-    U,
-    W,
-    b=None,
-    h0=None,
+    x: ArrayLike,
+    U: ArrayLike,
+    W: ArrayLike,
+    b: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
     *,
-    nonlinearity="tanh",
-    alpha=None,
-    form="rate",
-    drive=None,
-    lengths=None,
-    mask=None,
-    reverse=False,
-    rates=None,
-    out=None,
-    n_threads=None,
-    engine="auto",
-):
+    cell: Cell = PLAIN,
+    drive: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reverse: bool = False,
+    rates: np.ndarray | None = None,
+    out: np.ndarray | None = None,
+    n_threads: int | None = None,
+    engine: Engine = "auto",
+) -> np.ndarray:
     """Hidden states of an RNN: h_t = tanh(b + U x_t + W h_{t-1}), and the other forms of its cell.
 
     Parameters
@@ -39,14 +49,8 @@ def forward(
         Bias, PyTorch's ``bias_ih + bias_hh``; None for none.
     h0 : array_like, shape (B, H) or (H,), optional
         The state before the first step; None for zeros.
-    nonlinearity : {"tanh", "relu", "identity"}
-        The function phi of each unit.
-    alpha : float or array_like of shape (H,), optional
-        The leak, a step of time over the unit's time constant; None for a cell without leak.
-    form : {"rate", "current"}
-        What leaks. ``rate``: h_t = (1 - alpha) h_{t-1} + alpha phi(b + U x_t + W h_{t-1}). ``current``: the states are
-        pre-activations, h_t = (1 - alpha) h_{t-1} + alpha (b + U x_t + W phi(h_{t-1})). docs/cells.md says who uses
-        which.
+    cell : Cell
+        What a unit makes of its sum, and how it leaks; by default the plain tanh cell.
     drive : array_like, shape (T, B, H) or (T, H), optional
         Is added to every pre-activation, as b is: noise, a context, a skip connection.
     lengths : array_like of integers, shape (B,), or an integer without a batch axis, optional
@@ -57,8 +61,8 @@ def forward(
     reverse : bool
         Go through time backwards, from the last step of each sequence to ``x[0]``: h_t is made of h_{t+1}.
     rates : ndarray, shape (T, B, H) or (T, H), optional
-        With alpha: where to write phi as each step has computed it, and 0 for steps that do not exist; `backward` reads
-        it. As `out`.
+        Of a cell with alpha: where to write phi as each step has computed it, and 0 for steps that do not exist;
+        `backward` reads it. As `out`.
     out : ndarray, shape (T, B, H) or (T, H), optional
         Where to write the result: of the result's dtype, of any strides, overlapping no input.
     n_threads : int, optional
@@ -87,9 +91,8 @@ def forward(
 
     Notes
     -----
-    Equations 10.8 and 10.9 of [1]_; the book's alpha (10.9.2) multiplies the old state and is 1 - alpha here. U x_t is
-    computed for many steps in one matrix product, W h_{t-1} for all
-    sequences of a step in one, and bias and tanh in one pass over the result. tanh is within 1.4 units in the last
+    Equations 10.8 and 10.9 of [1]_. U x_t is computed for many steps in one matrix product, W h_{t-1} for all sequences
+    of a step in one, and bias and tanh in one pass over the result. tanh is within 1.4 units in the last
     place of the exact value. NaN and inf pass through. Arrays whose last axis is contiguous are read in
     place: a batch-first ``x`` goes in as ``x.transpose(1, 0, 2)`` without a copy.
 
@@ -107,28 +110,31 @@ def forward(
            [0.867 , 0.642 ]])
     """
     compiled = _engines.choose(engine, n_threads)
-    phi, current = _cell.numbers(nonlinearity, form)
-    leak = None if alpha is None else _cell.leak(alpha, x, U)
-    simple = (leak is not None or not current) and type(reverse) is bool
+    if cell is not PLAIN:
+        cells.check(cell)
+    leak = None if cell.alpha is None else cells.early_leak(cell, x, U)
+    simple = type(reverse) is bool and (leak is None) == (cell.alpha is None)
     if simple and _bptt.fit(x, U, W, b, h0, None, None, drive, leak, rates, out):  # the short way past the checks
+        if TYPE_CHECKING:
+            x, U, W, b, h0, drive = cast("list[MaybeArray]", [])  # `fit` has found arrays
         if h0 is None:
             h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
         if lengths is mask is None and not reverse:
-            return compiled.forward(x, U, W, b, h0, out, n_threads, phi, leak, current, drive, rates)
-        steps = _cell.check_steps(lengths, mask, reverse, x)
+            return compiled.forward(x, U, W, b, h0, out, n_threads, cell.number, leak, cell.current, drive, rates)
+        steps = _steps.check(lengths, mask, reverse, x)
         h = _memory.empty((*x.shape[:2], len(U)), x.dtype) if out is None else out
-        _calls.forward(compiled, x, U, W, b, h0, h, (n_threads, phi, leak, current), drive, rates, steps)
+        options = (n_threads, cell.number, leak, cell.current)
+        _calls.forward(compiled, x, U, W, b, h0, h, options, drive, rates, steps)
         return h
-    given = {"x": x, "U": U, "W": W, "b": b, "h0": h0, "drive": drive, "alpha": _cell.array_or_none(alpha)}
-    arrays = _checks.as_real_arrays("b", "h0", "drive", "alpha", **given)
-    x, U, W, b, h0, drive, leak = arrays
+    given = {"x": x, "U": U, "W": W, "b": b, "h0": h0, "drive": drive}
+    x, U, W, b, h0, drive = arrays = _checks.as_real_arrays("b", "h0", "drive", **given)
     states = _check_network(x, U, W, h0)
     H = U.shape[0]
     _checks.check_shape("b", b, (H,), "U", U)
     _checks.check_shape("drive", drive, states, "x", x, "U", U)
-    leak = _cell.checked_leak(alpha if leak is None else leak, current, H, x.dtype)
-    lengths, mask, reverse = _cell.check_steps(lengths, mask, reverse, x)
-    _cell.check_written_rates(rates, leak, states, x.dtype, given, arrays)
+    options = (n_threads, *cell.numbers(H, x.dtype))
+    lengths, mask, reverse = _steps.check(lengths, mask, reverse, x)
+    cells.check_written_rates(cell, rates, states, x.dtype, given, arrays)
     if out is not None:
         _checks.check_out(out, states, x.dtype, given | {"rates": rates}, (*arrays, rates))
     U, W = _checks.matrix(U), _checks.matrix(W)
@@ -138,38 +144,36 @@ def forward(
         h0, lengths, mask = _calls.with_one_row(h0, lengths, None if mask is None else mask)
         mask = None if mask is None else mask.T
     h0 = _calls.initial(h0, x.shape[1], H, x.dtype)
-    written = [None if a is None or _checks.written_in_place(a) else np.empty(a.shape, a.dtype) for a in (h, rates_to)]
-    h_in_place, rates_in_place = (a if w is None else w for a, w in zip((h, rates_to), written, strict=True))
-    options, steps = (n_threads, phi, leak, current), (lengths, mask, reverse)
-    _calls.forward(compiled, x, U, W, b, h0, h_in_place, options, drive, rates_in_place, steps)
-    for a, w in zip((h, rates_to), written, strict=True):
-        if w is not None:
-            a[...] = w
+    h_in_place, rates_in_place = in_place = _checks.map_given(
+        lambda a: a if _checks.written_in_place(a) else np.empty(a.shape, a.dtype), h, rates_to
+    )
+    _calls.forward(compiled, x, U, W, b, h0, h_in_place, options, drive, rates_in_place, (lengths, mask, reverse))
+    for a, to in zip(in_place, (h, rates_to), strict=True):
+        if to is not None and a is not to:
+            to[...] = a
     return out if out is not None else h if batched else h[:, 0]
 
 
 def backward(
-    dh,
-    h,
-    x,
-    U,
-    W,
-    h0=None,
+    dh: ArrayLike,
+    h: ArrayLike,
+    x: ArrayLike,
+    U: ArrayLike,
+    W: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
-    nonlinearity="tanh",
-    alpha=None,
-    form="rate",
-    drive=None,
-    lengths=None,
-    mask=None,
-    reverse=False,
-    rates=None,
-    x_gradient=True,
-    out=None,
-    accumulate=(),
-    n_threads=None,
-    engine="auto",
-):
+    cell: Cell = PLAIN,
+    drive: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reverse: bool = False,
+    rates: ArrayLike | None = None,
+    x_gradient: bool = True,
+    out: Gradients | None = None,
+    accumulate: Collection[str] = (),
+    n_threads: int | None = None,
+    engine: Engine = "auto",
+) -> Gradients:
     """Gradients of a loss through an RNN, by exact backpropagation through time.
 
     Parameters
@@ -179,18 +183,18 @@ def backward(
         gradient through later steps: that is computed here.
     h : array_like, shape (T, B, H) or (T, H)
         The states that `forward` returned.
-    x, U, W, h0, nonlinearity, alpha, form, lengths, mask, reverse
+    x, U, W, h0, cell, lengths, mask, reverse
         As given to `forward`. The bias is not needed.
     drive : array_like, shape of h, optional
         As given to `forward`: asks for its gradient.
     rates : array_like, shape of h, optional
-        With alpha: what `forward` wrote there. In the ``current`` form it is phi(h), and computed if not given; in the
-        ``rate`` form h does not tell it without loss, and it must be given.
+        Of a cell with alpha: what `forward` wrote there. In the ``current`` form it is phi(h), and computed if not
+        given; in the ``rate`` form h does not tell it without loss, and it must be given.
     x_gradient : bool
         Whether the gradient at x is wanted; without it, ``x`` of the result is None.
     out : Gradients, optional
         What an earlier call of the same shapes has returned: its arrays are overwritten, so that a loop of training
-        steps allocates nothing. Its ``x`` is None if that gradient is not wanted. If `alpha` is a number, so is its
+        steps allocates nothing. Its ``x`` is None if that gradient is not wanted. If alpha is a number, so is its
         gradient: read it from the result, ``out`` keeps the old one.
     accumulate : collection of str
         Which of ``out`` to add to instead, of "x", "U", "W", "b", "h0", "drive" and "alpha": ("U", "W", "b") sums over
@@ -202,8 +206,8 @@ def backward(
     -------
     Gradients
         Named tuple ``(x, U, W, b, h0, drive, alpha)`` of arrays shaped like the inputs of `forward`, new ones or those
-        of ``out``. The first five are there also where b or h0 was None; ``drive`` and ``alpha`` are None unless those
-        were given. Steps that do not exist have gradient 0.
+        of ``out``. The first five are there also where b or h0 was None; ``drive`` is None unless it was given,
+        ``alpha`` unless the cell has one. Steps that do not exist have gradient 0.
 
     Raises
     ------
@@ -236,45 +240,47 @@ def backward(
            [2.582 ]])
     """
     compiled = _engines.choose(engine, n_threads)
-    phi, current = _cell.numbers(nonlinearity, form)
+    if cell is not PLAIN:
+        cells.check(cell)
     if x_gradient is not True and not isinstance(x_gradient, bool | np.bool_):
         raise TypeError(f"x_gradient must be True or False, got {x_gradient!r}")
     to_add = _calls.names_to_add(accumulate, out)
-    leak, wants_drive = None if alpha is None else _cell.leak(alpha, x, U), drive is not None
-    simple = (leak is not None or not current) and type(reverse) is bool and (rates is None) == (alpha is None)
+    leak, wants_drive = None if cell.alpha is None else cells.early_leak(cell, x, U), drive is not None
+    simple = type(reverse) is bool and (rates is None) == (leak is None) == (cell.alpha is None)
     if simple and dh is not None and _bptt.fit(x, U, W, None, h0, dh, h, drive, leak, rates):
+        if TYPE_CHECKING:
+            dh, h, x, U, W, h0, drive, rates = cast("list[MaybeArray]", [])  # `fit` has found arrays
         if h0 is None:
             h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
-        if lengths is mask is out is None and x_gradient is True and not reverse:
-            if alpha is drive is None:
-                return Gradients(*compiled.backward(dh, h, x, U, W, h0, n_threads, phi))
-            results = compiled.backward(dh, h, x, U, W, h0, n_threads, phi, leak, current, wants_drive, rates)
-            return _calls.gradients(results, alpha)
-        options = (n_threads, phi, leak, current)
-        steps = _cell.check_steps(lengths, mask, reverse, x)
+        if lengths is mask is None and out is None and x_gradient is True and not reverse:
+            if leak is drive is None:
+                return Gradients(*compiled.backward(dh, h, x, U, W, h0, n_threads, cell.number))
+            options = (n_threads, cell.number, leak, cell.current)
+            return _calls.gradients(compiled.backward(dh, h, x, U, W, h0, *options, wants_drive, rates), cell)
+        options = (n_threads, cell.number, leak, cell.current)
+        steps = _steps.check(lengths, mask, reverse, x)
+        results: Results | None
         if out is None:
             results = _calls.new_results(x_gradient, x, U, wants_drive, leak)
         else:
-            results = _calls.results_of(out, x, U, (dh, h, x, U, W, h0, drive, leak, rates), wants_drive, alpha)
+            results = _calls.results_of(out, x, U, (dh, h, x, U, W, h0, drive, leak, rates), wants_drive, cell)
         if results is not None:
             arguments = (dh, h, x, U, W, h0, options, rates, steps)
             if to_add:
-                return _calls.add_gradients(compiled, arguments, results, to_add, alpha, out)
+                return _calls.add_gradients(compiled, arguments, results, to_add, cell, out)
             _calls.backward(compiled, *arguments, results)
-            return _calls.gradients(results, alpha, out)
-    given = {"dh": dh, "h": h, "x": x, "U": U, "W": W, "h0": h0, "drive": drive, "rates": rates}
-    given["alpha"] = _cell.array_or_none(alpha)
-    arrays = _checks.as_real_arrays("h0", "drive", "rates", "alpha", **given)
-    dh, h, x, U, W, h0, drive, rates, leak = arrays
+            return _calls.gradients(results, cell, out)
+    given: dict[str, object] = {"dh": dh, "h": h, "x": x, "U": U, "W": W, "h0": h0, "drive": drive, "rates": rates}
+    dh, h, x, U, W, h0, drive, rates = arrays = _checks.as_real_arrays("h0", "drive", "rates", **given)
     states = _check_network(x, U, W, h0)
     _checks.check_shape("h", h, states, "x", x, "U", U)
     for name, a in (("dh", dh), ("drive", drive), ("rates", rates)):
         _checks.check_shape(name, a, states, "h", h)
-    leak = _cell.checked_leak(alpha if leak is None else leak, current, len(U), x.dtype)
-    _cell.check_read_rates(rates, leak, current)
-    lengths, mask, reverse = _cell.check_steps(lengths, mask, reverse, x)
+    leak = cell.leak(len(U), x.dtype)
+    cells.check_read_rates(cell, rates)
+    lengths, mask, reverse = _steps.check(lengths, mask, reverse, x)
     if out is not None:
-        _calls.check_gradients(out, x, U, drive, alpha, given, arrays)
+        _calls.check_gradients(out, x, U, drive, cell, given, arrays)
         x_gradient = out.x is not None
     U, W = _checks.matrix(U), _checks.matrix(W)
     batched = x.ndim == 3
@@ -284,27 +290,35 @@ def backward(
         mask = None if mask is None else mask.T
     h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
     results = _calls.new_results(x_gradient, x, U, wants_drive, leak)
-    options, steps = (n_threads, phi, leak, current), (lengths, mask, reverse)
+    options, steps = (n_threads, cell.number, leak, cell.current), (lengths, mask, reverse)
     _calls.backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results)
     if not batched:
         dx, dU, dW, db, dh0, d_drive, d_alpha = results
-        dx, d_drive = (None if a is None else a[:, 0] for a in (dx, d_drive))
+        dx, d_drive = _checks.map_given(lambda a: a[:, 0], dx, d_drive)
         results = (dx, dU, dW, db, dh0[0], d_drive, d_alpha)
     if out is not None:
-        written = []
-        for name, a, to in zip(Gradients._fields, results, out, strict=True):
-            if a is None or (name == "alpha" and np.ndim(alpha) == 0):
+        written: list[MaybeArray] = []
+        for name, a, to in zip(Gradients._fields, results, cast("tuple[MaybeArray, ...]", out), strict=True):
+            if a is None or (name == "alpha" and np.ndim(cell.alpha) == 0):
                 to = a  # not requested, or a number still to be summed
             else:
                 _calls.put(a, to, name in to_add)
             written.append(to)
-        return _calls.gradients(written, alpha, out, "alpha" in to_add)
-    return _calls.gradients(results, alpha)
+        return _calls.gradients(tuple(written), cell, out, "alpha" in to_add)
+    return _calls.gradients(results, cell)
 
 
 def state_gradients(
-    dh, h, W, *, nonlinearity="tanh", alpha=None, form="rate", lengths=None, mask=None, reverse=False, rates=None
-):
+    dh: ArrayLike,
+    h: ArrayLike,
+    W: ArrayLike,
+    *,
+    cell: Cell = PLAIN,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reverse: bool = False,
+    rates: ArrayLike | None = None,
+) -> np.ndarray:
     """The gradient of the loss with respect to every state, through all later steps: equation 10.21 itself.
 
     Parameters
@@ -315,7 +329,7 @@ def state_gradients(
         The states that `forward` returned.
     W : array_like, shape (H, H)
         Hidden-to-hidden weights.
-    nonlinearity, alpha, form, lengths, mask, reverse
+    cell, lengths, mask, reverse
         As given to `forward`.
     rates : array_like, shape of h, optional
         As in `backward`.
@@ -344,38 +358,34 @@ def state_gradients(
     array([0.25, 0.5 , 1.  ])
     """
     compiled = _engines.choose()
-    phi, current = _cell.numbers(nonlinearity, form)
-    dh, h, W, leak, rates = _checks.as_real_arrays(
-        "alpha", "rates", dh=dh, h=h, W=W, alpha=_cell.array_or_none(alpha), rates=rates
-    )
+    cells.check(cell)
+    dh, h, W, rates = _checks.as_real_arrays("rates", dh=dh, h=h, W=W, rates=rates)
     _check_states(h, W)
     for name, a in (("dh", dh), ("rates", rates)):
         _checks.check_shape(name, a, h.shape, "h", h)
-    leak = _cell.checked_leak(alpha if leak is None else leak, current, len(W), h.dtype)
-    _cell.check_read_rates(rates, leak, current)
-    lengths, mask, reverse = _cell.check_steps(lengths, mask, reverse, h)
+    leak = cell.leak(len(W), h.dtype)
+    cells.check_read_rates(cell, rates)
+    lengths, mask, reverse = _steps.check(lengths, mask, reverse, h)
     W = _checks.matrix(W)
     if h.ndim == 3:
-        return _calls.state_gradients(compiled, dh, h, W, (phi, leak, current), rates, (lengths, mask, reverse))
+        return _calls.state_gradients(compiled, dh, h, W, cell, leak, rates, (lengths, mask, reverse))
     dh, h, rates = _calls.with_batch(dh, h, rates)
     lengths, mask = _calls.with_one_row(lengths, mask)
     steps = (lengths, None if mask is None else mask.T, reverse)
-    return _calls.state_gradients(compiled, dh, h, W, (phi, leak, current), rates, steps)[:, 0]
+    return _calls.state_gradients(compiled, dh, h, W, cell, leak, rates, steps)[:, 0]
 
 
 def jacobian(
-    h,
-    W,
-    h0=None,
+    h: ArrayLike,
+    W: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
-    nonlinearity="tanh",
-    alpha=None,
-    form="rate",
-    lengths=None,
-    mask=None,
-    reverse=False,
-    rates=None,
-):
+    cell: Cell = PLAIN,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reverse: bool = False,
+    rates: ArrayLike | None = None,
+) -> np.ndarray:
     """The Jacobian of every step, J_t = ∂h_t/∂h_{t-1} = diag(1 - h_t²) W.
 
     Parameters
@@ -386,7 +396,7 @@ def jacobian(
         Hidden-to-hidden weights.
     h0 : array_like, shape (B, H) or (H,), optional
         The state before the first step; None for zeros. Only the ``current`` form reads it.
-    nonlinearity, alpha, form, lengths, mask, reverse
+    cell, lengths, mask, reverse
         As given to `forward`.
     rates : array_like, shape of h, optional
         As in `backward`.
@@ -417,31 +427,30 @@ def jacobian(
             [3.  , 4.  ]]])
     """
     compiled = _engines.choose("blas")  # no products and no sums: both engines have this loop
-    phi, current = _cell.numbers(nonlinearity, form)
-    h, W, h0, leak, rates = _checks.as_real_arrays(
-        "h0", "alpha", "rates", h=h, W=W, h0=h0, alpha=_cell.array_or_none(alpha), rates=rates
-    )
+    cells.check(cell)
+    h, W, h0, rates = _checks.as_real_arrays("h0", "rates", h=h, W=W, h0=h0, rates=rates)
     _check_states(h, W)
     _checks.check_shape("h0", h0, h.shape[1:], "h", h)
     _checks.check_shape("rates", rates, h.shape, "h", h)
-    leak = _cell.checked_leak(alpha if leak is None else leak, current, len(W), h.dtype)
-    _cell.check_read_rates(rates, leak, current)
-    lengths, mask, reverse = _cell.check_steps(lengths, mask, reverse, h)
+    numbers = cell.numbers(len(W), h.dtype)
+    cells.check_read_rates(cell, rates)
+    lengths, mask, reverse = _steps.check(lengths, mask, reverse, h)
     W = _checks.matrix(W)
-    if current:
-        slopes_of = _calls.phi_of_previous(h, 0 if h0 is None else h0, phi, lengths, reverse)
+    if cell.current:
+        slopes_of = _calls.phi_of_previous(h, h0, cell, lengths, reverse)
     else:
         slopes_of = h if rates is None else rates
     if h.ndim == 3:
-        J = compiled.jacobian(slopes_of, W, phi, leak, current)
+        J = compiled.jacobian(slopes_of, W, *numbers)
     else:
-        J = compiled.jacobian(slopes_of[:, np.newaxis], W, phi, leak, current)[:, 0]
-    if not (lengths is mask is None):
-        J[_calls.missing_steps(h, lengths, mask)] = 0 if mask is None else np.eye(len(W), dtype=h.dtype)
+        J = compiled.jacobian(slopes_of[:, np.newaxis], W, *numbers)[:, 0]
+    missing = _calls.missing_steps(h, lengths, mask)
+    if missing is not None:
+        J[missing] = 0 if mask is None else np.eye(len(W), dtype=h.dtype)
     return J
 
 
-def _check_network(x, U, W, h0):
+def _check_network(x: np.ndarray, U: np.ndarray, W: np.ndarray, h0: np.ndarray | None) -> Shape:
     """Check what forward and backward share; returns the shape of h."""
     _checks.check_sequence("x", "I", x)
     _checks.check_columns("U", "H", U, x.shape[-1], "x", x)
@@ -452,7 +461,7 @@ def _check_network(x, U, W, h0):
     return states
 
 
-def _check_states(h, W):
+def _check_states(h: np.ndarray, W: np.ndarray) -> None:
     _checks.check_sequence("h", "H", h)
     H = h.shape[-1]
     _checks.check_shape("W", W, (H, H), "h", h)

@@ -1,11 +1,19 @@
 """Losses over a sequence, each with its gradient with respect to the outputs."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pyrnn import _checks
 from pyrnn.profiling import timed
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from pyrnn._types import Loss, MaybeArray, Shape
 
 PART = 1 << 16  # targets that are checked at once where memory is scarce
 
@@ -15,7 +23,9 @@ QUIET = np.errstate(over="ignore", divide="ignore", invalid="ignore")
 
 @QUIET
 @timed
-def softmax_cross_entropy(o, targets, weights=None):
+def softmax_cross_entropy(
+    o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None
+) -> tuple[np.float64, np.ndarray]:
     """Negative log-likelihood of the target classes under softmax(o), summed over time and batch.
 
     Parameters
@@ -60,7 +70,9 @@ def softmax_cross_entropy(o, targets, weights=None):
     return losses.sum(dtype=np.float64), do
 
 
-def cross_entropy_of_steps(o, targets, weights):
+def cross_entropy_of_steps(
+    o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray]:
     """What `softmax_cross_entropy` sums, by step, and its gradient."""
     o, weights = _checks.as_real_arrays("weights", o=o, weights=weights)
     _check_outputs(o, weights)
@@ -81,14 +93,15 @@ def cross_entropy_of_steps(o, targets, weights):
     return _weighted(losses, do, weights)
 
 
-def largest(o):
+def largest(o: np.ndarray) -> np.ndarray:
     """The maximum over the last axis, which is short: over the first, of a copy, it takes NumPy a tenth of the time."""
-    return np.ascontiguousarray(np.moveaxis(o, -1, 0)).max(axis=0, initial=-np.inf)
+    maxima: np.ndarray = np.ascontiguousarray(np.moveaxis(o, -1, 0)).max(axis=0, initial=-np.inf)
+    return maxima
 
 
 @QUIET
 @timed
-def squared_error(o, targets, weights=None):
+def squared_error(o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> tuple[np.float64, np.ndarray]:
     """Squared distance between outputs and targets, summed over time, batch and outputs: no mean, no half.
 
     Parameters
@@ -127,7 +140,9 @@ def squared_error(o, targets, weights=None):
     return losses.sum(dtype=np.float64), do
 
 
-def squared_error_of_steps(o, targets, weights):
+def squared_error_of_steps(
+    o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray]:
     """What `squared_error` sums, by step, and its gradient."""
     o, targets, weights = _checks.as_real_arrays("weights", o=o, targets=targets, weights=weights)
     _check_outputs(o, weights)
@@ -140,7 +155,7 @@ def squared_error_of_steps(o, targets, weights):
     return _weighted(losses, do, weights)
 
 
-def _weighted(losses, do, weights):
+def _weighted(losses: np.ndarray, do: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     if weights is not None:
         do *= weights[..., np.newaxis]
         losses = losses * weights
@@ -151,16 +166,42 @@ LOSSES = {"softmax_cross_entropy": softmax_cross_entropy, "squared_error": squar
 OF_STEPS = {"softmax_cross_entropy": cross_entropy_of_steps, "squared_error": squared_error_of_steps}
 
 
-def check_loss(loss):
+def check_loss(loss: object) -> None:
     if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(map(repr, LOSSES))}, got {loss!r}")
 
 
-def check_targets(loss, shape, dtype, targets, weights):
-    """targets and weights as arrays, after all that a loss checks; outputs of this shape and dtype need not be there.
+class Criterion(NamedTuple):
+    """A loss with its targets and weights: a function of outputs."""
 
-    In parts of time, so that it takes no memory that grows with T.
-    """
+    loss: Loss
+    targets: MaybeArray
+    weights: MaybeArray
+
+    def __call__(self, o: np.ndarray) -> tuple[np.float64, np.ndarray]:
+        """The loss, and its gradient in the dtype of the outputs."""
+        value, do = LOSSES[self.loss](o, self.targets, self.weights)
+        return value, do.astype(o.dtype, copy=False)
+
+    def of_steps(self, o: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The loss of each step, and its gradient in the dtype of the outputs."""
+        losses, do = OF_STEPS[self.loss](o, self.targets, self.weights)
+        return losses, do.astype(o.dtype, copy=False)
+
+    def at(self, steps: Any) -> Criterion:
+        """That of some steps, where targets and weights are arrays."""
+        return self._replace(targets=self.targets[steps], weights=None if self.weights is None else self.weights[steps])
+
+    def checked(self, shape: Shape, dtype: np.dtype) -> Criterion:
+        """The criterion with arrays, after all that it checks of outputs of this shape and dtype."""
+        targets, weights = _checked_targets(self.loss, shape, dtype, self.targets, self.weights)
+        return self._replace(targets=targets, weights=weights)
+
+
+def _checked_targets(
+    loss: str, shape: Shape, dtype: np.dtype, targets: ArrayLike | None, weights: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """In parts of time, so that it takes no memory that grows with T."""
     o = np.broadcast_to(np.zeros((), dtype), shape)
     if targets is None and loss == "squared_error":
         raise TypeError("targets must be an array of numbers, got None")
@@ -182,18 +223,18 @@ def check_targets(loss, shape, dtype, targets, weights):
     return targets, weights
 
 
-def _check_outputs(o, weights):
+def _check_outputs(o: np.ndarray, weights: np.ndarray | None) -> None:
     _checks.check_sequence("o", "O", o)
     _checks.check_shape("weights", weights, o.shape[:-1], "o", o)
 
 
-def _check_classes(targets, o):
+def _check_classes(targets: np.ndarray, o: np.ndarray) -> None:
     if targets.dtype.kind not in "iu" and targets.size:
         raise TypeError(f"targets must be integers, the classes, got dtype {targets.dtype}")
     _checks.check_shape("targets", targets, o.shape[:-1], "o", o)
 
 
-def _class_targets(targets, o, weights, first=0):
+def _class_targets(targets: ArrayLike, o: np.ndarray, weights: np.ndarray | None, first: int = 0) -> np.ndarray:
     """The targets as an array of valid indices; 0 where the weight is 0. They are those from step `first` on."""
     targets = _checks.as_array("targets", targets)
     _check_classes(targets, o)

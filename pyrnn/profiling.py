@@ -1,15 +1,23 @@
 """Where the time of a block of calls goes, counted inside the compiled loops."""
 
+from __future__ import annotations
+
 import functools
 import json
 import threading
 import time
+from collections.abc import Callable
+from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast, overload
 
 from pyrnn import _kernels, _profile
 
-running = None  # the profile that records, for the places that ask before every call
+if TYPE_CHECKING:
+    from pyrnn._types import AnyFunction, Compiled
+
+running: profile | None = None  # the profile that records, for the places that ask before every call
 _lock = threading.Lock()
 
 
@@ -108,13 +116,19 @@ class profile:
     True
     """
 
-    def __init__(self):
+    seconds: float
+    instruction_set: str
+    peak: dict[str, float]
+    records: tuple[PhaseRecord, ...]
+    functions: dict[str, FunctionTotals]
+
+    def __init__(self) -> None:
         self._clear()
 
-    def _clear(self):
+    def _clear(self) -> None:
         self.seconds, self.instruction_set, self.peak, self.records, self.functions = 0.0, "", {}, (), {}
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         global running
         with _lock:
             if running is not None:
@@ -125,7 +139,7 @@ class profile:
             _profile.start()
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: type[BaseException] | BaseException | TracebackType | None) -> None:
         global running
         with _lock:
             counts = _profile.stop()
@@ -133,13 +147,15 @@ class profile:
             running = None
         self.instruction_set = _kernels.selected()
         self.records = tuple(
-            PhaseRecord(phase, thread, member, dtype, *numbers)
-            for thread, member, phase, dtype, *numbers in sorted(counts, key=lambda count: count[0])
+            PhaseRecord(phase, thread, member, dtype, calls, seconds, flops, nbytes)
+            for thread, member, phase, dtype, calls, seconds, flops, nbytes in sorted(
+                counts, key=lambda count: count[0]
+            )
         )
         if self.instruction_set != "base":
             self.peak = {dtype: _peak(self.instruction_set, dtype) for dtype in sorted({r.dtype for r in self.records})}
 
-    def _count(self, name, seconds, phase_seconds):
+    def _count(self, name: str, seconds: float, phase_seconds: float) -> None:
         with _lock:
             if running is self:
                 old = self.functions.get(name, FunctionTotals(0, 0.0, 0.0))
@@ -147,13 +163,14 @@ class profile:
                     old.calls + 1, old.seconds + seconds, old.phase_seconds + phase_seconds
                 )
 
-    def _totals(self, records):
-        calls, seconds, flops, bytes_ = (sum(r[i] for r in records) for i in range(4, 8))
+    def _totals(self, records: list[PhaseRecord]) -> PhaseTotals:
+        calls, seconds = sum(r.calls for r in records), sum(r.seconds for r in records)
+        flops, bytes_ = sum(r.flops for r in records), sum(r.bytes for r in records)
         at_peak = sum(r.flops / self.peak[r.dtype] for r in records) if self.peak else 0.0
         return PhaseTotals(calls, seconds, flops, bytes_, at_peak / seconds if at_peak and seconds else None)
 
     @property
-    def phases(self):
+    def phases(self) -> dict[str, PhaseTotals]:
         return {
             phase: self._totals(records)
             for phase in _profile.PHASES
@@ -161,13 +178,17 @@ class profile:
         }
 
     @property
-    def threads(self):
+    def threads(self) -> dict[int, PhaseTotals]:
         return {
             thread: self._totals([r for r in self.records if r.thread == thread])
             for thread in sorted({r.thread for r in self.records})
         }
 
-    def to_json(self, path=None):
+    @overload
+    def to_json(self, path: None = None) -> str: ...
+    @overload
+    def to_json(self, path: str | PathLike[str]) -> None: ...
+    def to_json(self, path: str | PathLike[str] | None = None) -> str | None:
         """All that was recorded, as JSON.
 
         Parameters
@@ -194,8 +215,9 @@ class profile:
         if path is None:
             return text
         Path(path).write_text(text + "\n", encoding="utf-8")
+        return None
 
-    def __str__(self):
+    def __str__(self) -> str:
         if not self.records and not self.functions:
             return "pyrnn.profile: nothing recorded"
         peaks = ", ".join(f"{peak / 1e9:.1f} GFLOP/s in {dtype}" for dtype, peak in self.peak.items())
@@ -224,18 +246,18 @@ class profile:
         return "\n".join(line.rstrip() for line in lines)
 
 
-def _percent(part, whole):
+def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %" if whole else ""
 
 
-def _rate(count, seconds):
+def _rate(count: float, seconds: float) -> str:
     return f"{1e-9 * count / seconds:.1f}" if count and seconds else ""
 
 
 _peaks: dict[tuple[str, str], float] = {}
 
 
-def _peak(instruction_set, dtype):
+def _peak(instruction_set: str, dtype: str) -> float:
     """The best measurement of this process so far, since other work can only make one smaller."""
     best = max(_peaks.get((instruction_set, dtype), 0.0), _kernels.multiply_add_peak(dtype))
     _peaks[instruction_set, dtype] = best
@@ -245,10 +267,10 @@ def _peak(instruction_set, dtype):
 class _Watch:
     """Seconds, and among them those of phases on this thread, since it was made."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.profile, self.phases, self.since = running, _profile.own_seconds(), time.perf_counter()
 
-    def stop(self, name):
+    def stop(self, name: str) -> None:
         if self.profile is not None:
             self.profile._count(name, time.perf_counter() - self.since, _profile.own_seconds() - self.phases)
 
@@ -256,26 +278,26 @@ class _Watch:
 class Measured:
     """An engine for one call of a public function, which lasts from the choice of the engine to the engine's return."""
 
-    def __init__(self, engine):
+    def __init__(self, engine: Compiled) -> None:
         self._engine, self._watch = engine, _Watch()
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda *arguments, **named: _call(self._watch, getattr(self._engine, name), arguments, named)
 
 
-def timed(function):
+def timed(function: AnyFunction) -> AnyFunction:
     """A public function whose calls a profile counts. For those of NumPy; the others ask for an engine: `Measured`."""
 
     @functools.wraps(function)
-    def counted(*arguments, **named):
+    def counted(*arguments: Any, **named: Any) -> Any:
         if running is None:
             return function(*arguments, **named)
         return _call(_Watch(), function, arguments, named)
 
-    return counted
+    return cast("AnyFunction", counted)
 
 
-def _call(watch, function, arguments, named):
+def _call(watch: _Watch, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
     try:
         return function(*arguments, **named)
     finally:

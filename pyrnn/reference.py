@@ -13,10 +13,13 @@ two functions the batch axis B may be missing everywhere. Nothing is checked, an
 and document them.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 
-from pyrnn._results import Gradients, LossGradients, OutputGradients, SampleGradients
-from pyrnn.jacobian_products import ScaledProduct
+from pyrnn._results import Gradients, LossGradients, OutputGradients, SampleGradients, ScaledProduct
+from pyrnn.cell import PLAIN
+from pyrnn.trajectory import Trajectory
 
 
 # ---- The plain tanh network: these lines need NumPy alone -----------------------------------------------------------
@@ -43,15 +46,15 @@ def backward_tanh(dh, h, x, U, W, h0):
 
 
 # ---- The same in every form of the cell -----------------------------------------------------------------------------
-def forward(x, U, W, b=None, h0=None, *, nonlinearity="tanh", alpha=None, form="rate", drive=None, lengths=None,
-            mask=None, reverse=False, rates=None, out=None, n_threads=None, engine="auto"):
+def forward(x, U, W, b=None, h0=None, *, cell=PLAIN, drive=None, lengths=None, mask=None, reverse=False, rates=None,
+            out=None, n_threads=None, engine="auto"):
     b, h = _zeros_if_none(x, W, b, h0)
-    phi, exists = NONLINEARITIES[nonlinearity], _existing(x, lengths, mask)
+    phi, exists, alpha = NONLINEARITIES[cell.nonlinearity], _existing(x, lengths, mask), cell.alpha
     others = (a for a in (drive, alpha) if a is not None)
     states = np.empty(x.shape[:-1] + W.shape[:1], np.result_type(x, U, W, b, h, *others))
     rates = np.empty_like(states) if rates is None else rates
     for t in _order(x, reverse):
-        if form == "rate":
+        if cell.form == "rate":
             a = b + _term(drive, t) + h @ W.T + x[t] @ U.T      # 10.8
             r = phi(a)                                          # 10.9
             h_next = _leak(alpha, h, r)                         # without alpha: h_t = tanh(a_t)
@@ -64,23 +67,27 @@ def forward(x, U, W, b=None, h0=None, *, nonlinearity="tanh", alpha=None, form="
     return states if lengths is None else np.where(exists, states, 0)  # behind its end a sequence has no state
 
 
-def backward(dh, h, x, U, W, h0=None, *, nonlinearity="tanh", alpha=None, form="rate", drive=None, lengths=None,
-             mask=None, reverse=False, rates=None, x_gradient=True, out=None, accumulate=(), n_threads=None,
-             engine="auto"):
+def backward(dh, h, x, U, W, h0=None, *, cell=PLAIN, drive=None, lengths=None, mask=None, reverse=False, rates=None,
+             x_gradient=True, out=None, accumulate=(), n_threads=None, engine="auto"):
+    gradients = _gradients(dh, 0, h, x, U, W, h0, cell, drive, rates, lengths=lengths, mask=mask, reverse=reverse)
+    return gradients if x_gradient else gradients._replace(x=None)
+
+
+def _gradients(dh, drates, h, x, U, W, h0, cell, drive, rates, *, lengths, mask, reverse):
     _, h0 = _zeros_if_none(x, W, None, h0)
-    phi, exists = NONLINEARITIES[nonlinearity], _existing(x, lengths, mask)
-    grad_h, delta, dh0 = _backward(dh, h, W, h0, nonlinearity, alpha, form, exists, lengths, reverse, rates)
+    phi, exists, alpha = NONLINEARITIES[cell.nonlinearity], _existing(x, lengths, mask), cell.alpha
+    grad_h, delta, dh0 = _backward(dh, drates, h, W, h0, cell, alpha, exists, lengths, reverse, rates)
     h_previous = _previous(h, h0, reverse, lengths)
     steps = tuple(range(delta.ndim - 1))                        # the axes of time and batch
     d_alpha = None
     if alpha is not None:                                       # h_t = h_{t-1} + alpha (r_t - h_{t-1}), or a_t for r_t
-        moved = rates - h_previous if form == "rate" else (h - h_previous) / alpha
+        moved = rates - h_previous if cell.form == "rate" else (h - h_previous) / alpha
         each = np.where(exists, grad_h * moved, 0).sum(axis=steps)
         d_alpha = each if np.ndim(alpha) else each.sum()
     return Gradients(
-        x=delta @ U if x_gradient else None,                    # dx_t = Uᵀ delta_t
+        x=delta @ U,                                            # dx_t = Uᵀ delta_t
         U=np.tensordot(delta, np.where(exists, x, 0), (steps, steps)),  # 10.28
-        W=np.tensordot(delta, h_previous if form == "rate" else phi(h_previous), (steps, steps)),  # 10.26
+        W=np.tensordot(delta, h_previous if cell.form == "rate" else phi(h_previous), (steps, steps)),  # 10.26
         b=delta.sum(axis=steps),                                # 10.23
         h0=dh0,
         drive=None if drive is None else delta,                 # a_t = ... + drive_t
@@ -88,27 +95,29 @@ def backward(dh, h, x, U, W, h0=None, *, nonlinearity="tanh", alpha=None, form="
     )
 
 
-def state_gradients(dh, h, W, *, nonlinearity="tanh", alpha=None, form="rate", lengths=None, mask=None, reverse=False,
-                    rates=None):
-    h0, exists = np.zeros(h.shape[1:]), _existing(h, lengths, mask)
-    return _backward(dh, h, W, h0, nonlinearity, alpha, form, exists, lengths, reverse, rates)[0]
+def state_gradients(dh, h, W, *, cell=PLAIN, lengths=None, mask=None, reverse=False, rates=None):
+    h0, exists, alpha = np.zeros(h.shape[1:]), _existing(h, lengths, mask), cell.alpha
+    return _backward(dh, 0, h, W, h0, cell, alpha, exists, lengths, reverse, rates)[0]
 
 
-def _backward(dh, h, W, h0, nonlinearity, alpha, form, exists, lengths, reverse, rates):
+def _backward(dh, drates, h, W, h0, cell, alpha, exists, lengths, reverse, rates):
     """grad_h, delta, and the gradient at h0."""
-    phi, slope, scale = NONLINEARITIES[nonlinearity], SLOPES[nonlinearity], 1 if alpha is None else alpha
+    phi, slope, scale = NONLINEARITIES[cell.nonlinearity], SLOPES[cell.nonlinearity], 1 if alpha is None else alpha
+    dh, drates = (a if np.ndim(a) else np.zeros_like(h) for a in (dh, drates))  # 0 where nothing arrives
     if lengths is not None:
         dh = np.where(exists, dh, 0)                            # what stands behind an end is no state
-    r = h if alpha is None else phi(h) if form == "current" else rates
-    r_previous = None if form == "rate" else _previous(r, phi(h0), reverse, lengths)
-    grad_h, delta = (np.empty(h.shape, np.result_type(dh, h, W)) for _ in range(2))
+    drates = np.where(exists, drates, 0)                        # and where there is no step, there is no rate
+    r = h if alpha is None else phi(h) if cell.form == "current" else rates
+    r_previous = None if cell.form == "rate" else _previous(r, phi(h0), reverse, lengths)
+    grad_h, delta = (np.empty(h.shape, np.result_type(dh, drates, h, W)) for _ in range(2))
     later = np.zeros(h.shape[1:], grad_h.dtype)                 # the part of grad_h_t from later steps
     for t in _order(h, not reverse):
         grad_h[t] = dh[t] + later                               # 10.19, 10.20
-        if form == "rate":
-            delta[t] = scale * slope(r[t]) * grad_h[t]          # the gradient at a_t
+        if cell.form == "rate":
+            delta[t] = slope(r[t]) * (scale * grad_h[t] + drates[t])  # the gradient at a_t
             through = delta[t] @ W                              # 10.21: Wᵀ diag(1 - h²) grad_h
         else:
+            grad_h[t] += np.where(drates[t] == 0, 0, slope(r[t]) * drates[t])  # r_t = phi(h_t); 0 also of NaN
             delta[t] = scale * grad_h[t]
             through = slope(r_previous[t]) * (delta[t] @ W)
         delta[t] = np.where(exists[t], delta[t], 0)
@@ -117,18 +126,36 @@ def _backward(dh, h, W, h0, nonlinearity, alpha, form, exists, lengths, reverse,
     return grad_h if lengths is None else np.where(exists, grad_h, 0), delta, later
 
 
-def jacobian(h, W, h0=None, *, nonlinearity="tanh", alpha=None, form="rate", lengths=None, mask=None, reverse=False,
-             rates=None):
+def jacobian(h, W, h0=None, *, cell=PLAIN, lengths=None, mask=None, reverse=False, rates=None):
     _, h0 = _zeros_if_none(h, W, None, h0)
-    phi, slope, exists = NONLINEARITIES[nonlinearity], SLOPES[nonlinearity], _existing(h, lengths, mask)
-    scale, one = np.broadcast_to(1 if alpha is None else alpha, h.shape[-1:])[:, np.newaxis], np.eye(len(W))
-    if form == "rate":
-        r = h if alpha is None else rates
+    phi, slope, exists = NONLINEARITIES[cell.nonlinearity], SLOPES[cell.nonlinearity], _existing(h, lengths, mask)
+    scale = np.broadcast_to(1 if cell.alpha is None else cell.alpha, h.shape[-1:])[:, np.newaxis]
+    one = np.eye(len(W))
+    if cell.form == "rate":
+        r = h if cell.alpha is None else rates
         J = (1 - scale) * one + scale * (slope(r)[..., np.newaxis] * W)  # diag(1 - h²) W: row i scaled by 1 - h_i²
     else:
         r_previous = phi(_previous(h, h0, reverse, lengths))
         J = (1 - scale) * one + scale * (W * slope(r_previous)[..., np.newaxis, :])  # W diag: column j scaled
     return np.where(exists[..., np.newaxis], J, one if lengths is None else 0)
+
+
+def simulate(network, x, h0=None, *, lengths=None, mask=None, reverse=False, drive=None, n_threads=None,
+             engine="auto"):
+    U, W, b, cell = network.U, network.W, network.b, network.cell
+    steps = {"lengths": lengths, "mask": mask, "reverse": reverse}
+    rates = np.empty(x.shape[:-1] + W.shape[:1], np.result_type(x, U, W))
+    h = forward(x, U, W, b, h0, cell=cell, drive=drive, rates=rates, **steps)
+    return Trajectory(network, x, h0, h, h if cell.alpha is None else rates, drive, **steps)
+
+
+def backward_of(run, dh, drates=0, x_gradient=True):
+    """`Trajectory.backward`: without a leak rates are states, so that what arrives at them arrives at those."""
+    U, W, cell = run.network.U, run.network.W, run.network.cell
+    if cell.alpha is None:
+        dh, drates = dh + drates, 0
+    gradients = _gradients(dh, drates, run.h, run.x, U, W, run.h0, cell, run.drive, run.written_rates, **run.steps)
+    return gradients if x_gradient else gradients._replace(x=None)
 
 
 # ---- The forms of a cell --------------------------------------------------------------------------------------------
@@ -215,17 +242,18 @@ def _weighted(weights, a):
     return weights * np.where(weights == 0, 0, a)
 
 
-def loss_and_gradients(params, x, targets, *, loss="softmax_cross_entropy", h0=None, weights=None, memory_limit=None,
+def loss_and_gradients(network, x, targets, *, loss="softmax_cross_entropy", h0=None, weights=None, memory_limit=None,
                        x_gradient=True):
-    U, W, b, V, c = params
     loss_function = {"softmax_cross_entropy": softmax_cross_entropy, "squared_error": squared_error}[loss]
-    h = forward(x, U, W, b, h0)
-    value, do = loss_function(h if V is None else output(h, V, c), targets, weights)
-    top = OutputGradients(do, None, None) if V is None else output_gradients(do, h, V)
-    below = backward(top.h, h, x, U, W, h0)
+    b, V, c, current = network.b, network.V, network.c, network.cell.form == "current"
+    run = simulate(network, x, h0)
+    read = run.rates if current else run.h
+    value, do = loss_function(read if V is None else output(read, V, c), targets, weights)
+    top = OutputGradients(do, None, None) if V is None else output_gradients(do, read, V)
+    below = backward_of(run, *(0, top.h) if current else (top.h,), x_gradient=x_gradient)
     return value, LossGradients(
         U=below.U, W=below.W, b=None if b is None else below.b, V=top.V, c=None if c is None else top.c,
-        x=below.x if x_gradient else None, h0=below.h0,
+        x=below.x, h0=below.h0, alpha=below.alpha,
     )
 
 
@@ -241,69 +269,63 @@ class RTRL:
     `step` returns the gradient with respect to (W, U, b) as one array (H, H + I + 1), and then those of alpha and h0.
     """
 
-    def __init__(self, U, W, b, h0, *, nonlinearity="tanh", alpha=None, form="rate"):
-        self.U, self.W, self.b, self.h, self.alpha = U, W, b, h0, alpha
-        self.options = {"nonlinearity": nonlinearity, "alpha": alpha, "form": form}
-        H, I = U.shape
+    def __init__(self, network, h0):
+        self.network, self.h = network, h0
+        H, I = network.U.shape
         self.P, self.P_alpha, self.P_h0 = np.zeros((H, H + I + 1, H)), np.zeros((H, H)), np.eye(H)
 
     def step(self, x, dh):
-        h_previous, units, scale = self.h, np.arange(len(self.W)), 1 if self.alpha is None else self.alpha
-        rates = None if self.alpha is None else np.empty((1, *self.h.shape))
-        h = forward(x[np.newaxis], self.U, self.W, self.b, h_previous, rates=rates, **self.options)
-        J = jacobian(h, self.W, h_previous, rates=rates, **self.options)[0]
-        r, self.h = h[0] if rates is None else rates[0], h[0]
-        if self.options["form"] == "rate":
-            slope, sent, moved = SLOPES[self.options["nonlinearity"]](r), h_previous, r - h_previous
+        h_previous, cell, units = self.h, self.network.cell, np.arange(len(self.h))
+        run = simulate(self.network, x[np.newaxis], h_previous)
+        J = jacobian(run.h, self.network.W, h_previous, cell=cell, rates=run.written_rates)[0]
+        scale, r, self.h = 1 if cell.alpha is None else cell.alpha, run.rates[0], run.h[0]
+        if cell.form == "rate":
+            slope, sent, moved = SLOPES[cell.nonlinearity](r), h_previous, r - h_previous
         else:
-            slope, sent = 1.0, NONLINEARITIES[self.options["nonlinearity"]](h_previous)
+            slope, sent = 1.0, NONLINEARITIES[cell.nonlinearity](h_previous)
             moved = (self.h - h_previous) / scale
         z = np.concatenate([sent, x, [1.0]])                    # what the parameters of a unit multiply
         self.P, self.P_alpha, self.P_h0 = self.P @ J.T, self.P_alpha @ J.T, self.P_h0 @ J.T
-        self.P[units, :, units] += np.outer(scale * slope * np.ones(len(h[0])), z)
+        self.P[units, :, units] += np.outer(scale * slope * np.ones(len(units)), z)
         self.P_alpha[units, units] += moved                     # dh_t / dalpha
         return self.P @ dh, self.P_alpha @ dh, self.P_h0 @ dh
 
 
 # ---- Derivatives in a direction -------------------------------------------------------------------------------------
-def jvp(h, x, U, W, h0=None, *, x_dot=None, U_dot=None, W_dot=None, b_dot=None, h0_dot=None, drive_dot=None,
-        alpha_dot=None, nonlinearity="tanh", alpha=None, form="rate", lengths=None, mask=None, reverse=False,
-        rates=None):
-    dots = (x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, alpha_dot)
-    return _tangents(h, x, U, W, h0, dots, nonlinearity, alpha, form, lengths, mask, reverse, rates)[0]
+def jvp(run, direction):
+    return _tangents(run, direction)[0]
 
 
-def backward_jvp(dh, h, x, U, W, h0=None, *, dh_dot=None, x_dot=None, U_dot=None, W_dot=None, b_dot=None, h0_dot=None,
-                 drive_dot=None, alpha_dot=None, nonlinearity="tanh", alpha=None, form="rate", drive=None,
-                 reverse=False, rates=None, x_gradient=True):
-    _, h0 = _zeros_if_none(x, W, None, h0)
-    dots = (x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, alpha_dot)
-    h_dot, r_dot = _tangents(h, x, U, W, h0, dots, nonlinearity, alpha, form, None, None, reverse, rates)
+def backward_jvp(run, dh, direction, *, dh_dot=None, x_gradient=True):
+    (U, W), cell, r = run.network[:2], run.network.cell, run.written_rates
+    _, h0 = _zeros_if_none(run.x, W, None, run.h0)
+    h_dot, r_dot = _tangents(run, direction)
     step = 1e-30                                                # f(a + i ε a_dot) = f(a) + i ε f_dot, to the last digit
-    move = lambda a, a_dot: a if a_dot is None else a + 1j * step * a_dot
-    moved = (move(a, d) for a, d in ((dh, dh_dot), (h, h_dot), (x, x_dot), (U, U_dot), (W, W_dot), (h0, h0_dot)))
-    g = backward(*moved, nonlinearity=nonlinearity, alpha=None if alpha is None else move(alpha, alpha_dot), form=form,
-                 drive=drive, reverse=reverse, rates=None if rates is None else move(rates, r_dot),
-                 x_gradient=x_gradient)
+    move = lambda a, a_dot: a + 1j * step * (0 if a_dot is None else a_dot)
+    pairs = ((dh, dh_dot), (run.h, h_dot), (run.x, direction.x), (U, direction.U), (W, direction.W), (h0, direction.h0))
+    alpha = None if cell.alpha is None else move(cell.alpha, direction.alpha)
+    moved = SimpleNamespace(nonlinearity=cell.nonlinearity, alpha=alpha, form=cell.form)
+    g = backward(*(move(*pair) for pair in pairs), cell=moved, rates=None if r is None else move(r, r_dot),
+                 drive=direction.drive if run.drive is None else run.drive, x_gradient=x_gradient, **run.steps)
     return Gradients(*(None if a is None else np.imag(a) / step for a in g))
 
 
-def _tangents(h, x, U, W, h0, dots, nonlinearity, alpha, form, lengths, mask, reverse, rates):
+def _tangents(run, direction):
     """h_dot, and the tangent of the rates."""
-    _, h0 = _zeros_if_none(x, W, None, h0)
-    phi, slope, exists = NONLINEARITIES[nonlinearity], SLOPES[nonlinearity], _existing(x, lengths, mask)
-    like = (x, U, W, W[0] if len(W) else np.zeros(0), h0, h, 0)
+    (U, W), cell, h, r = run.network[:2], run.network.cell, run.h, run.rates
+    _, h0 = _zeros_if_none(run.x, W, None, run.h0)
+    phi, slope, alpha = NONLINEARITIES[cell.nonlinearity], SLOPES[cell.nonlinearity], cell.alpha
+    exists, like = _existing(h, run.lengths, run.mask), (run.x, U, W, np.zeros(len(W), W.dtype), h0, h, 0)
     x_dot, U_dot, W_dot, b_dot, state, drive_dot, alpha_dot = (
-        np.zeros_like(a) if d is None else d for a, d in zip(like, dots, strict=True)
+        np.zeros_like(a) if d is None else d for a, d in zip(like, direction, strict=True)
     )
-    x, x_dot = (np.where(exists, a, 0) for a in (x, x_dot))
-    r = h if alpha is None else phi(h) if form == "current" else rates
-    h_previous = _previous(h, h0, reverse, lengths)
-    fed = h_previous if form == "rate" else phi(h_previous)
+    x, x_dot = (np.where(exists, a, 0) for a in (run.x, x_dot))
+    h_previous = _previous(h, h0, run.reverse, run.lengths)
+    fed = h_previous if cell.form == "rate" else phi(h_previous)
     add = b_dot + drive_dot + x_dot @ U.T + x @ U_dot.T + fed @ W_dot.T
     h_dot, r_dot = (np.empty(h.shape, np.result_type(h, add, state)) for _ in range(2))
-    for t in _order(x, reverse):
-        if form == "rate":
+    for t in _order(x, run.reverse):
+        if cell.form == "rate":
             a_dot = add[t] + state @ W.T                        # the derivative of 10.8
             r_dot[t] = slope(r[t]) * a_dot                      # and of 10.9
             h_next = _leak(alpha, state, r_dot[t]) + alpha_dot * (r[t] - h_previous[t])
@@ -313,61 +335,65 @@ def _tangents(h, x, U, W, h0, dots, nonlinearity, alpha, form, lengths, mask, re
             r_dot[t] = slope(r[t]) * h_next
         state = np.where(exists[t], h_next, state)
         h_dot[t] = state
-    return h_dot if lengths is None else np.where(exists, h_dot, 0), r_dot
+    return h_dot if run.lengths is None else np.where(exists, h_dot, 0), r_dot
 
 
-def per_sample_gradients(dh, h, x, U, W, h0=None, *, nonlinearity="tanh", alpha=None, form="rate", reverse=False,
-                         rates=None, norms_only=False):
-    if x.ndim == 2:
-        cell = {"nonlinearity": nonlinearity, "alpha": alpha, "form": form, "reverse": reverse, "rates": rates}
-        g = backward(dh, h, x, U, W, h0, **cell)
+def per_sample_gradients(run, dh, *, norms_only=False):
+    if run.h.ndim == 2:
+        g = backward_of(run, dh)
         parts = SampleGradients(g.U, g.W, g.b)
         return SampleGradients(*map(np.linalg.norm, parts)) if norms_only else parts
-    each = [
-        per_sample_gradients(dh[:, i], h[:, i], x[:, i], U, W, None if h0 is None else h0[i], nonlinearity=nonlinearity,
-                             alpha=alpha, form=form, reverse=reverse, rates=None if rates is None else rates[:, i],
-                             norms_only=norms_only)
-        for i in range(x.shape[1])
-    ]
+    each = []
+    for i in range(run.h.shape[1]):
+        one = {name: a[:, i] for name in ("x", "h", "rates", "mask") if (a := getattr(run, name)) is not None}
+        one = run._replace(**one, **{name: a[i] for name in ("h0", "lengths") if (a := getattr(run, name)) is not None})
+        each.append(per_sample_gradients(one, dh[:, i], norms_only=norms_only))
     return SampleGradients(*map(np.stack, zip(*each, strict=True)))
 
 
 # ---- Products of Jacobians ------------------------------------------------------------------------------------------
-def jacobian_product(h, W, h0=None, *, start=0, stop=None, nonlinearity="tanh", alpha=None, form="rate", rates=None,
-                     preactivations=None):
-    M = np.broadcast_to(np.eye(len(W)), (*h.shape[1:], len(W)))
-    for J_t in _jacobians(h, W, h0, nonlinearity, alpha, form, rates, preactivations)[start:stop]:
+def jacobian_product(run, start=0, stop=None, *, preactivations=False):
+    M = np.broadcast_to(np.eye(len(run.network.W)), (*run.h.shape[1:], len(run.network.W)))
+    for J_t in _jacobians(run, preactivations)[start:stop]:
         M = J_t @ M                                             # 10.36: the chain of steps
     return ScaledProduct(M, np.zeros(M.shape[:-2]))             # no scale: it may under- and overflow
 
 
-def jacobian_vector_product(h, W, v, h0=None, *, start=0, stop=None, nonlinearity="tanh", alpha=None, form="rate",
-                            rates=None, preactivations=None):
-    M, _ = jacobian_product(h, W, h0, start=start, stop=stop, nonlinearity=nonlinearity, alpha=alpha, form=form,
-                            rates=rates, preactivations=preactivations)
+def push(run, v, start=0, stop=None, *, preactivations=False):
+    M, _ = jacobian_product(run, start, stop, preactivations=preactivations)
     v = v @ M.swapaxes(-1, -2)                                  # M v, by rows
     return ScaledProduct(v, np.zeros(v.shape[:-1]))
 
 
-def vector_jacobian_product(h, W, u, h0=None, *, start=0, stop=None, nonlinearity="tanh", alpha=None, form="rate",
-                            rates=None, preactivations=None):
-    M, _ = jacobian_product(h, W, h0, start=start, stop=stop, nonlinearity=nonlinearity, alpha=alpha, form=form,
-                            rates=rates, preactivations=preactivations)
+def pull(run, u, start=0, stop=None, *, preactivations=False):
+    M, _ = jacobian_product(run, start, stop, preactivations=preactivations)
     u = u @ M
     return ScaledProduct(u, np.zeros(u.shape[:-1]))
 
 
-def preactivations(h, x, U, W, b=None, h0=None, *, nonlinearity="tanh", form="rate", drive=None):
-    b, h0 = _zeros_if_none(x, W, b, h0)
-    previous = _previous(h, h0, False, None)
-    fed = previous if form == "rate" else NONLINEARITIES[nonlinearity](previous)
-    return b + (0 if drive is None else drive) + fed @ W.T + x @ U.T  # 10.8
+def log_singular_values(run, start=0, stop=None, *, preactivations=False):
+    stop = len(run.h) if stop is None else stop
+    starts, options = range(stop, start - 1, -1), {"preactivations": preactivations}
+    products = [jacobian_product(run, t, stop, **options).mantissa for t in starts]
+    return np.log(np.linalg.svd(products, compute_uv=False))    # of as many digits as a number has
 
 
-def _jacobians(h, W, h0, nonlinearity, alpha, form, rates, a):
-    """As `jacobian`, with phi' from the pre-activations where there are some."""
-    if a is None:
-        return jacobian(h, W, h0, nonlinearity=nonlinearity, alpha=alpha, form=form, rates=rates)
-    slope = sech2(a) if nonlinearity == "tanh" else SLOPES[nonlinearity](a)
-    scale = np.broadcast_to(1 if alpha is None else alpha, h.shape[-1:])[:, np.newaxis]
-    return (1 - scale) * np.eye(len(W)) + scale * (slope[..., np.newaxis] * W)
+def preactivations(run):
+    U, W, b = run.network[:3]
+    b, h0 = _zeros_if_none(run.x, W, b, run.h0)
+    h_previous = _previous(run.h, h0, run.reverse, run.lengths)
+    fed = h_previous if run.network.cell.form == "rate" else NONLINEARITIES[run.network.cell.nonlinearity](h_previous)
+    return b + (0 if run.drive is None else run.drive) + fed @ W.T + run.x @ U.T  # 10.8
+
+
+def _jacobians(run, at_sums):
+    """As `jacobian`, in the order of the steps; phi' from the pre-activations if asked."""
+    W, cell = run.network.W, run.network.cell
+    if at_sums and cell.form == "rate":
+        a, alpha = preactivations(run), cell.alpha
+        slope = sech2(a) if cell.nonlinearity == "tanh" else SLOPES[cell.nonlinearity](a)
+        scale = np.broadcast_to(1 if alpha is None else alpha, a.shape[-1:])[:, np.newaxis]
+        J = (1 - scale) * np.eye(len(W)) + scale * (slope[..., np.newaxis] * W)
+    else:
+        J = jacobian(run.h, W, run.h0, cell=cell, rates=run.written_rates, **run.steps)
+    return J[::-1] if run.reverse else J

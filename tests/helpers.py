@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 import tracemalloc
+import types
 
 import numpy as np
 import pytest
@@ -57,14 +58,24 @@ def arguments(function, network):
 
 def call(module, function, arguments, **options):
     """All arrays that the function returns, as one flat tuple."""
-    if "params" in inspect.signature(getattr(module, function)).parameters:
-        params = pyrnn.Parameters(*(arguments[name] for name in pyrnn.Parameters._fields))
-        others = {name: a for name, a in arguments.items() if name not in pyrnn.Parameters._fields}
-        result = getattr(module, function)(params, **others, **options)
+    if "network" in inspect.signature(getattr(module, function)).parameters:
+        made = pyrnn.Network(*(arguments[name] for name in "UWbVc"))
+        others = {name: a for name, a in arguments.items() if name not in "UWbVc"}
+        result = getattr(module, function)(made, **others, **options)
     else:
         result = getattr(module, function)(**arguments, **options)
     parts = result if isinstance(result, tuple) else (result,)
     return tuple(a for part in parts for a in (part if isinstance(part, tuple) else (part,)))
+
+
+def with_cell(form):
+    """Arguments as they are, but nonlinearity, alpha and form as one cell, a `Cell` unless alpha is complex."""
+    names = ("nonlinearity", "alpha", "form")
+    given = {name: form[name] for name in names if name in form}
+    others = {name: value for name, value in form.items() if name not in names}
+    if np.iscomplexobj(given.get("alpha")):  # of the reference, for derivatives by complex steps
+        return others | {"cell": types.SimpleNamespace(**{"nonlinearity": "tanh", "form": "rate"} | given)}
+    return others | {"cell": pyrnn.Cell(**given)}
 
 
 # ---- Layouts --------------------------------------------------------------------------------------------------------
@@ -276,3 +287,17 @@ def central_differences(function, arguments, step=1e-5):
             difference = function(**arguments | {name: above}) - function(**arguments | {name: below})
             gradients[name][index] = difference / (above[index] - below[index])
     return gradients
+
+
+def forms(H):
+    """A cell of each form with H units, by name."""
+    each = np.linspace(0.1, 1, H)
+    leaks = {
+        "plain": {},
+        "rate": {"alpha": 0.3},
+        "rate by unit": {"alpha": each},
+        "current": {"alpha": 0.3, "form": "current"},
+        "current by unit": {"alpha": each, "form": "current"},
+    }
+    names = ("tanh", "relu", "identity")
+    return {f"{name}-{leak}": pyrnn.Cell(name, **options) for name in names for leak, options in leaks.items()}

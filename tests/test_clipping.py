@@ -1,4 +1,4 @@
-"""`pyrnn.clip_gradients` and `pyrnn.gradient_norm`, against PyTorch's and exact arithmetic."""
+"""`pyrnn.training.clip_gradients` and `pyrnn.training.gradient_norm`, against PyTorch's and exact arithmetic."""
 
 import collections
 import math
@@ -11,7 +11,7 @@ from helpers import network
 
 import pyrnn
 
-pytestmark = pytest.mark.peer
+pytestmark = pytest.mark.once
 
 nan, inf = np.nan, np.inf
 
@@ -40,14 +40,15 @@ def in_torch(function, gradients, *arguments, **options):
 
 
 # ---- By norm --------------------------------------------------------------------------------------------------------
+@pytest.mark.peer
 @pytest.mark.parametrize("max_norm", [0.1, 1.0, 5.0, 1e3])
 @pytest.mark.parametrize("seed", range(5))
 def test_norm_against_torch(dtype, max_norm, seed):
     gradients = random_gradients(seed, dtype)
     norm, expected = in_torch("clip_grad_norm_", gradients, max_norm)
-    clipped, factor = pyrnn.clip_gradients(gradients, max_norm=max_norm)
+    clipped, factor = pyrnn.training.clip_gradients(gradients, max_norm=max_norm)
     tolerance = 4 * np.finfo(dtype).eps
-    np.testing.assert_allclose(pyrnn.gradient_norm(gradients), float(norm), rtol=tolerance)
+    np.testing.assert_allclose(pyrnn.training.gradient_norm(gradients), float(norm), rtol=tolerance)
     # PyTorch divides by norm + 1e-6.
     theirs = float(norm) / (float(norm) + 1e-6) if max_norm < norm else 1.0
     np.testing.assert_allclose(factor, min(1.0, max_norm / float(norm)), rtol=tolerance)
@@ -69,10 +70,10 @@ def test_norms_of_any_size(dtype, scale):
     """No square overflows or vanishes, and the clipped norm is the threshold."""
     gradients = [np.array([3, 0, -1], dtype) * dtype(scale), np.array([[2, 5]], dtype) * dtype(scale)]
     norm = exact_norm(gradients)
-    np.testing.assert_allclose(pyrnn.gradient_norm(gradients), norm, rtol=1e-15)
+    np.testing.assert_allclose(pyrnn.training.gradient_norm(gradients), norm, rtol=1e-15)
     for ratio in (0.5, 1e-3):
         if norm * ratio > 1e-320:
-            clipped, factor = pyrnn.clip_gradients(gradients, max_norm=ratio * norm)
+            clipped, factor = pyrnn.training.clip_gradients(gradients, max_norm=ratio * norm)
             np.testing.assert_allclose(factor, ratio, rtol=1e-3 if norm < 1e-300 else 1e-14)
             smallest = np.finfo(dtype).smallest_subnormal
             for a, c in zip(gradients, clipped, strict=True):
@@ -81,18 +82,18 @@ def test_norms_of_any_size(dtype, scale):
 
 def test_factors_too_small_for_the_dtype():
     """1e-60 is 0 in float32, and 1e-310 has few digits in float64; the products are neither."""
-    clipped, factor = pyrnn.clip_gradients(np.array([3e30, 4e30], np.float32), max_norm=1e-30)
+    clipped, factor = pyrnn.training.clip_gradients(np.array([3e30, 4e30], np.float32), max_norm=1e-30)
     np.testing.assert_allclose(clipped, [6e-31, 8e-31], rtol=1e-6)
     assert factor == pytest.approx(2e-61)
-    clipped, factor = pyrnn.clip_gradients(np.array([3e300, 4e300]), max_norm=1e-13)
+    clipped, factor = pyrnn.training.clip_gradients(np.array([3e300, 4e300]), max_norm=1e-13)
     np.testing.assert_allclose(clipped, [6e-14, 8e-14], rtol=1e-15)
     assert factor == pytest.approx(2e-314, rel=1e-6)
 
 
 def test_norms_too_large_for_float64():
     gradients = np.full(9, 1.7e308)
-    assert pyrnn.gradient_norm(gradients) == inf
-    clipped, factor = pyrnn.clip_gradients(gradients, max_norm=3.0)
+    assert pyrnn.training.gradient_norm(gradients) == inf
+    clipped, factor = pyrnn.training.clip_gradients(gradients, max_norm=3.0)
     np.testing.assert_allclose(clipped, 1.0, rtol=1e-15)
     assert factor == pytest.approx(1 / 1.7e308)
 
@@ -100,11 +101,11 @@ def test_norms_too_large_for_float64():
 def test_at_the_threshold():
     """Not above it, not clipped; above it by the least number, clipped."""
     gradients = np.array([3.0, 4.0])
-    assert pyrnn.clip_gradients(gradients, max_norm=5.0)[1] == 1.0
-    assert pyrnn.clip_gradients(gradients, max_norm=5)[1] == 1.0
-    assert pyrnn.clip_gradients(gradients, max_norm=np.nextafter(5, 0))[1] < 1
+    assert pyrnn.training.clip_gradients(gradients, max_norm=5.0)[1] == 1.0
+    assert pyrnn.training.clip_gradients(gradients, max_norm=5)[1] == 1.0
+    assert pyrnn.training.clip_gradients(gradients, max_norm=np.nextafter(5, 0))[1] < 1
     for a in (gradients, np.array([inf, 1.0]), np.full(9, 1.7e308)):  # nothing is above inf
-        clipped, factor = pyrnn.clip_gradients(a, max_norm=inf)
+        clipped, factor = pyrnn.training.clip_gradients(a, max_norm=inf)
         assert factor == 1
         np.testing.assert_array_equal(clipped, a)
 
@@ -112,15 +113,16 @@ def test_at_the_threshold():
 def test_float32_sums_in_float64():
     """Ten million entries of 1 and one of 1e4 lose nothing."""
     gradients = [np.ones(10**6, np.float32), np.array([1e4], np.float32)]
-    assert pyrnn.gradient_norm(gradients) == np.sqrt(1e6 + 1e8)
+    assert pyrnn.training.gradient_norm(gradients) == np.sqrt(1e6 + 1e8)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("bad", [inf, -inf, nan])
 def test_nonfinite_against_torch(dtype, bad):
     gradients = [np.array([1.0, bad], dtype), np.array([0.0, 2.0], dtype)]
     norm, expected = in_torch("clip_grad_norm_", gradients, 1.0)
-    np.testing.assert_array_equal(pyrnn.gradient_norm(gradients), float(norm))
-    clipped, factor = pyrnn.clip_gradients(gradients, max_norm=1.0)
+    np.testing.assert_array_equal(pyrnn.training.gradient_norm(gradients), float(norm))
+    clipped, factor = pyrnn.training.clip_gradients(gradients, max_norm=1.0)
     for c, e in zip(clipped, expected, strict=True):
         np.testing.assert_array_equal(c, e)
     np.testing.assert_array_equal(factor, nan if np.isnan(bad) else 0.0)
@@ -129,30 +131,31 @@ def test_nonfinite_against_torch(dtype, bad):
     message = r"^gradients\[0\] must be finite, got NaN or inf in it$"
     for threshold in ({"max_norm": 1.0}, {"max_value": 1.0}):
         with pytest.raises(ValueError, match=message):
-            pyrnn.clip_gradients(gradients, **threshold, error_if_nonfinite=True)
+            pyrnn.training.clip_gradients(gradients, **threshold, error_if_nonfinite=True)
 
 
 def test_nan_beside_inf():
     gradients = [np.array([1.0, inf]), np.array([nan])]
-    assert np.isnan(pyrnn.gradient_norm(gradients))
-    clipped, factor = pyrnn.clip_gradients(gradients, max_norm=1.0)
+    assert np.isnan(pyrnn.training.gradient_norm(gradients))
+    clipped, factor = pyrnn.training.clip_gradients(gradients, max_norm=1.0)
     assert np.isnan(factor)
     assert all(np.isnan(a).all() for a in clipped)
 
 
 def test_finite_gradients_are_no_error():
     """A norm that float64 does not hold is of finite numbers all the same."""
-    factor = pyrnn.clip_gradients(np.full(9, 1.7e308), max_norm=1.0, error_if_nonfinite=True)[1]
+    factor = pyrnn.training.clip_gradients(np.full(9, 1.7e308), max_norm=1.0, error_if_nonfinite=True)[1]
     assert 0 < factor < 1
 
 
 # ---- By entry -------------------------------------------------------------------------------------------------------
+@pytest.mark.peer
 @pytest.mark.parametrize("max_value", [0.1, 0.5, 1, 10.0])
 @pytest.mark.parametrize("seed", range(5))
 def test_value_against_torch(dtype, max_value, seed):
     gradients = random_gradients(seed, dtype)
     _, expected = in_torch("clip_grad_value_", gradients, max_value)
-    clipped, fraction = pyrnn.clip_gradients(gradients, max_value=max_value)
+    clipped, fraction = pyrnn.training.clip_gradients(gradients, max_value=max_value)
     changed = 0
     for a, c, e in zip(gradients, clipped, expected, strict=True):
         assert c.dtype == dtype
@@ -163,10 +166,11 @@ def test_value_against_torch(dtype, max_value, seed):
     assert fraction == changed / sum(a.size for a in gradients)
 
 
+@pytest.mark.peer
 def test_value_of_nan_and_inf(dtype):
     gradients = [np.array([nan, inf, -inf, 0.5], dtype)]
     _, expected = in_torch("clip_grad_value_", gradients, 2.0)
-    clipped, fraction = pyrnn.clip_gradients(gradients, max_value=2.0)
+    clipped, fraction = pyrnn.training.clip_gradients(gradients, max_value=2.0)
     np.testing.assert_array_equal(clipped[0], expected[0])
     assert fraction == 0.5
 
@@ -174,17 +178,17 @@ def test_value_of_nan_and_inf(dtype):
 def test_value_beyond_the_dtype():
     largest = np.finfo(np.float32).max
     gradients = np.array([largest, inf, -inf], np.float32)
-    clipped, fraction = pyrnn.clip_gradients(gradients, max_value=1e300)
+    clipped, fraction = pyrnn.training.clip_gradients(gradients, max_value=1e300)
     np.testing.assert_array_equal(clipped, [largest, largest, -largest])
     assert fraction == 2 / 3
-    clipped, fraction = pyrnn.clip_gradients(gradients, max_value=inf)
+    clipped, fraction = pyrnn.training.clip_gradients(gradients, max_value=inf)
     np.testing.assert_array_equal(clipped, gradients)
     assert fraction == 0
 
 
 def test_value_at_the_threshold():
-    assert pyrnn.clip_gradients(np.array([-1.0, 1.0]), max_value=1.0)[1] == 0
-    assert pyrnn.clip_gradients(np.array([0.1], np.float32), max_value=0.1)[1] == 0
+    assert pyrnn.training.clip_gradients(np.array([-1.0, 1.0]), max_value=1.0)[1] == 0
+    assert pyrnn.training.clip_gradients(np.array([0.1], np.float32), max_value=0.1)[1] == 0
 
 
 # ---- What gradients come in -----------------------------------------------------------------------------------------
@@ -199,16 +203,18 @@ class Pair(NamedTuple):
 @by_both
 def test_loss_gradients(threshold):
     n = network()
-    params = pyrnn.Parameters(n["U"], n["W"], None, n["V"], n["c"])
-    _, gradients = pyrnn.loss_and_gradients(params, n["x"], n["targets"])
-    clipped, _ = pyrnn.clip_gradients(gradients, **threshold)
+    _, gradients = pyrnn.loss_and_gradients(pyrnn.Network(n["U"], n["W"], None, n["V"], n["c"]), n["x"], n["targets"])
+    clipped, _ = pyrnn.training.clip_gradients(gradients, **threshold)
     assert type(clipped) is pyrnn.LossGradients
     assert clipped.b is None
-    flat, _ = pyrnn.clip_gradients(np.concatenate([a.ravel() for a in gradients if a is not None]), **threshold)
+    flat, _ = pyrnn.training.clip_gradients(
+        np.concatenate([a.ravel() for a in gradients if a is not None]), **threshold
+    )
     np.testing.assert_allclose(np.concatenate([a.ravel() for a in clipped if a is not None]), flat, rtol=1e-14)
     assert all(c.shape == a.shape for a, c in zip(gradients, clipped, strict=True) if a is not None)
-    of_parameters, factor = pyrnn.clip_gradients(gradients.parameters, **threshold)
-    assert type(of_parameters) is pyrnn.Parameters
+    of_parameters, factor = pyrnn.training.clip_gradients(gradients.parameters, **threshold)
+    assert type(of_parameters) is pyrnn.Network
+    assert of_parameters.cell is gradients.parameters.cell
     if "max_norm" in threshold:
         np.testing.assert_allclose(np.linalg.norm(of_parameters.ravel()), 0.5, rtol=1e-14)
         np.testing.assert_allclose(of_parameters.ravel(), factor * gradients.parameters.ravel(), rtol=1e-14)
@@ -217,28 +223,26 @@ def test_loss_gradients(threshold):
 @pytest.mark.parametrize("alpha", [0.5, np.full(6, 0.5)])
 def test_gradients_with_drive_and_alpha(alpha):
     n = network()
-    rates = np.empty_like(n["h"])
-    arguments = [n[name] for name in ("x", "U", "W")]
-    h = pyrnn.forward(*arguments, n["b"], n["h0"], alpha=alpha, rates=rates)
-    gradients = pyrnn.backward(n["dh"], h, *arguments, n["h0"], alpha=alpha, rates=rates, drive=n["dh"])
+    made = pyrnn.Network(n["U"], n["W"], n["b"], cell=pyrnn.Cell(alpha=alpha))
+    gradients = pyrnn.simulate(made, n["x"], n["h0"], drive=n["dh"]).backward(n["dh"])
     norm = np.linalg.norm(np.concatenate([np.ravel(a) for a in gradients]))
-    np.testing.assert_allclose(pyrnn.gradient_norm(gradients), norm, rtol=1e-14)
-    clipped, factor = pyrnn.clip_gradients(gradients, max_norm=norm / 4)
+    np.testing.assert_allclose(pyrnn.training.gradient_norm(gradients), norm, rtol=1e-14)
+    clipped, factor = pyrnn.training.clip_gradients(gradients, max_norm=norm / 4)
     assert type(clipped) is pyrnn.Gradients
     assert factor == pytest.approx(0.25)
     for a, c in zip(gradients, clipped, strict=True):
         assert type(c) is type(a)
         np.testing.assert_allclose(c, a / 4, rtol=1e-14)
-    plain = pyrnn.backward(n["dh"], n["h"], *arguments, n["h0"])
-    assert pyrnn.clip_gradients(plain, max_norm=1.0)[0].drive is None
+    plain = pyrnn.simulate(made._replace(cell=pyrnn.Cell()), n["x"], n["h0"]).backward(n["dh"])
+    assert pyrnn.training.clip_gradients(plain, max_norm=1.0)[0].drive is None
 
 
 @by_both
 def test_nests(threshold):
     W, b, s = np.full((2, 2), 3.0), np.full(2, -4.0, np.float32), 5.0
     nest = {"layers": [Pair(W, None), (b, [])], 7: collections.OrderedDict(s=s), "none": None}
-    clipped, factor = pyrnn.clip_gradients(nest, **threshold)
-    flat, same_factor = pyrnn.clip_gradients([W, b, s], **threshold)
+    clipped, factor = pyrnn.training.clip_gradients(nest, **threshold)
+    flat, same_factor = pyrnn.training.clip_gradients([W, b, s], **threshold)
     assert factor == same_factor < 1 or factor == 1  # all of them are above 0.5
     assert list(clipped) == list(nest)
     assert type(clipped["layers"][0]) is Pair
@@ -259,7 +263,7 @@ def test_numbers(threshold):
     """Of Python and NumPy, clipped and not."""
     expected = min(2.0, *threshold.values())
     for number in (2.0, 2, np.float64(2), np.float32(2), np.array(2.0)):
-        clipped, _ = pyrnn.clip_gradients(number, **threshold)
+        clipped, _ = pyrnn.training.clip_gradients(number, **threshold)
         assert isinstance(clipped, np.floating)
         assert clipped.dtype == (np.float32 if isinstance(number, np.float32) else np.float64)
         assert clipped == expected
@@ -267,7 +271,7 @@ def test_numbers(threshold):
 
 def test_dicts_that_need_more_than_their_items():
     nest = collections.defaultdict(list, W=np.array([2.0]))
-    clipped, _ = pyrnn.clip_gradients(nest, max_norm=1.0)
+    clipped, _ = pyrnn.training.clip_gradients(nest, max_norm=1.0)
     assert clipped.default_factory is list
     np.testing.assert_array_equal(clipped["W"], [1.0])
     np.testing.assert_array_equal(nest["W"], [2.0])
@@ -278,17 +282,17 @@ def test_keys_that_look_alike():
         __repr__ = lambda self: "key"
 
     nest = {Key(): np.array([3.0]), Key(): np.array([4.0])}
-    clipped, _ = pyrnn.clip_gradients(nest, max_norm=1.0)
+    clipped, _ = pyrnn.training.clip_gradients(nest, max_norm=1.0)
     np.testing.assert_allclose(list(clipped.values()), [[0.6], [0.8]])
 
 
 @pytest.mark.parametrize("nothing", [None, [], {}, (), [None], np.zeros((0, 3)), [np.zeros(4)]])
 def test_nothing_to_clip(nothing):
-    assert pyrnn.gradient_norm(nothing) == 0
-    clipped, factor = pyrnn.clip_gradients(nothing, max_norm=1.0)
+    assert pyrnn.training.gradient_norm(nothing) == 0
+    clipped, factor = pyrnn.training.clip_gradients(nothing, max_norm=1.0)
     assert factor == 1.0
     assert type(clipped) is type(nothing)
-    assert pyrnn.clip_gradients(nothing, max_value=1.0)[1] == 0.0
+    assert pyrnn.training.clip_gradients(nothing, max_value=1.0)[1] == 0.0
 
 
 @by_both
@@ -296,8 +300,8 @@ def test_layouts(layout, threshold):
     a, b = np.random.default_rng(0).standard_normal((2, 3, 4))
     laid_out = layout(a)
     before = laid_out.tobytes()
-    clipped, factor = pyrnn.clip_gradients([laid_out, b], **threshold)
-    expected, same = pyrnn.clip_gradients([a, b], **threshold)
+    clipped, factor = pyrnn.training.clip_gradients([laid_out, b], **threshold)
+    expected, same = pyrnn.training.clip_gradients([a, b], **threshold)
     assert factor == pytest.approx(same, rel=1e-15)
     for c, e in zip(clipped, expected, strict=True):
         assert c.flags.writeable
@@ -308,7 +312,7 @@ def test_layouts(layout, threshold):
 @pytest.mark.parametrize("threshold", [{"max_norm": 100.0}, {"max_value": 100.0}, {"max_norm": inf}])
 def test_results_are_new_arrays_also_where_nothing_is_clipped(threshold):
     a = np.ones((3, 2))
-    clipped, _ = pyrnn.clip_gradients(a, **threshold)
+    clipped, _ = pyrnn.training.clip_gradients(a, **threshold)
     assert not np.shares_memory(a, clipped)
     np.testing.assert_array_equal(a, clipped)
 
@@ -332,7 +336,7 @@ def test_results_are_new_arrays_also_where_nothing_is_clipped(threshold):
 )
 def test_bad_options(options, error, message):
     with pytest.raises(error, match=f"^{message}$"):
-        pyrnn.clip_gradients(np.ones(3), **options)
+        pyrnn.training.clip_gradients(np.ones(3), **options)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +345,7 @@ def test_bad_options(options, error, message):
         (np.ones(2, complex), TypeError, "gradients must be real numbers .* got dtype complex128"),
         ("text", TypeError, "gradients must be real numbers .*"),
         ([np.ones(2), {"W": np.array([object()])}], TypeError, r"gradients\[1\]\['W'\] must be real numbers .* object"),
-        (pyrnn.Parameters("U", None), TypeError, r"gradients\.U must be real numbers .*"),
+        (pyrnn.Network("U", None), TypeError, r"gradients\.U must be real numbers .*"),
         ({1: np.ones(2, np.longdouble)}, TypeError, r"gradients\[1\] must be real numbers .*"),
         ([np.ma.array([1.0], mask=[True])], TypeError, r"gradients\[0\] must be an array without masked values.*"),
         (object(), TypeError, "gradients must be real numbers .* object"),
@@ -349,9 +353,9 @@ def test_bad_options(options, error, message):
 )
 def test_bad_gradients(gradients, error, message):
     for call in (
-        pyrnn.gradient_norm,
-        lambda g: pyrnn.clip_gradients(g, max_norm=1.0),
-        lambda g: pyrnn.clip_gradients(g, max_value=1.0),
+        pyrnn.training.gradient_norm,
+        lambda g: pyrnn.training.clip_gradients(g, max_norm=1.0),
+        lambda g: pyrnn.training.clip_gradients(g, max_value=1.0),
     ):
         with pytest.raises(error, match=f"^{message}$"):
             call(gradients)

@@ -1,4 +1,4 @@
-"""`pyrnn.Constraint`, and the random matrices with Dale's signs that it is used with."""
+"""`pyrnn.training.Constraint`, and the random matrices with Dale's signs that it is used with."""
 
 import copy
 import pickle
@@ -9,7 +9,7 @@ from helpers import central_differences, network
 
 import pyrnn
 
-pytestmark = pytest.mark.peer
+pytestmark = pytest.mark.once
 
 every_dale = pytest.mark.parametrize("dale", ["rectified", "absolute"])
 
@@ -20,7 +20,7 @@ def random_constraint(rng, rows, columns, dale="rectified"):
     signs = rng.integers(-1, 2, columns)
     values = np.where(signs == 0, 1, signs) * rng.uniform(0.5, 1, (rows, columns)) * mask + 0.0
     frozen = np.where(rng.random((rows, columns)) < 0.2, values, np.nan)
-    return pyrnn.Constraint(mask, frozen, signs, dale), ~mask | ~np.isnan(frozen)
+    return pyrnn.training.Constraint(mask, frozen, signs, dale), ~mask | ~np.isnan(frozen)
 
 
 def assert_allowed(constraint, W):
@@ -38,7 +38,7 @@ def assert_allowed(constraint, W):
 @every_dale
 def test_effective_weights_by_hand(dale):
     raw = np.array([[1.0, 2.0, 3.0, -4.0], [-5.0, -6.0, -7.0, 8.0]])
-    constraint = pyrnn.Constraint(
+    constraint = pyrnn.training.Constraint(
         mask=[[True, True, True, True], [True, True, False, True]],
         frozen=[[np.nan, -9.0, np.nan, np.nan], [np.nan] * 4],
         signs=[1, -1, -1, 0],
@@ -64,6 +64,7 @@ def test_results_are_allowed(dtype, dale, rows, columns, seed):
         np.testing.assert_array_equal(constraint.apply(constraint.raw(W)), W)
 
 
+@pytest.mark.peer
 @every_dale
 def test_against_the_formulas_of_the_papers(dale):
     """In the order of their code: mask and fixed entries first, then positive, then the signs from the right."""
@@ -79,7 +80,7 @@ def test_against_the_formulas_of_the_papers(dale):
     magnitudes = positive(r * torch.tensor(mask & ~fixed) + torch.tensor(values * fixed))
     W = magnitudes @ torch.diag(torch.tensor(signs, dtype=torch.float64))
     W.backward(torch.tensor(grad))
-    constraint = pyrnn.Constraint(mask, np.where(fixed, values * signs, np.nan), signs, dale)
+    constraint = pyrnn.training.Constraint(mask, np.where(fixed, values * signs, np.nan), signs, dale)
     np.testing.assert_array_equal(constraint.apply(raw), W.detach().numpy())
     np.testing.assert_array_equal(constraint.gradient(raw, grad), r.grad.numpy())
 
@@ -88,8 +89,8 @@ def test_against_the_formulas_of_the_papers(dale):
 def test_no_constraint_changes_nothing(dtype, dale):
     raw = np.random.default_rng(0).standard_normal((3, 4)).astype(dtype)
     for constraint in (
-        pyrnn.Constraint(dale=dale),
-        pyrnn.Constraint(np.ones((3, 4), bool), np.full((3, 4), np.nan), np.zeros(4), dale),
+        pyrnn.training.Constraint(dale=dale),
+        pyrnn.training.Constraint(np.ones((3, 4), bool), np.full((3, 4), np.nan), np.zeros(4), dale),
     ):
         for result in (
             constraint.apply(raw),
@@ -123,16 +124,16 @@ def test_gradient_of_a_network(dale):
     rng = np.random.default_rng(1)
     signs = [1, 1, 1, -1, -1]
     constraints = {
-        "U": pyrnn.Constraint(signs=[1, 1, 0], dale=dale),
-        "W": pyrnn.Constraint(mask=~np.eye(5, dtype=bool), signs=signs, dale=dale),
-        "V": pyrnn.Constraint(mask=[[True, True, True, False, False]] * 2, signs=signs, dale=dale),
+        "U": pyrnn.training.Constraint(signs=[1, 1, 0], dale=dale),
+        "W": pyrnn.training.Constraint(mask=~np.eye(5, dtype=bool), signs=signs, dale=dale),
+        "V": pyrnn.training.Constraint(mask=[[True, True, True, False, False]] * 2, signs=signs, dale=dale),
     }
     raw = {name: rng.standard_normal(n[name].shape) for name in constraints}
 
     def run(**raw):
         effective = {name: constraints[name].apply(a) for name, a in raw.items()}
-        params = pyrnn.Parameters(b=n["b"], c=n["c"], **effective)
-        return pyrnn.loss_and_gradients(params, n["x"], n["numbers"], loss="squared_error")
+        made = pyrnn.Network(b=n["b"], c=n["c"], **effective)
+        return pyrnn.loss_and_gradients(made, n["x"], n["numbers"], loss="squared_error")
 
     gradients = run(**raw)[1]
     for name, expected in central_differences(lambda **raw: run(**raw)[0], raw).items():
@@ -143,7 +144,7 @@ def test_gradient_of_a_network(dale):
 
 @every_dale
 def test_gradient_at_zero_and_below(dtype, dale):
-    constraint = pyrnn.Constraint(signs=[1, -1, 0], dale=dale)
+    constraint = pyrnn.training.Constraint(signs=[1, -1, 0], dale=dale)
     raw = np.array([[0.0, 0.0, 0.0], [-0.0, -0.0, -0.0], [-1.0, -1.0, -1.0]], dtype)
     below = [0, 0, 2] if dale == "rectified" else [-2, 2, 2]
     np.testing.assert_array_equal(constraint.gradient(raw, np.full((3, 3), 2, dtype)), [[0, 0, 2], [0, 0, 2], below])
@@ -152,7 +153,7 @@ def test_gradient_at_zero_and_below(dtype, dale):
 @every_dale
 def test_nan_and_inf(dale):
     """Pass through where entries are trained, and are not seen where they are not."""
-    constraint = pyrnn.Constraint([[True, False, True]], [[np.nan, np.nan, -3.0]], [1, 1, -1], dale)
+    constraint = pyrnn.training.Constraint([[True, False, True]], [[np.nan, np.nan, -3.0]], [1, 1, -1], dale)
     bad = np.array([[np.nan] * 3])
     np.testing.assert_array_equal(constraint.apply(bad), [[np.nan, 0, -3]])
     np.testing.assert_array_equal(constraint.project(bad), [[np.nan, 0, -3]])
@@ -160,10 +161,10 @@ def test_nan_and_inf(dale):
     np.testing.assert_array_equal(np.isnan(constraint.gradient(bad, np.ones((1, 3)))), [[True, False, False]])
     np.testing.assert_array_equal(constraint.raw([[np.nan, 0.0, -3.0]])[:, 0], [np.nan])
     np.testing.assert_array_equal(constraint.gradient(np.zeros((1, 3)), np.full((1, 3), np.inf)), 0)
-    free = pyrnn.Constraint(signs=[0, 1], dale=dale)
+    free = pyrnn.training.Constraint(signs=[0, 1], dale=dale)
     for call in (free.apply, free.project, free.raw, lambda W: free.gradient(np.ones((1, 2)), W)):
         np.testing.assert_array_equal(call([[-np.inf, np.inf]]), [[-np.inf, np.inf]])
-    signs = pyrnn.Constraint(signs=[1, -1], dale=dale)
+    signs = pyrnn.training.Constraint(signs=[1, -1], dale=dale)
     np.testing.assert_array_equal(signs.apply([[np.inf, np.inf]]), [[np.inf, -np.inf]])
     np.testing.assert_array_equal(signs.gradient(np.ones((1, 2)), [[np.inf, np.inf]]), [[np.inf, -np.inf]])
 
@@ -183,16 +184,16 @@ def test_projection_is_the_nearest():
 def test_training_keeps_the_constraint():
     """Raw weights by gradient descent, and weights by projected gradient descent."""
     n = network(T=5, B=4, I=3, H=10, O=2)
-    W, signs = pyrnn.balanced(10, rng=0)
+    W, signs = pyrnn.training.balanced(10, rng=0)
     frozen = np.full((10, 10), np.nan)
     frozen[0], W[0] = 0.25 * signs, 0.25 * signs
     W = W * ~np.eye(10, dtype=bool)
     frozen[0, 0] = np.nan
-    constraint = pyrnn.Constraint(~np.eye(10, dtype=bool), frozen, signs)
+    constraint = pyrnn.training.Constraint(~np.eye(10, dtype=bool), frozen, signs)
 
     def step(W):
-        params = pyrnn.Parameters(n["U"], W, n["b"], n["V"], n["c"])
-        loss, gradients = pyrnn.loss_and_gradients(params, n["x"], n["numbers"], loss="squared_error")
+        made = pyrnn.Network(n["U"], W, n["b"], n["V"], n["c"])
+        loss, gradients = pyrnn.loss_and_gradients(made, n["x"], n["numbers"], loss="squared_error")
         return loss, gradients.W
 
     raw = constraint.raw(W)
@@ -207,14 +208,14 @@ def test_training_keeps_the_constraint():
 
 # ---- The object -----------------------------------------------------------------------------------------------------
 def test_frozen_is_rounded_to_the_dtype_of_raw():
-    constraint = pyrnn.Constraint(frozen=[[0.1, np.nan]])
+    constraint = pyrnn.training.Constraint(frozen=[[0.1, np.nan]])
     assert constraint.apply(np.ones((1, 2), np.float32))[0, 0] == np.float32(0.1)
     assert constraint.apply(np.ones((1, 2)))[0, 0] == 0.1
     assert constraint.raw(np.array([[0.1, 2]], np.float32)).dtype == np.float32
 
 
 def test_results_have_the_dtype_of_the_arguments():
-    constraint = pyrnn.Constraint(signs=[1, -1])
+    constraint = pyrnn.training.Constraint(signs=[1, -1])
     assert constraint.gradient(np.ones((1, 2), np.float32), np.ones((1, 2))).dtype == np.float64
     assert constraint.apply(np.ones((1, 2), np.float16)).dtype == np.float32
     assert constraint.apply([[1, 2]]).dtype == np.float64
@@ -231,14 +232,14 @@ def test_layouts(layout, dale):
     np.testing.assert_array_equal(constraint.project(layout(raw)), W)
     np.testing.assert_array_equal(constraint.raw(layout(W)), constraint.raw(W))
     np.testing.assert_array_equal(constraint.gradient(layout(raw), layout(grad)), constraint.gradient(raw, grad))
-    laid_out = pyrnn.Constraint(layout(constraint.mask), layout(constraint.frozen), constraint.signs, dale)
+    laid_out = pyrnn.training.Constraint(layout(constraint.mask), layout(constraint.frozen), constraint.signs, dale)
     np.testing.assert_array_equal(laid_out.apply(raw), constraint.apply(raw))
     assert (raw.tobytes(), grad.tobytes(), W.tobytes()) == before
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0)])
 def test_empty(shape):
-    constraint = pyrnn.Constraint(np.ones(shape, bool), np.ones(shape), np.ones(shape[1]))
+    constraint = pyrnn.training.Constraint(np.ones(shape, bool), np.ones(shape), np.ones(shape[1]))
     for result in (
         constraint.apply(np.ones(shape)),
         constraint.gradient(np.ones(shape), np.ones(shape)),
@@ -251,7 +252,7 @@ def test_empty(shape):
 @every_dale
 def test_immutable_and_copied(dale):
     given = {"mask": np.ones((2, 2), bool), "frozen": np.full((2, 2), np.nan), "signs": np.array([1.0, -1.0])}
-    constraint = pyrnn.Constraint(**given, dale=dale)
+    constraint = pyrnn.training.Constraint(**given, dale=dale)
     given["mask"][...], given["frozen"][...], given["signs"][...] = False, 7, 0
     for c in (
         constraint,
@@ -273,8 +274,8 @@ def test_immutable_and_copied(dale):
 
 
 def test_repr():
-    assert repr(pyrnn.Constraint()) == "Constraint()"
-    constraint = pyrnn.Constraint(mask=np.ones((2, 3), bool), signs=[1, 1, -1], dale="absolute")
+    assert repr(pyrnn.training.Constraint()) == "Constraint()"
+    constraint = pyrnn.training.Constraint(mask=np.ones((2, 3), bool), signs=[1, 1, -1], dale="absolute")
     assert repr(constraint) == "Constraint(mask=<2 x 3>, signs=<3>, dale='absolute')"
 
 
@@ -331,11 +332,11 @@ nan = np.nan
 )
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=f"^{message}$"):
-        pyrnn.Constraint(**arguments)
+        pyrnn.training.Constraint(**arguments)
 
 
 def test_frozen_and_masked_may_agree():
-    constraint = pyrnn.Constraint([[False, False]], [[0.0, nan]], [1, -1])
+    constraint = pyrnn.training.Constraint([[False, False]], [[0.0, nan]], [1, -1])
     np.testing.assert_array_equal(constraint.apply([[1.0, 1.0]]), [[0, 0]])
 
 
@@ -348,7 +349,7 @@ def test_frozen_and_masked_may_agree():
     ],
 )
 def test_weights_of_another_shape(arguments, message):
-    constraint, W = pyrnn.Constraint(**arguments), np.ones((3, 3))
+    constraint, W = pyrnn.training.Constraint(**arguments), np.ones((3, 3))
     for name, call in (
         ("raw", constraint.apply),
         ("raw", lambda W: constraint.gradient(W, W)),
@@ -361,7 +362,7 @@ def test_weights_of_another_shape(arguments, message):
 
 @pytest.mark.parametrize("name", ["apply", "project", "raw"])
 def test_weights_that_are_none(name):
-    call = getattr(pyrnn.Constraint(), name)
+    call = getattr(pyrnn.training.Constraint(), name)
     for bad, error in ((None, TypeError), (np.ones((2, 2), complex), TypeError), ("a", TypeError), ([1.0], ValueError)):
         with pytest.raises(error, match=f"^{'raw' if name == 'apply' else 'W'} must "):
             call(bad)
@@ -371,9 +372,9 @@ def test_gradient_of_another_shape():
     with pytest.raises(
         ValueError, match=r"^grad_effective must have shape \(2, 2\) to match raw \(2, 2\), got \(2,\)$"
     ):
-        pyrnn.Constraint().gradient(np.ones((2, 2)), np.ones(2))
+        pyrnn.training.Constraint().gradient(np.ones((2, 2)), np.ones(2))
     with pytest.raises(TypeError, match=r"^grad_effective must be .* None$"):
-        pyrnn.Constraint().gradient(np.ones((2, 2)), None)
+        pyrnn.training.Constraint().gradient(np.ones((2, 2)), None)
 
 
 @pytest.mark.parametrize(
@@ -387,7 +388,7 @@ def test_gradient_of_another_shape():
 )
 def test_raw_of_weights_that_are_not_allowed(arguments, W, where):
     with pytest.raises(ValueError, match=rf"^W must be allowed by the constraint, as project\(W\) is, got {where}$"):
-        pyrnn.Constraint(**arguments).raw(W)
+        pyrnn.training.Constraint(**arguments).raw(W)
 
 
 # ---- Spectral radius ------------------------------------------------------------------------------------------------
@@ -402,7 +403,7 @@ def test_spectral_radius_of_matrices_that_are_known():
         (np.zeros((0, 0)), 0.0),
         ([[-4]], 4.0),
     ):
-        actual = pyrnn.spectral_radius(W)
+        actual = pyrnn.training.spectral_radius(W)
         assert isinstance(actual, np.float64)
         np.testing.assert_allclose(actual, radius, rtol=1e-14)
 
@@ -411,12 +412,12 @@ def test_spectral_radius_is_the_growth_of_powers():
     """By Gelfand's formula."""
     W = np.random.default_rng(0).standard_normal((6, 6))
     growth = np.linalg.norm(np.linalg.matrix_power(W / 3, 512)) ** (1 / 512) * 3
-    np.testing.assert_allclose(pyrnn.spectral_radius(W), growth, rtol=0.01)
+    np.testing.assert_allclose(pyrnn.training.spectral_radius(W), growth, rtol=0.01)
 
 
 def test_spectral_radius_of_float32_is_computed_in_float64():
     W = np.random.default_rng(0).standard_normal((30, 30)).astype(np.float32)
-    assert pyrnn.spectral_radius(W) == pyrnn.spectral_radius(W.astype(np.float64))
+    assert pyrnn.training.spectral_radius(W) == pyrnn.training.spectral_radius(W.astype(np.float64))
 
 
 @pytest.mark.parametrize("radius", [0, 0.9, 1, np.float32(1.5), 1e-300])
@@ -424,46 +425,46 @@ def test_spectral_radius_of_float32_is_computed_in_float64():
 def test_scaled(radius, scale):
     W = np.random.default_rng(0).standard_normal((20, 20)) * scale
     before = W.tobytes()
-    scaled = pyrnn.scale_spectral_radius(W, radius)
-    np.testing.assert_allclose(pyrnn.spectral_radius(scaled), radius, rtol=1e-12)
+    scaled = pyrnn.training.scale_spectral_radius(W, radius)
+    np.testing.assert_allclose(pyrnn.training.spectral_radius(scaled), radius, rtol=1e-12)
     np.testing.assert_allclose(scaled * (W[0, 0] / scale), W / scale * scaled[0, 0], rtol=1e-13)
     assert W.tobytes() == before
 
 
 def test_scaled_keeps_dtype_and_signs(layout):
-    W, _ = pyrnn.balanced(20, density=0.5, rng=0, dtype=np.float32)
-    scaled = pyrnn.scale_spectral_radius(layout(W), 1.5)
+    W, _ = pyrnn.training.balanced(20, density=0.5, rng=0, dtype=np.float32)
+    scaled = pyrnn.training.scale_spectral_radius(layout(W), 1.5)
     assert scaled.dtype == np.float32
-    np.testing.assert_allclose(pyrnn.spectral_radius(scaled), 1.5, rtol=1e-5)
+    np.testing.assert_allclose(pyrnn.training.spectral_radius(scaled), 1.5, rtol=1e-5)
     np.testing.assert_array_equal(np.sign(scaled), np.sign(W))
 
 
 def test_radius_of_nan_and_inf():
     for bad in (nan, np.inf, -np.inf):
         W = np.array([[1.0, bad], [0.0, 1.0]])
-        assert np.isnan(pyrnn.spectral_radius(W))
-        assert np.isnan(pyrnn.scale_spectral_radius(W, 1.0)).all()
+        assert np.isnan(pyrnn.training.spectral_radius(W))
+        assert np.isnan(pyrnn.training.scale_spectral_radius(W, 1.0)).all()
 
 
 def test_scaling_beyond_the_dtype():
-    scaled = pyrnn.scale_spectral_radius(np.array([[1.0, 1e30], [0.0, 1.0]], np.float32), 1e10)
+    scaled = pyrnn.training.scale_spectral_radius(np.array([[1.0, 1e30], [0.0, 1.0]], np.float32), 1e10)
     np.testing.assert_array_equal(scaled, np.array([[1e10, np.inf], [0, 1e10]], np.float32))
 
 
 @pytest.mark.parametrize("W", [np.zeros((3, 3)), np.eye(3, k=1), [[0]]])
 def test_nothing_to_scale(W):
     with pytest.raises(ValueError, match=r"^W must have an eigenvalue other than 0, got a matrix that has none$"):
-        pyrnn.scale_spectral_radius(W, 1.0)
+        pyrnn.training.scale_spectral_radius(W, 1.0)
 
 
 def test_scaling_an_empty_matrix():
-    assert pyrnn.scale_spectral_radius(np.zeros((0, 0)), 1.0).shape == (0, 0)
+    assert pyrnn.training.scale_spectral_radius(np.zeros((0, 0)), 1.0).shape == (0, 0)
 
 
 @pytest.mark.parametrize("radius", [-1, nan, np.inf, None, "1", 1j, [1.0]])
 def test_bad_radius(radius):
     with pytest.raises(ValueError, match=r"^radius must be a finite number from 0, got "):
-        pyrnn.scale_spectral_radius(np.eye(2), radius)
+        pyrnn.training.scale_spectral_radius(np.eye(2), radius)
 
 
 @pytest.mark.parametrize(
@@ -477,7 +478,7 @@ def test_bad_radius(radius):
     ],
 )
 def test_bad_matrix(W, error, message):
-    for call in (pyrnn.spectral_radius, lambda W: pyrnn.scale_spectral_radius(W, 1.0)):
+    for call in (pyrnn.training.spectral_radius, lambda W: pyrnn.training.scale_spectral_radius(W, 1.0)):
         with pytest.raises(error, match=f"^{message}$"):
             call(W)
 
@@ -487,7 +488,7 @@ def test_bad_matrix(W, error, message):
 @pytest.mark.parametrize("excitatory", [0.01, 0.5, 0.8, 0.99])
 @pytest.mark.parametrize("density", [0.001, 0.2, 1.0])
 def test_balanced(dtype, H, excitatory, density):
-    W, signs = pyrnn.balanced(H, excitatory=excitatory, density=density, gain=1.3, rng=0, dtype=dtype)
+    W, signs = pyrnn.training.balanced(H, excitatory=excitatory, density=density, gain=1.3, rng=0, dtype=dtype)
     assert W.shape == (H, H)
     assert W.dtype == dtype
     E = min(max(round(excitatory * H), 1), H - 1)
@@ -498,7 +499,7 @@ def test_balanced(dtype, H, excitatory, density):
     assert (np.abs(W.sum(axis=1, dtype=np.float64)) <= 2 * np.finfo(dtype).eps * scale).all()
     np.testing.assert_array_equal((W[:, :E] != 0).sum(axis=1), max(round(density * E), 1))
     np.testing.assert_array_equal((W[:, E:] != 0).sum(axis=1), max(round(density * (H - E)), 1))
-    pyrnn.Constraint(signs=signs).raw(W)  # is allowed
+    pyrnn.training.Constraint(signs=signs).raw(W)  # is allowed
 
 
 @pytest.mark.parametrize(
@@ -506,21 +507,21 @@ def test_balanced(dtype, H, excitatory, density):
 )
 def test_balanced_fills_the_circle_of_rajan_and_abbott(excitatory, density, gain):
     """Up to what a matrix of finite size throws out."""
-    W, _ = pyrnn.balanced(600, excitatory=excitatory, density=density, gain=gain, rng=0)
-    assert 0.95 * gain < pyrnn.spectral_radius(W) < 1.15 * gain
+    W, _ = pyrnn.training.balanced(600, excitatory=excitatory, density=density, gain=gain, rng=0)
+    assert 0.95 * gain < pyrnn.training.spectral_radius(W) < 1.15 * gain
 
 
 def test_balance_is_what_keeps_eigenvalues_within_the_circle():
-    W, signs = pyrnn.balanced(600, gain=1.0, rng=0)
+    W, signs = pyrnn.training.balanced(600, gain=1.0, rng=0)
     excitation = W[:, signs > 0].sum(axis=1).mean()
     half_the_inhibition = W * np.where(signs > 0, 1, 0.5)
-    assert pyrnn.spectral_radius(half_the_inhibition) == pytest.approx(excitation / 2, rel=0.05)
+    assert pyrnn.training.spectral_radius(half_the_inhibition) == pytest.approx(excitation / 2, rel=0.05)
     assert excitation / 2 > 1.3
 
 
 def test_eigenvalues_of_equal_variances_are_uniform_in_the_circle():
     """The circular law: a quarter of them within half the radius."""
-    W, _ = pyrnn.balanced(600, excitatory=0.5, gain=2.0, rng=0)
+    W, _ = pyrnn.training.balanced(600, excitatory=0.5, gain=2.0, rng=0)
     area = (np.abs(np.linalg.eigvals(W)) / 2) ** 2
     np.testing.assert_allclose(np.quantile(area, [0.1, 0.25, 0.5, 0.75, 0.9]), [0.1, 0.25, 0.5, 0.75, 0.9], atol=0.02)
 
@@ -528,24 +529,24 @@ def test_eigenvalues_of_equal_variances_are_uniform_in_the_circle():
 def test_balanced_has_the_variances_of_its_gain():
     """The sum over a row of the variances over many draws is gain², less what the exact balance of a row takes."""
     rng = np.random.default_rng(0)
-    draws = np.array([pyrnn.balanced(200, density=0.5, gain=1.5, rng=rng)[0] for _ in range(100)])
+    draws = np.array([pyrnn.training.balanced(200, density=0.5, gain=1.5, rng=rng)[0] for _ in range(100)])
     assert np.sqrt(draws.var(axis=0).sum(axis=1).mean()) == pytest.approx(1.5, rel=0.02)
     assert (draws != 0).mean(axis=0).std() < 0.06  # no place is better than another; 0.05 is that of fair coins
 
 
 def test_gain_of_balanced_scales():
-    one, other, none = (pyrnn.balanced(10, gain=gain, rng=1)[0] for gain in (1.0, np.float32(2.5), 0))
+    one, other, none = (pyrnn.training.balanced(10, gain=gain, rng=1)[0] for gain in (1.0, np.float32(2.5), 0))
     np.testing.assert_array_equal(other, 2.5 * one)
     np.testing.assert_array_equal(none, 0)
     assert not np.signbit(none).any()
 
 
 def test_balanced_is_reproducible():
-    draw = lambda rng: pyrnn.balanced(8, rng=rng)[0]
+    draw = lambda rng: pyrnn.training.balanced(8, rng=rng)[0]
     np.testing.assert_array_equal(draw(5), draw(np.random.default_rng(5)))
     assert not np.array_equal(draw(5), draw(6))
     assert not np.array_equal(draw(None), draw(None))
-    np.testing.assert_array_equal(pyrnn.balanced(8, rng=5, dtype=np.float32)[0], draw(5).astype(np.float32))
+    np.testing.assert_array_equal(pyrnn.training.balanced(8, rng=5, dtype=np.float32)[0], draw(5).astype(np.float32))
     assert draw(5).dtype == np.float64
 
 
@@ -571,4 +572,4 @@ def test_balanced_is_reproducible():
 )
 def test_balanced_rejects(arguments, error, message):
     with pytest.raises(error, match=f"^{message}$"):
-        pyrnn.balanced(**{"H": 5} | arguments)
+        pyrnn.training.balanced(**{"H": 5} | arguments)

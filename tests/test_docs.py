@@ -19,23 +19,46 @@ from pyrnn import reference
 pytestmark = [pytest.mark.python, pytest.mark.wheel]
 
 ROOT = Path(__file__).parent.parent
-MODULES = [m.name for m in pkgutil.iter_modules(pyrnn.__path__) if m.name != "__main__"]
-NEEDS = {"torch": "torch", "onnx": "onnx", "keras": "h5py", "safetensors": "safetensors"}  # of modules and pages
+MODULES = [
+    m.name.removeprefix("pyrnn.")
+    for m in pkgutil.walk_packages(pyrnn.__path__, "pyrnn.", onerror=lambda _: None)
+    if not m.name.endswith("__main__")
+]
+ROOMS = {name: getattr(pyrnn, name) for name in ("dynamics", "layers", "online", "plots", "training")}
+BRIDGES = {
+    name: importlib.import_module(f"pyrnn.bridges.{name}") for name in ("keras", "onnx", "safetensors", "state_dict")
+}
+# Every public function by the name that a user writes behind `pyrnn.`.
+FUNCTIONS = {name: getattr(pyrnn, name) for name in pyrnn.__all__}
+FUNCTIONS |= {f"{room}.{name}": getattr(module, name) for room, module in ROOMS.items() for name in module.__all__}
+FUNCTIONS |= {
+    f"bridges.{bridge}.{name}": function
+    for bridge, module in BRIDGES.items()
+    for name, function in vars(module).items()
+    if not name.startswith("_") and getattr(function, "__module__", None) == module.__name__
+}
+FUNCTIONS = {name: function for name, function in FUNCTIONS.items() if inspect.isfunction(function)}
+NEEDS = {"torch": "torch", "onnx": "onnx", "keras": "h5py", "safetensors": "safetensors"}
 PAGES = [
     "README.md",
     *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")) if ">>>" in page.read_text("utf-8")),
 ]
 
 
+def needed(name):
+    """The other library that a module or a page needs, or None."""
+    return next((NEEDS[part] for part in re.split(r"[./]", name) if part in NEEDS), None)
+
+
 def marked(names):
     """The names as parameters of a test; `peer` is added where the module or page needs another library."""
-    return [pytest.param(name, marks=pytest.mark.peer) if Path(name).stem in NEEDS else name for name in names]
+    return [pytest.param(name, marks=pytest.mark.peer) if needed(name) else name for name in names]
 
 
 @pytest.mark.parametrize("page", marked(PAGES))
 def test_page(page):
-    if (name := Path(page).stem) in NEEDS:
-        pytest.importorskip(NEEDS[name])
+    if library := needed(page):
+        pytest.importorskip(library)
     results = doctest.testfile(str(ROOT / page), module_relative=False, encoding="utf-8")
     assert results.attempted > 0
     assert results.failed == 0
@@ -43,24 +66,34 @@ def test_page(page):
 
 @pytest.mark.parametrize("name", marked(MODULES))
 def test_docstrings(name):
-    if name in NEEDS:
-        pytest.importorskip(NEEDS[name])
+    if library := needed(name):
+        pytest.importorskip(library)
     module = importlib.import_module(f"pyrnn.{name}")
     assert doctest.testmod(module).failed == 0
 
 
-@pytest.mark.parametrize("name", [n for n in pyrnn.__all__ if inspect.isfunction(getattr(pyrnn, n))])
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_public_functions_are_documented(name):
-    doc = inspect.getdoc(getattr(pyrnn, name))
-    for section in ("Parameters", "Returns", "Raises", "Examples"):
+    doc, returned = inspect.getdoc(FUNCTIONS[name]), inspect.signature(FUNCTIONS[name]).return_annotation
+    for section in ("Parameters", *(["Returns"] if returned != "None" else []), "Raises", "Examples"):
         assert f"\n{section}\n{'-' * len(section)}\n" in doc, f"{name} has no section {section}"
-    for argument in inspect.signature(getattr(pyrnn, name)).parameters:
+    for argument in inspect.signature(FUNCTIONS[name]).parameters:
         assert argument in doc
 
 
-@pytest.mark.parametrize("name", [n for n in pyrnn.__all__ if hasattr(reference, n) and n[0].islower()])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_arguments_are_few(name):
+    """The functions of plain arrays aside, which have the parts of a call one by one."""
+    most = {"backward": 17, "forward": 14}.get(name, 10)
+    assert len(inspect.signature(FUNCTIONS[name]).parameters) <= most
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if hasattr(reference, name.split(".")[-1])])
 def test_reference_has_the_same_signature(name):
-    assert inspect.signature(getattr(pyrnn, name)) == inspect.signature(getattr(reference, name))
+    twins = FUNCTIONS[name], getattr(reference, name.split(".")[-1])
+    public, plain = (inspect.signature(function).parameters.values() for function in twins)
+    # Annotations aside, which the reference leaves out: they would be longer than its equations.
+    assert [(p.name, p.kind, p.default) for p in public] == [(p.name, p.kind, p.default) for p in plain]
 
 
 def test_every_equation_is_mapped():
@@ -181,7 +214,7 @@ def test_weights_of_zero_and_padding():
     results = {}
     for padding in (0.0, 7.0, np.inf, np.nan):
         x[2] = padding
-        results[padding] = pyrnn.loss_and_gradients((U, W, b, V, None), x, targets, weights=weights)
+        results[padding] = pyrnn.loss_and_gradients(pyrnn.Network(U, W, b, V), x, targets, weights=weights)
     for loss, _ in results.values():
         assert loss == results[0.0][0]
     np.testing.assert_array_equal(results[7.0][1].U, results[0.0][1].U)

@@ -1,26 +1,34 @@
-"""What `import pyrnn` loads."""
+"""What `import pyrnn` loads, and what a first call does."""
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import pyrnn
 
 pytestmark = [pytest.mark.peer, pytest.mark.python]
 
 OPTIONAL = ["torch", "matplotlib", "sklearn", "onnx", "onnxruntime", "jax", "mpmath", "hypothesis", "threadpoolctl"]
 OPTIONAL += ["h5py", "keras", "safetensors"]
-BRIDGES = ["onnx", "keras", "safetensors"]
+ROOMS = ["dynamics", "layers", "online", "plots", "training"]
+BRIDGES = ["bridges.onnx", "bridges.keras", "bridges.safetensors"]
 
 
-@pytest.fixture(scope="module")
-def loaded():
-    """The names of the modules that `import pyrnn` loads in a new process."""
-    script = "import pyrnn, sys, json; print(json.dumps(sorted(sys.modules)))"
+def modules_of(script):
+    """The names of the modules that a new process has loaded after these lines."""
+    script += "; import sys, json; print(json.dumps(sorted(sys.modules)))"
     process = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=3600)
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
     return json.loads(process.stdout)
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return modules_of("import pyrnn; pyrnn.forward")
 
 
 @pytest.mark.parametrize("name", OPTIONAL)
@@ -28,10 +36,33 @@ def test_optional_packages_are_not_loaded(loaded, name):
     assert not [module for module in loaded if module.split(".")[0] == name]
 
 
-@pytest.mark.parametrize("name", ["plotting", "sunspots", "__main__", "reference", "torch", *BRIDGES])
+@pytest.mark.parametrize("name", ["demo", "__main__", "reference", "bridges", *ROOMS, *BRIDGES])
 def test_own_modules_that_nobody_asked_for_are_not_loaded(loaded, name):
     assert f"pyrnn.{name}" not in loaded
 
 
 def test_what_is_needed_is_loaded(loaded):
     assert {"pyrnn", "pyrnn._bptt", "numpy", "scipy.linalg.cython_blas"} <= set(loaded)
+
+
+def test_the_package_itself_loads_nothing():
+    assert [name for name in modules_of("import pyrnn") if name.startswith("pyrnn")] == ["pyrnn"]
+
+
+def test_every_name_is_found():
+    """At the top and in the rooms; and `dir` knows them before they are used."""
+    assert set(pyrnn.__all__) == {*pyrnn._HOMES, *pyrnn._ROOMS} <= set(dir(pyrnn))
+    assert len([name for name in pyrnn.__all__ if name not in ROOMS]) <= 30
+    for module in (pyrnn, *(getattr(pyrnn, room) for room in ROOMS)):
+        for name in module.__all__:
+            assert getattr(module, name) is not None
+    with pytest.raises(AttributeError, match="module 'pyrnn' has no attribute 'vjp'"):
+        pyrnn.vjp  # noqa: B018
+
+
+def test_no_module_bears_the_name_of_a_function():
+    """A function that is exported over a module would hide it."""
+    folder = Path(pyrnn.__file__).parent
+    for place, names in ((folder, pyrnn.__all__), *((folder / room, getattr(pyrnn, room).__all__) for room in ROOMS)):
+        modules = {path.name.split(".")[0] for path in place.iterdir() if path.suffix in (".py", ".so")}
+        assert not modules & set(names) - set(ROOMS)

@@ -22,14 +22,21 @@ import numpy as np, pyrnn
 rng = np.random.default_rng(0)
 """
 CALLS = {
-    "log_singular_values": "pyrnn.log_singular_values(h[:9, :1, :900], W[:900, :900])",
-    "log_singular_values of few units": "pyrnn.log_singular_values(np.zeros((200_000, 1, 40)), W[:40, :40])",
-    "preactivations": "pyrnn.preactivations(h, h[..., :1], U, W)",
-    "preactivations of currents": "pyrnn.preactivations(h, h[..., :1], U, W, form='current')",
+    "log_singular_values": "pyrnn.dynamics.log_singular_values(run(h[:9, :1, :900], W[:900, :900]))",
+    "log_singular_values of few": "pyrnn.dynamics.log_singular_values(run(np.zeros((200_000, 1, 40)), W[:40, :40]))",
+    "preactivations": "pyrnn.dynamics.preactivations(run(h, W))",
+    "preactivations of currents": "pyrnn.dynamics.preactivations(run(h, W, pyrnn.Cell(alpha=0.5, form='current'), h))",
 }
 INTERRUPT = """
 h = np.broadcast_to(rng.uniform(-0.5, 0.5, 1024), (4000, 16, 1024))
-U, W = rng.normal(size=(1024, 1)), rng.normal(size=(1024, 1024)) / 32
+W = rng.normal(size=(1024, 1024)) / 32
+
+
+def run(h, W, cell=pyrnn.Cell(), rates=None):
+    network = pyrnn.Network(rng.normal(size=(len(W), 1)), W, cell=cell)
+    return pyrnn.Trajectory.of(network, h, h[..., :1], rates=rates)
+
+
 signal.signal(signal.SIGPROF, signal.default_int_handler)
 start = time.process_time()
 signal.setitimer(signal.ITIMER_PROF, 0.2)
@@ -56,15 +63,14 @@ def test_a_long_call_ends_soon_after_the_signal(name):
     assert float(more) < 0.5
 
 
-@pytest.mark.parametrize("form", ["rate", "current"])
+@pytest.mark.parametrize("cell", [pyrnn.Cell(), pyrnn.Cell(alpha=0.3), pyrnn.Cell(alpha=0.3, form="current")], ids=str)
 @pytest.mark.parametrize("h0", [False, True])
-def test_preactivations_in_parts(monkeypatch, form, h0):
+def test_preactivations_in_parts(monkeypatch, cell, h0):
     """The parts between which Ctrl-C is heard are those of the whole."""
     n = network(T=23, B=3, I=2, H=5)
-    arguments = n["h"], n["x"], n["U"], n["W"], n["b"], n["h0"] if h0 else None
-    whole = pyrnn.preactivations(*arguments, form=form, drive=n["dh"])
+    made_of = pyrnn.Network(n["U"], n["W"], n["b"], cell=cell)
+    run = pyrnn.simulate(made_of, n["x"], n["h0"] if h0 else None, drive=n["dh"])
+    whole = pyrnn.dynamics.preactivations(run)
     for together in (1, 300):
-        monkeypatch.setattr(sys.modules["pyrnn.jacobian_products"], "TOGETHER", together)
-        np.testing.assert_allclose(
-            pyrnn.preactivations(*arguments, form=form, drive=n["dh"]), whole, rtol=1e-13, atol=1e-14
-        )
+        monkeypatch.setattr(sys.modules["pyrnn.dynamics.slopes"], "TOGETHER", together)
+        np.testing.assert_allclose(pyrnn.dynamics.preactivations(run), whole, rtol=1e-13, atol=1e-14)

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import _hdf5, _keras_files
-from pyrnn.keras import KerasRNN, from_keras, load_keras, run_keras_rnn, to_keras, to_state_dict
-from pyrnn.state_dict import describe
+from pyrnn.bridges.keras import KerasRNN, files, from_keras, hdf5, load_keras, run_keras_rnn, to_keras, to_state_dict
+from pyrnn.bridges.state_dict import describe
 
 TOLERANCE = 1e-5
 pytestmark = [
@@ -720,7 +719,7 @@ def test_circles_and_bombs(h5py, tmp_path):
 
 def test_bombs_in_archives(h5py, tmp_path, monkeypatch):
     path = archive(h5py, tmp_path / "m.keras", config_of(simple_rnn()), arrays(np.random.default_rng(0)))
-    monkeypatch.setattr(_keras_files, "_LARGE", 1000)
+    monkeypatch.setattr(files, "_LARGE", 1000)
     assert load_keras(path)["r"].hidden_size == 4
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("config.json", " " * 100_000)
@@ -849,7 +848,7 @@ def test_memory_of_hostile_files(h5py, tmp_path):
     paths = [str(path) for path, _ in hostile_files(h5py, tmp_path)]
     weights_file(h5py, tmp_path / "good.weights.h5", arrays(np.random.default_rng(0)))
     script = (
-        "import re, resource, sys, h5py, pyrnn.keras as k\n"
+        "import re, resource, sys, h5py, pyrnn.bridges.keras as k\n"
         "k.load_keras(sys.argv[1])\n"
         "status = lambda what: int(re.search(what + r':\\s+(\\d+) kB', open('/proc/self/status').read())[1]) * 1024\n"
         "most = status('VmSize') + 2**28\n"
@@ -898,9 +897,9 @@ def test_texts_are_those_of_h5py(h5py, tmp_path, libver, text):
     expected = text if isinstance(text, str) else text.decode()
     assert list(load_keras(tmp_path / "m.weights.h5")) == [expected]
     with h5py.File(tmp_path / "m.weights.h5") as file:
-        limit = _hdf5.Limit(10**6, 0, 1)
-        group = _hdf5.Group(
-            _hdf5.Source(h5py, (tmp_path / "m.weights.h5").read_bytes(), limit), file["layers/simple_rnn/vars"]
+        limit = hdf5.Limit(10**6, 0, 1)
+        group = hdf5.Group(
+            hdf5.Source(h5py, (tmp_path / "m.weights.h5").read_bytes(), limit), file["layers/simple_rnn/vars"]
         )
         assert (group.texts("other", 2), group.texts("empty", 1), group.texts("absent", 1)) == (("abc", "de"), (), None)
         with pytest.raises(ValueError, match="must be of 1 strings at most, got 2"):
@@ -1040,7 +1039,7 @@ def test_inputs_are_left_alone():
 
 def test_import_without_h5py():
     script = (
-        "import sys; sys.modules['h5py'] = sys.modules['keras'] = None; import numpy as np, pyrnn.keras as k\n"
+        "import sys; sys.modules['h5py'] = sys.modules['keras'] = None; import numpy as np, pyrnn.bridges.keras as k\n"
         "k.run_keras_rnn(k.from_keras([np.ones((1, 1)), np.eye(1)]), np.ones((1, 2, 1)))\n"
         "try: k.load_keras('x.keras')\n"
         "except ImportError as error: assert 'pyrnn-bptt[keras]' in str(error)\n"

@@ -5,6 +5,7 @@ The table is made from the signatures: a function, a method or an argument that 
 """
 
 import contextlib
+import dataclasses
 import inspect
 
 import numpy as np
@@ -16,17 +17,42 @@ from pyrnn import _bptt, _engines, _fused, _sequences
 
 pytestmark = pytest.mark.plain_c
 
+# Everything public by its name after `pyrnn.`, each thing once.
+ROOMS = {"": pyrnn, "dynamics.": pyrnn.dynamics, "training.": pyrnn.training, "online.": pyrnn.online,
+         "plots.": pyrnn.plots}  # fmt: skip
+PUBLIC = {"elementwise.tanh": pyrnn.elementwise.tanh, "elementwise.sech2": pyrnn.elementwise.sech2}
+for prefix, room in ROOMS.items():
+    for name in room.__all__:
+        public = getattr(room, name)
+        if not inspect.ismodule(public) and not any(public is other for other in PUBLIC.values()):
+            PUBLIC[prefix + name] = public
+# The methods of a trajectory are functions of it.
+PUBLIC |= {
+    f"Trajectory.{name}": getattr(pyrnn.Trajectory, name)
+    for name in dir(pyrnn.Trajectory)
+    if not name.startswith("_") and name not in dir(tuple) and callable(getattr(pyrnn.Trajectory, name))
+}
+
 LEFT_OUT = {
-    "balanced": "takes no arrays",
     "initialize": "takes no arrays",
-    "initialize_feedback": "takes no arrays",
-    "plot_fixed_points": "draws what find_fixed_points has returned",
-    "plot_gradient_flow": "draws what gradient_flow has returned",
     "profile": "takes no arrays",
     "show_config": "takes no arrays",
-    "FixedPoints.__init__": "is called by find_fixed_points alone",
+    "plots.plot_fixed_points": "draws what find_fixed_points has returned",
+    "plots.plot_gradient_flow": "draws what gradient_flow has returned",
+    "training.balanced": "takes no arrays",
+    "Trajectory.require_x": "takes no arrays",
+    "Cell.alpha_gradient": "takes what backward has computed",
+    "Cell.bend": "takes what functions have conformed",
+    "Cell.check_units": "takes no arrays",
+    "Cell.leak": "takes no arrays",
+    "Cell.numbers": "takes no arrays",
+    "Cell.phi": "takes what functions have conformed",
+    "Cell.slope": "takes what functions have conformed",
+    "Cell.slope_at": "takes what functions have conformed",
+    "dynamics.FixedPoints.__init__": "is called by find_fixed_points alone",
     "RNN.__init__": "takes no arrays but alpha, which is copied: RNN.__call__ here has one",
     "RNN.dropout": "is a number",
+    "RNN.network": "takes no arrays",
     "RNN.recurrent_dropout": "is a number",
     "RNN.rng": "is a generator",
     "RNN.save": "takes no arrays",
@@ -35,12 +61,17 @@ LEFT_OUT = {
 }
 # Arguments that are no arrays.
 OPTIONS = {
-    "nonlinearity", "form", "reverse", "x_gradient", "accumulate", "n_threads", "engine", "loss", "memory_limit",
+    "cell", "reverse", "x_gradient", "accumulate", "n_threads", "engine", "loss", "memory_limit", "preactivations",
     "step", "max_entries", "rng", "start", "stop", "norm", "vectors", "k", "warmup", "qr_every", "tolerance",
     "max_iterations", "unique_tolerance", "outlier_distance", "between", "k1", "k2", "length", "batch",
     "end_symbol", "temperature", "probability", "choose", "norms_only", "error_if_nonfinite", "radius", "block",
-    "every_step", "dale", "strict", "self", "cls", "args", "kwargs",
+    "every_step", "dale", "strict", "max_norm", "max_value", "variant", "self", "cls", "args", "kwargs",
 }  # fmt: skip
+# Values that are made of several arrays, and whose they are.
+NETWORK, CELL = ("U", "W", "b", "V", "c"), ("U", "W", "b", "h0", "x")
+RUN = (*NETWORK, "h", "x", "h0", "rates", "drive", "lengths", "mask")
+DIRECTION = ("x_dot", "U_dot", "W_dot", "b_dot", "h0_dot", "drive_dot", "alpha_dot")
+VALUES = {"network": NETWORK, "self": RUN, "run": RUN, "direction": DIRECTION, "gradients": NETWORK}
 # What a call takes beside the arrays, where it has the option.
 GIVEN = {
     "rng": 0,
@@ -51,17 +82,25 @@ GIVEN = {
     "radius": 0.9,
     "max_iterations": 20,
     "memory_limit": 1 << 30,
+    "max_norm": 0.5,
 }
 VARIANTS = {
     "plain": {},
-    "rate": {"alpha": True},
-    "current": {"alpha": True, "form": "current", "nonlinearity": "relu"},
+    "rate": {"form": "rate"},
+    "current": {"form": "current", "nonlinearity": "relu"},
+    "one alpha": {"form": "current", "one": True, "nonlinearity": "identity"},
     "lengths": {"lengths": True},
-    "reversed lengths": {"lengths": True, "reverse": True, "alpha": True},
-    "mask": {"mask": True, "alpha": True},
+    "reversed": {"reverse": True, "form": "current"},
+    "reversed lengths": {"lengths": True, "reverse": True, "form": "rate"},
+    "mask": {"mask": True, "form": "rate"},
     "preactivations": {"preactivations": True},
     "squared error": {"loss": "squared_error"},
 }
+# Functions of a trajectory whose steps all exist.
+ALL_STEPS = {
+    "backward_jvp", "dynamics.jacobian_product", "dynamics.log_singular_values", "dynamics.preactivations",
+    "dynamics.pull", "dynamics.push",
+}  # fmt: skip
 SIZES = {"T": 4, "B": 3, "I": 2, "H": 5, "O": 2}
 ODD = [SIZES | {name: n} for name in SIZES for n in (0, 1)] + [SIZES | {"B": None}]
 # The layouts that those, and float32, are tried in; float64 of the usual sizes in all there are.
@@ -70,7 +109,7 @@ ODD += [dict.fromkeys(SIZES, n) for n in (0, 1)] + [SIZES | {"T": 0, "B": 0}, SI
 
 
 # ---- Values ---------------------------------------------------------------------------------------------------------
-def values(sizes, dtype, alpha=False, form="rate", nonlinearity="tanh", **_):
+def values(sizes, dtype, **o):
     """An array for each name that arguments have."""
     T, B, I, H, O = sizes.values()
     rng = np.random.default_rng(1)
@@ -82,40 +121,55 @@ def values(sizes, dtype, alpha=False, form="rate", nonlinearity="tanh", **_):
         "dh": units, "drive": units, "do": (*steps, O), "o": (*steps, O), "x_dot": (*steps, I), "U_dot": (H, I),
         "W_dot": (H, H), "b_dot": (H,), "h0_dot": (*batch, H), "drive_dot": units, "alpha_dot": (H,), "dh_dot": units,
         "v": (*batch, 3, H), "u": (*batch, 3, H), "grad_h": units, "starts": (7, H), "inputs": (7, I), "a": (*steps, I),
-        "first": (*batch, O), "fed": (*steps, O), "dout": (*steps, O), "dh_n": (1, *batch, H),
+        "first": (*batch, O), "fed": (*steps, O), "dout": (*steps, O), "dh_n": (1, *batch, H), "drates": units,
         "state": (*batch, H), "h0_n": (1, *batch, H), "raw": (H, H), "grad_effective": (H, H),
     }.items()}  # fmt: skip
     a["alpha"] = rng.uniform(0.2, 0.9, H).astype(dtype)
+    if o.get("one"):
+        a["alpha_dot"] = draw()
     a["numbers"], a["classes"] = draw(*steps, O), rng.integers(0, max(O, 1), steps)
-    a["state_classes"], a["state_numbers"] = rng.integers(0, max(H, 1), steps), draw(*units)
     a["weights"] = rng.uniform(0.5, 1.5, steps).astype(dtype)
     a["lengths"] = rng.integers(0, T + 1, batch)
     a["mask"] = rng.random(steps) < 0.6
     a["steps"] = np.arange(T)[::2]
     a["signs"], a["frozen"] = rng.choice([-1.0, 0.0, 1.0], H), np.where(rng.random((H, H)) < 0.3, 0.0, np.nan)
-    count = sum(a[name].size for name in "UWbVc")
-    a["vector"], a["p"] = draw(count), draw(count)
-    leak = {"alpha": a["alpha"], "form": form, "nonlinearity": nonlinearity, "rates": np.zeros(units, dtype)}
-    leak = leak if alpha else {}
-    a["h"] = pyrnn.forward(a["x"], a["U"], a["W"], a["b"], a["h0"], **leak)
-    a["rates"] = leak.get("rates")
-    a["preactivations"] = draw(*units)
+    a["vector"] = draw(sum(a[name].size for name in NETWORK))
+    run = pyrnn.simulate(network(a, o), a["x"], a["h0"], drive=a["drive"], **steps_of(a, o))
+    a["h"], a["rates"] = run.h, run.rates if "form" in o else None
     return a
 
 
+def cell(a, o):
+    if "form" not in o:
+        return pyrnn.Cell()
+    return pyrnn.Cell(o.get("nonlinearity", "tanh"), 0.5 if o.get("one") else a["alpha"], o["form"])
+
+
+def network(a, o, names=NETWORK):
+    return pyrnn.Network(**{name: a[name] for name in names}, cell=cell(a, o))
+
+
+def steps_of(a, o):
+    """Which steps there are."""
+    return {name: a[name] for name in ("lengths", "mask") if o.get(name)} | {"reverse": o.get("reverse", False)}
+
+
+def trajectory(a, o):
+    more = {name: a[name] for name in ("rates", "drive")} | steps_of(a, o)
+    return pyrnn.Trajectory.of(network(a, o), a["h"], a["x"], a["h0"], **more)
+
+
 # ---- Calls ----------------------------------------------------------------------------------------------------------
-def network(a, *names):
-    return pyrnn.Parameters(*(a[name] for name in names or "UWbVc"))
-
-
 def learner(cls, a, o, **more):
-    made = cls(a["U"], a["W"], a["b"], a["h0"], batch=batch_of(a), **cell(a, o), **more)
+    made = getattr(pyrnn.online, cls)(network(a, o, "UWb"), a["h0"], batch=batch_of(a), **more)
     results = [made.step(x, dh) for x, dh in zip(a["x"], a["dh"], strict=True)]
+    results += [made.finish()] if hasattr(made, "finish") else []
     made.reset(a["state"])
-    made.update(a["U_dot"], a["W_dot"], a["b_dot"], **({"alpha": a["alpha"] / 2} if "alpha" in cell(a, o) else {}))
+    moved = dataclasses.replace(cell(a, o), alpha=None if "form" not in o else cell(a, o).alpha / 2)
+    made.update(pyrnn.Network(a["U_dot"], a["W_dot"], a["b_dot"], cell=moved))
     if len(a["x"]):
         results += [made.forward(a["x"][0]), made.gradients(a["dh"][0])]
-    results += [made.h, made.U, made.W]
+    results += [made.h, made.network]
     return [*results, made.influence()] if hasattr(made, "influence") else results
 
 
@@ -123,13 +177,8 @@ def batch_of(a):
     return None if a["h0"].ndim == 1 else len(a["h0"])
 
 
-def cell(a, o):
-    leaky = {"alpha": a["alpha"]} if o.get("alpha") else {}
-    return leaky | {name: o[name] for name in ("form", "nonlinearity") if name in o}
-
-
-def stepper(a, o, V=None, c=None):
-    made = pyrnn.Stepper(a["U"], a["W"], a["b"], V, c, batch=batch_of(a), h0=a["h0"], **cell(a, o))
+def stepper(a, o, names="UWb"):
+    made = pyrnn.Stepper(network(a, o, names), a["h0"], batch=batch_of(a))
     results = [made.run(a["x"]), *(made.step(x).copy() for x in a["x"])]
     made.reset(a["state"])
     results += [made.step(x) for x in a["x"][:1]]
@@ -139,237 +188,264 @@ def stepper(a, o, V=None, c=None):
 
 def rnn(a, o, out=None, h_n=None, dx=None, dh0=None, into=None):
     H, I = a["U"].shape
-    made = pyrnn.RNN(I, H, output_size=len(a["V"]), dtype=a["x"].dtype.newbyteorder("="), rng=0, **cell(a, o))
+    form = {"nonlinearity": o.get("nonlinearity", "tanh"), "form": o.get("form", "rate")}
+    form |= {"alpha": 0.5 if o.get("one") else a["alpha"]} if "form" in o else {}
+    made = pyrnn.RNN(I, H, output_size=len(a["V"]), dtype=a["x"].dtype.newbyteorder("="), rng=0, **form)
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "weight_out", "bias_out")
-    made.load_state_dict(dict(zip(names, (a[name] for name in "UWbVc"), strict=True)), strict=False)
+    made.load_state_dict(dict(zip(names, (a[name] for name in NETWORK), strict=True)), strict=False)
     lengths = {"lengths": a["lengths"]} if o.get("lengths") else {}
     results = [made(a["x"], a["h0_n"], **lengths, out=None if out is None else (out, h_n))]
     results += [made.backward(a["dout"], a["dh_n"], out=None if dx is None else (dx, dh0)), made.gradients.copy()]
-    targets = a["numbers"] if "loss" in o else a["classes"]
-    loss = {"loss": o["loss"]} if "loss" in o else {}
     results += [made.loss_and_gradients(
-        a["x"], targets, h0=a["h0_n"], weights=a["weights"], out=into, **lengths, **loss
+        a["x"], targets(a, o), h0=a["h0_n"], weights=a["weights"], out=into, **lengths, **loss(o)
     )]  # fmt: skip
     made.gradients = a["vector"] if a["vector"].shape == made.gradients.shape else made.gradients
     return [*results, made.layer_states, made.gradients]
 
 
+def targets(a, o):
+    return a["numbers" if "loss" in o else "classes"]
+
+
+def loss(o):
+    return {"loss": o["loss"]} if "loss" in o else {}
+
+
 def objective(a, o):
-    targets = a["numbers"] if "loss" in o else a["classes"]
-    loss = {"loss": o["loss"]} if "loss" in o else {}
-    made = pyrnn.Objective(
-        network(a), a["x"], targets, h0=a["h0"], weights=a["weights"], **cell(a, o), **loss
-    )  # fmt: skip
-    p, v = a["p"], a["vector"]
+    made = pyrnn.training.Objective(network(a, o), a["x"], targets(a, o), h0=a["h0"], weights=a["weights"], **loss(o))
+    p, v = a["vector"], a["vector"][::-1]
     return [made.first, made.fun(p), made.jac(p), made.hessp(p, v), made.ggnp(p, v)]
 
 
 def constraint(a, o):
     results = []
     for options in ({"mask": a["raw"] > 0}, {"frozen": a["frozen"]}, {"signs": a["signs"]}):
-        made = pyrnn.Constraint(**options)
+        made = pyrnn.training.Constraint(**options)
         W = made.apply(a["raw"])
         results += [W, made.gradient(a["raw"], a["grad_effective"]), made.project(a["W"]), made.raw(W)]
     return results
 
 
-def backward_into(a, o, dx, dU, dW, db, dh0, d_drive, d_alpha=None):
-    alpha = a["alpha"] if o.get("alpha") else None
-    out = pyrnn.Gradients(dx, dU, dW, db, dh0, d_drive, d_alpha if alpha is not None else None)
-    more = {"rates": a["rates"]} if alpha is not None else {}
-    arguments = (a[name] for name in ("dh", "h", "x", "U", "W", "h0"))
-    more |= {"lengths": a["lengths"]} if o.get("lengths") else {}
-    return pyrnn.backward(*arguments, drive=a["drive"], out=out, **cell(a, o), **more)
+def gradients_of(o, dx, dU, dW, db, dh0, d_drive, d_alpha):
+    """Where to write them; a number for alpha is not written."""
+    d_alpha = None if "form" not in o else np.zeros(()) if o.get("one") else d_alpha
+    return pyrnn.Gradients(dx, dU, dW, db, dh0, d_drive, d_alpha)
 
 
-def forward_into(a, o, out, rates=None):
-    more = {"rates": rates} if o.get("alpha") else {}
-    more |= {name: a[name] for name in ("lengths", "mask") if o.get(name)}
-    more |= {"reverse": o["reverse"]} if "reverse" in o else {}
-    arguments = (a[name] for name in ("x", "U", "W", "b", "h0"))
-    return pyrnn.forward(*arguments, out=out, **cell(a, o), **more), more.get("rates")
+def backward_into(a, o, **out):
+    more = {"cell": cell(a, o), "rates": a["rates"], "drive": a["drive"]} | steps_of(a, o)
+    return pyrnn.backward(*(a[name] for name in ("dh", "h", "x", "U", "W", "h0")), out=gradients_of(o, **out), **more)
+
+
+def forward_into(a, o, out, rates):
+    rates = rates if "form" in o else None
+    arrays = (a[name] for name in ("x", "U", "W", "b", "h0"))
+    return pyrnn.forward(*arrays, cell=cell(a, o), out=out, rates=rates, **steps_of(a, o)), rates
 
 
 def step_into(a, o, out):
-    made = pyrnn.Stepper(a["U"], a["W"], a["b"], batch=batch_of(a), h0=a["h0"], **cell(a, o))
+    made = pyrnn.Stepper(network(a, o, "UWb"), a["h0"], batch=batch_of(a))
     return [made.step(x, out=out).copy() for x in a["x"]]
 
 
-def pulled_back(a, o):
-    h, pullback = pyrnn.vjp(a["x"], a["U"], a["W"], a["b"], a["h0"], drive=a["drive"], **cell(a, o))
-    return h, pullback(a["dh"])
+def of_function(a, o):
+    """The form of check_gradients that takes a function and its arrays."""
+    function = lambda x, U: (float((x @ U.T).sum()), (np.broadcast_to(U.sum(axis=0), x.shape), None))
+    return pyrnn.training.check_gradients(function, [a["x"], a["U"]])
 
 
-PARAMETERS = ("U", "W", "b", "V", "c")
-CELL = ("U", "W", "b", "h0", "x")
-LEARNER = (*CELL, "dh", "alpha", "state", "U_dot", "W_dot", "b_dot")
-# By name: the call, the arrays that it reads, and the shapes of those that it writes.
+def raveled(a, o):
+    fed = network(a, o, "UWbVcR")
+    vector = np.concatenate([a["vector"], a["R"].ravel()])
+    return [network(a, o).unravel(a["vector"]), network(a, o).ravel(), fed.unravel(vector), fed.closed_loop()]
+
+
+LEARNER = (*CELL, "dh", "state", "U_dot", "W_dot", "b_dot")
+RESULTS = {"dx": "x", "dU": "U", "dW": "W", "db": "b", "dh0": "h0", "d_drive": "dh", "d_alpha": "alpha"}
+# By name: the call, the arrays that it reads, the shapes of those that it writes, and what variants change of it.
 LEARNERS = {
-    f"{cls.__name__}{' of every step' if more.get('every_step') else ''}": (
+    f"online.{cls}{' of every step' if more.get('every_step') else ''}": (
         lambda a, o, cls=cls, more=more: learner(cls, a, o, **more),
         LEARNER,
         {},
+        {"form"},
     )
     for cls, more in (
-        (pyrnn.RTRL, {}),
-        (pyrnn.BlockedRTRL, {"block": 2, "every_step": True}),
-        (pyrnn.SnAp1, {}),
-        (pyrnn.RFLO, {}),
-        (pyrnn.UORO, {"rng": 0}),
+        ("RTRL", {}),
+        ("BlockedRTRL", {"block": 3}),
+        ("BlockedRTRL", {"block": 2, "every_step": True}),
+        ("SnAp1", {}),
+        ("RFLO", {}),
+        ("UORO", {"rng": 0}),
     )
 }
 CALLS = LEARNERS | {
-    "Stepper": (stepper, (*CELL, "alpha", "state", "h0_dot"), {}),
+    "Cell": (lambda a, o: pyrnn.Cell(alpha=a["alpha"]).alpha, ("alpha",), {}, set()),
+    "Network": (raveled, (*NETWORK, "R", "vector"), {}, {"form"}),
+    "Stepper": (stepper, (*CELL, "state", "h0_dot"), {}, {"form"}),
     "Stepper with outputs": (
-        lambda a, o: stepper(a, o, a["V"], a["c"]),
-        (*CELL, *"Vc", "alpha", "state", "h0_dot"),
+        lambda a, o: stepper(a, o, NETWORK),
+        (*CELL, *"Vc", "state", "h0_dot"),
         {},
+        {"form"},
     ),
-    "Stepper.step(out)": (step_into, (*CELL, "alpha"), {"out": "h0"}),
+    "Stepper.step(out)": (step_into, CELL, {"out": "h0"}, {"form"}),
     "RNN": (
         rnn,
-        (*PARAMETERS, "x", "h0_n", "dout", "dh_n", "lengths", "classes", "numbers", "weights", "vector", "alpha"),
+        (*NETWORK, "x", "h0_n", "dout", "dh_n", "lengths", "classes", "numbers", "weights", "vector", "alpha"),
         {},
+        {"form", "lengths", "loss"},
     ),
     "RNN(out)": (
         rnn,
         ("x", "h0_n", "dout"),
         {"out": "do", "h_n": "h0_n", "dx": "x", "dh0": "h0_n"},
+        {"form"},
     ),
-    "Objective": (objective, (*PARAMETERS, "x", "h0", "classes", "numbers", "weights", "alpha", "p", "vector"), {}),
-    "Constraint": (constraint, ("raw", "grad_effective", "frozen", "signs", "W"), {}),
-    "Parameters.unravel": (lambda a, o: network(a).unravel(a["vector"]), ("vector", *PARAMETERS), {}),
-    "FeedbackParameters.unravel": (
-        lambda a, o: pyrnn.FeedbackParameters(*(a[n] for n in "UWbVcR")).unravel(
-            np.concatenate([a["vector"], a["R"].ravel()])
-        ),
-        ("vector", *"UWbVcR"),
+    "training.Objective": (
+        objective,
+        (*NETWORK, "x", "h0", "classes", "numbers", "weights", "vector"),
         {},
+        {"form", "loss"},
     ),
-    "forward(out)": (forward_into, ("x", "lengths", "mask"), {"out": "dh", "rates": "dh"}),
-    "backward(out)": (
-        backward_into,
-        ("x", "lengths"),
-        {"dx": "x", "dU": "U", "dW": "W", "db": "b", "dh0": "h0", "d_drive": "dh", "d_alpha": "alpha"},
+    "training.Constraint": (constraint, ("raw", "grad_effective", "frozen", "signs", "W"), {}, set()),
+    "training.check_gradients of a function": (of_function, ("x", "U"), {}, set()),
+    "forward(out)": (
+        forward_into,
+        ("x", "lengths", "mask"),
+        {"out": "dh", "rates": "dh"},
+        {"form", "lengths", "mask", "reverse"},
     ),
-    "output(out)": (lambda a, o, out: pyrnn.output(a["h"], a["V"], a["c"], out=out), ("h", "V"), {"out": "o"}),
+    "backward(out)": (backward_into, ("x", "lengths", "mask"), RESULTS, {"form", "lengths", "mask", "reverse"}),
+    "Trajectory.backward(out)": (
+        lambda a, o, **out: trajectory(a, o).backward(a["dh"], a["drates"], out=gradients_of(o, **out)),
+        ("dh", "drates", "rates"),
+        RESULTS,
+        {"form", "lengths", "mask", "reverse"},
+    ),
+    "output(out)": (lambda a, o, out: pyrnn.output(a["h"], a["V"], a["c"], out=out), ("h", "V"), {"out": "o"}, set()),
     "output_gradients(out)": (
         lambda a, o, **out: pyrnn.output_gradients(a["do"], a["h"], a["V"], out=pyrnn.OutputGradients(**out)),
         ("do", "h", "V"),
         {"h": "h", "V": "V", "c": "c"},
+        set(),
     ),
-    "vjp": (pulled_back, ("x", "U", "W", "b", "h0", "drive", "dh", "alpha"), {}),
-    "find_fixed_points": (
-        lambda a, o: pyrnn.find_fixed_points(
-            network(a), a["inputs"], starts=a["starts"], max_iterations=20, between=False, **cell(a, o)
+    "dynamics.find_fixed_points": (
+        lambda a, o: pyrnn.dynamics.find_fixed_points(
+            network(a, o), a["inputs"], starts=a["starts"], max_iterations=20, between=False
         ),
-        (*PARAMETERS, "inputs", "starts", "alpha"),
+        (*NETWORK, "inputs", "starts"),
         {},
+        {"form"},
     ),
-    "gradient_norm": (lambda a, o: pyrnn.gradient_norm(network(a)), PARAMETERS, {}),
-    "clip_gradients": (lambda a, o: pyrnn.clip_gradients(network(a), max_norm=0.5), PARAMETERS, {}),
 }
 # The methods that these calls go through.
 CALLED = {
+    "Cell.__init__", "Network.ravel", "Network.unravel", "Network.closed_loop",
     "Stepper.__new__", "Stepper.step", "Stepper.run", "Stepper.reset", "Stepper.state", "RNN.__call__",
     "RNN.backward", "RNN.loss_and_gradients", "RNN.load_state_dict", "RNN.parameters", "RNN.gradients",
-    "Objective.__init__", "Objective.fun", "Objective.jac", "Objective.hessp", "Objective.ggnp",
-    "Constraint.__init__", "Constraint.apply", "Constraint.gradient", "Constraint.project", "Constraint.raw",
-    "Parameters.unravel", "FeedbackParameters.unravel",
+    *(f"training.Objective.{method}" for method in ("__init__", "fun", "jac", "hessp", "ggnp")),
+    *(f"training.Constraint.{method}" for method in ("__init__", "apply", "gradient", "project", "raw")),
 }  # fmt: skip
 CALLED |= {
-    f"{cls}.{method}"
+    f"online.{cls}.{method}"
     for cls in ("RTRL", "BlockedRTRL", "SnAp1", "RFLO", "UORO")
     for method in ("__init__", "forward", "gradients", "step", "reset", "update")
 }
-# Options and arguments of functions that are read with a network of feedback.
-FEEDBACK = ("teacher_forcing", "free_running", "free_running_output", "scheduled_sampling", "sample")
+# Functions of a network whose output is fed back.
+FEEDBACK = {
+    f"training.{name}"
+    for name in ("teacher_forcing", "free_running", "free_running_output", "scheduled_sampling", "sample")
+}
 
 
 def names_in(function):
-    return list(inspect.signature(getattr(pyrnn, function)).parameters)
+    return list(inspect.signature(PUBLIC[function]).parameters)
 
 
 def arrays_of(function, o):
     """The arguments of a function that are arrays in this variant, by what `values` calls them."""
-    names = [name for name in names_in(function) if name not in OPTIONS or (name == "steps" != function)]
     left_out = {"out"}
     if function == "forward":
         left_out.add("rates")
-    if not o.get("alpha"):
-        left_out |= {"alpha", "rates", "alpha_dot"}
-    left_out |= {name for name in ("lengths", "mask", "preactivations") if not o.get(name)}
-    if function == "lyapunov_spectrum":
+    if "form" not in o:
+        left_out |= {"rates", "alpha_dot"}
+    left_out |= {name for name in ("lengths", "mask") if not o.get(name)}
+    if function == "dynamics.lyapunov_spectrum":
         left_out.add("steps")
-    if function in ("gradient_flow", "teacher_forcing"):
-        left_out |= {"dh"} if function == "gradient_flow" else {"fed"}
+    if function == "dynamics.gradient_flow":
+        left_out.add("dh")
+    if function == "training.teacher_forcing":
+        left_out.add("fed")
     if function in FEEDBACK and "loss" not in o:
         left_out |= {"first", "fed"}
-    if function in ("free_running", "sample", "free_running_output"):
-        left_out |= {"first"}
+    if function in ("training.free_running", "training.sample", "training.free_running_output"):
+        left_out.add("first")
     chosen = []
-    for name in names:
-        if name in left_out:
+    for name in names_in(function):
+        if name in OPTIONS - {"self"} or name in left_out:
             continue
-        if name in ("params", "network"):
-            chosen += [*PARAMETERS, "R"] if function in FEEDBACK else PARAMETERS
-        elif name == "targets":
-            squared = "loss" in o or function in ("squared_error", "free_running")
+        if name == "targets":
+            squared = "loss" in o or function in ("squared_error", "training.free_running")
             chosen.append("numbers" if squared else "classes")
-        elif name == "gradients":
-            chosen += PARAMETERS
         else:
-            chosen.append(name)
-    return list(dict.fromkeys(chosen))
+            chosen += VALUES.get(name, (name,))
+        if name == "network" and function in FEEDBACK:
+            chosen.append("R")
+    return [name for name in dict.fromkeys(chosen) if name not in left_out]
 
 
 def call(function, a, o, chosen):
     """Call a public function with these arrays."""
     arguments = {}
     for name in names_in(function):
-        if name in ("params", "network"):
-            cls = pyrnn.FeedbackParameters if function in FEEDBACK else pyrnn.Parameters
-            arguments[name] = cls(*(a[field] for field in cls._fields))
+        if name == "network":
+            arguments[name] = network(a, o, "UWbVcR" if function in FEEDBACK else NETWORK)
+        elif name in ("self", "run"):
+            arguments[name] = trajectory(a, o)
+        elif name == "direction":
+            moved = {field: a[f"{field}_dot"] for field in pyrnn.Direction._fields}
+            arguments[name] = pyrnn.Direction(**moved | ({} if "form" in o else {"alpha": None}))
+        elif name == "gradients":
+            arguments[name] = tuple(a[field] for field in NETWORK)
         elif name == "targets":
             arguments[name] = a["numbers" if "numbers" in chosen else "classes"]
+        elif name == "cell":
+            arguments[name] = cell(a, o)
         elif name in chosen:
             arguments[name] = a[name]
         elif name in GIVEN:
             arguments[name] = GIVEN[name]
-        elif name in o and name in ("form", "nonlinearity", "reverse", "loss"):
+        elif name in o and name in ("reverse", "loss", "preactivations"):
             arguments[name] = o[name]
-    if function == "free_running":
+    if function == "training.free_running":
         arguments["loss"] = "squared_error"
-    if function == "vanishing_regularizer":
-        arguments.pop("form", None)
-    if function == "sample":
+    if function == "training.sample":
         arguments |= {"length": len(a["x"]), "batch": batch_of(a)}
-    result = getattr(pyrnn, function)(**arguments)
+    result = PUBLIC[function](**arguments)
     return list(result) if inspect.isgenerator(result) else result
 
 
 def applies(function, variant):
-    """Whether a function has the options of a variant."""
+    """Whether a variant changes what this function does."""
     if function in CALLS:
-        names = {
-            "RNN": {"alpha", "form", "lengths", "loss"},
-            "Objective": {"alpha", "form", "loss"},
-            "forward(out)": {"alpha", "form", "lengths", "mask", "reverse"},
-            "backward(out)": {"alpha", "form", "lengths"},
-        }.get(function)
-        if names is None:
-            names = {"alpha", "form"} if "alpha" in CALLS[function][1] else set()
+        names = CALLS[function][3]
     else:
         names = set(names_in(function))
-        names -= set() if "alpha" in names else {"form"}
+        if names & {"network", "run", "self", "cell"}:
+            names.add("form")
+        if names & {"run", "self"}:
+            names |= {"reverse"} if function in ALL_STEPS else {"reverse", "lengths", "mask"}
     options = VARIANTS[variant]
-    return set(options) - {"nonlinearity"} <= names and (variant != "squared error" or function != "free_running")
+    return set(options) - {"nonlinearity", "one"} <= names and (
+        variant != "squared error" or function != "training.free_running"
+    )
 
 
 FUNCTIONS = [
     name
-    for name in pyrnn.__all__
-    if name not in LEFT_OUT and name not in CALLS and not inspect.isclass(getattr(pyrnn, name))
+    for name, public in PUBLIC.items()
+    if name not in LEFT_OUT and name not in CALLS and not inspect.isclass(public)
 ]
 CASES = [(name, variant) for name in [*FUNCTIONS, *CALLS] for variant in VARIANTS if applies(name, variant)]
 every_case = pytest.mark.parametrize(
@@ -387,15 +463,13 @@ def run(function, variant, a, written=None):
 
 
 def reads(function, variant):
-    o = VARIANTS[variant]
-    names = CALLS[function][1] if function in CALLS else arrays_of(function, o)
-    return [name for name in names if not (name == "alpha" and not o.get("alpha"))]
+    return CALLS[function][1] if function in CALLS else arrays_of(function, VARIANTS[variant])
 
 
 def flat(result):
-    if result is None or callable(result):
+    if result is None or callable(result) or isinstance(result, pyrnn.Cell):
         return []
-    if isinstance(result, pyrnn.FixedPoints):
+    if isinstance(result, pyrnn.dynamics.FixedPoints):
         return [np.asarray(len(result.h)), np.sort(result.h, axis=0)]
     if isinstance(result, dict):
         return flat(list(result.values()))
@@ -404,7 +478,8 @@ def flat(result):
     return [np.array(result)]
 
 
-def assert_alike(actual, expected, exact):
+def assert_alike(actual, expected, exact, dtype):
+    """dtype: of the arguments, whose rounding some results have that are float64 themselves."""
     assert len(actual) == len(expected)
     for a, e in zip(actual, expected, strict=True):
         assert (a.shape, a.dtype.newbyteorder("=")) == (e.shape, e.dtype)
@@ -412,7 +487,9 @@ def assert_alike(actual, expected, exact):
             np.testing.assert_array_equal(a, e)
             continue
         largest = np.abs(e).max(initial=0, where=np.isfinite(e))
-        np.testing.assert_allclose(a, e, rtol=0, atol=TOLERANCE[np.finfo(e.dtype).bits] * largest)
+        np.testing.assert_allclose(
+            a, e, rtol=0, atol=TOLERANCE[min(np.finfo(e.dtype).bits, np.finfo(dtype).bits)] * largest
+        )
 
 
 # What goes through NumPy's BLAS has other roundings for other strides, which a few steps amplify.
@@ -424,6 +501,7 @@ def is_exact(function):
     name = function.split("(")[0]
     return _engines.automatic() == "fused" and name in (
         "forward", "backward", "state_gradients", "jacobian", "output", "output_gradients", "Stepper.step", "jvp",
+        "simulate", "Trajectory.state_gradients", "Trajectory.jacobian", "Trajectory.output",
     )  # fmt: skip
 
 
@@ -462,7 +540,7 @@ def check_each_argument(function, variant, dtype, layouts):
         for name in reads(function, variant):
             actual = run(function, variant, laid_out(a, layout, [name]), new_written(function, a))
             with told(f"{name}: {layout_name}"):
-                assert_alike(actual, expected, is_exact(function))
+                assert_alike(actual, expected, is_exact(function), dtype)
 
 
 def check_all_arguments_at_once(function, variant, sizes, dtype, layouts):
@@ -475,7 +553,7 @@ def check_all_arguments_at_once(function, variant, sizes, dtype, layouts):
             if isinstance(expected, type):
                 assert actual is expected
             else:
-                assert_alike(actual, expected, is_exact(function))
+                assert_alike(actual, expected, is_exact(function), dtype)
 
 
 @every_case
@@ -492,7 +570,7 @@ def test_every_layout_of_what_is_written(function, variant, dtype):
         for name in CALLS[function][2]:
             actual = run(function, variant, a, new_written(function, a, layout, name))
             with told(f"{name}: {layout_name}"):
-                assert_alike(actual, expected, is_exact(function))
+                assert_alike(actual, expected, is_exact(function), dtype)
 
 
 @pytest.mark.compiled
@@ -526,11 +604,13 @@ def told(text):
 # ---- Nothing is left out --------------------------------------------------------------------------------------------
 def signatures():
     """(name, parameters) of all public functions and methods."""
-    for name in pyrnn.__all__:
-        public = getattr(pyrnn, name)
+    for name, public in PUBLIC.items():
         if not inspect.isclass(public):
             yield name, names_in(name)
             continue
+        if issubclass(public, Exception):
+            continue
+        base = tuple if issubclass(public, tuple) else object
         for method in dir(public):
             if method.startswith("_") and method not in ("__init__", "__new__", "__call__"):
                 continue
@@ -538,28 +618,24 @@ def signatures():
             if isinstance(static, property):
                 if static.fset is not None:
                     yield f"{name}.{method}", ["value"]
-            elif method in dir(tuple if issubclass(public, tuple) else object) and static is getattr(
-                tuple if issubclass(public, tuple) else object, method, None
-            ):
+            elif method in dir(base) and static is getattr(base, method, None):
                 continue
-            elif callable(bound) and not (issubclass(public, tuple) and method in dir(tuple)):
+            elif callable(bound) and not (base is tuple and method in dir(tuple)):
                 yield f"{name}.{method}", list(inspect.signature(bound).parameters)
 
 
 def test_no_function_and_no_argument_is_left_out():
-    a = values(SIZES, np.float64, alpha=True)
-    known = {*a, *OPTIONS, "params", "network", "targets", "gradients", "out"}
-    assert set(LEFT_OUT) <= {name for name, _ in signatures()} | set(pyrnn.__all__)
+    known = {*values(SIZES, np.float64), *OPTIONS, *VALUES, "targets", "out"}
+    assert set(LEFT_OUT) <= {*PUBLIC, *(name for name, _ in signatures())}
+    tested = {name for name, _ in CASES}
     for name, parameters in signatures():
-        if name in LEFT_OUT or name.split(".")[0] in LEFT_OUT or name in CALLED or name in CALLS:
+        if name in LEFT_OUT or name.rpartition(".")[0] in LEFT_OUT or name in CALLED or name in CALLS:
             continue
         unknown = set(parameters) - known
         assert not unknown, f"{name} takes {unknown}: give values to them, or say that they are options"
-        if "." in name:
+        if name not in PUBLIC:
             assert set(parameters) <= OPTIONS, f"{name} takes arrays: add it to a call of CALLS, and to CALLED"
-    tested = {name for name, _ in CASES}
-    for name in pyrnn.__all__:
-        public = getattr(pyrnn, name)
+    for name, public in PUBLIC.items():
         assert name in tested or name in LEFT_OUT or inspect.isclass(public), f"{name} is tested nowhere"
 
 

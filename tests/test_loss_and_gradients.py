@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 import scipy.optimize
-from helpers import agree, arguments, assert_close, central_differences, complex_step, network, states
+from helpers import agree, arguments, assert_close, central_differences, complex_step, forms, network, states
 
 import pyrnn
-from pyrnn import gradient_check, reference
+from pyrnn import reference
+from pyrnn.training import check
 
 pytestmark = pytest.mark.plain_c
 
+PLAIN = pyrnn.Cell()
 LOSSES = ["softmax_cross_entropy", "squared_error"]
 every_loss = pytest.mark.parametrize("loss", LOSSES)
+every_form = pytest.mark.parametrize("cell", forms(6).values(), ids=forms(6))
 FIELDS = ("U", "W", "b", "V", "c", "x", "h0")
 
 
@@ -23,10 +26,10 @@ def problem(loss, missing="", **sizes):
     return arguments("loss_and_gradients", n) | dict.fromkeys(missing.split())
 
 
-def split(given):
-    """The parameters, and what else there is."""
-    params = pyrnn.Parameters(*(given[name] for name in "UWbVc"))
-    return params, {name: a for name, a in given.items() if name not in params._fields}
+def split(given, cell=PLAIN):
+    """The network, and what else there is."""
+    n = pyrnn.Network(*(given[name] for name in "UWbVc"), cell=cell)
+    return n, {name: a for name, a in given.items() if name not in "UWbVc"}
 
 
 @every_loss
@@ -62,8 +65,8 @@ def test_complex_step(loss, B, missing):
         return (weights * (np.log(np.exp(o).sum(axis=-1)) - chosen)).sum()
 
     varied = {name: given[name] for name in FIELDS if given[name] is not None}
-    params, others = split(given)
-    actual, gradients = pyrnn.loss_and_gradients(params, **others, loss=loss)
+    n, others = split(given)
+    actual, gradients = pyrnn.loss_and_gradients(n, **others, loss=loss)
     np.testing.assert_allclose(actual, value(**varied), rtol=1e-13)
     for name, exact in complex_step(value, varied).items():
         assert_close(getattr(gradients, name), exact, 1e-12)
@@ -76,34 +79,34 @@ def test_central_differences(loss, B, missing):
     given = problem(loss, missing, T=4, B=B, I=3, H=4, O=4)
 
     def value(**varied):
-        params, others = split(given | varied)
-        return pyrnn.loss_and_gradients(params, **others, loss=loss)[0]
+        n, others = split(given | varied)
+        return pyrnn.loss_and_gradients(n, **others, loss=loss)[0]
 
-    params, others = split(given)
-    _, gradients = pyrnn.loss_and_gradients(params, **others, loss=loss)
+    n, others = split(given)
+    _, gradients = pyrnn.loss_and_gradients(n, **others, loss=loss)
     differences = central_differences(value, {name: given[name] for name in FIELDS if given[name] is not None})
     for name, gradient in gradients._asdict().items():
-        if given[name] is None:
+        if given.get(name) is None:
             assert gradient is None
         else:
             assert_close(gradient, differences[name], 1e-8)
 
 
-def whole_networks(params, x, targets, weights):
+def whole_networks(n, x, targets, weights):
     """By name, the functions that have a squared error of their own, and what they return."""
-    (H, I), O = params.U.shape, len(params.V)
+    (H, I), O = n.U.shape, len(n.V)
     rnn = pyrnn.RNN(I, H, output_size=O, dtype=float, rng=0)
-    feedback = pyrnn.FeedbackParameters(*params, 0.1 * np.ones((H, O)))
+    feedback = n._replace(R=0.1 * np.ones((H, O)))
     options = {"loss": "squared_error", "weights": weights}
-    objective = pyrnn.Objective(params, x, targets, **options)
+    objective = pyrnn.training.Objective(n, x, targets, **options)
     p = objective.first
-    yield "loss_and_gradients", pyrnn.loss_and_gradients(params, x, targets, **options)
-    yield "reference", reference.loss_and_gradients(params, x, targets, **options)
-    yield "truncated", pyrnn.truncated_gradients(params, x, targets, k1=3, k2=4, **options)
+    yield "loss_and_gradients", pyrnn.loss_and_gradients(n, x, targets, **options)
+    yield "reference", reference.loss_and_gradients(n, x, targets, **options)
+    yield "truncated", pyrnn.training.truncated_gradients(n, x, targets, k1=3, k2=4, **options)
     yield "RNN", rnn.loss_and_gradients(x, targets, **options)
     yield "Objective", [objective.fun(p), objective.jac(p), objective.hessp(p, p), objective.ggnp(p, p)]
-    yield "free_running", pyrnn.free_running(feedback, x, targets, **options)
-    flow = pyrnn.gradient_flow(params, x, targets=targets, **options)
+    yield "free_running", pyrnn.training.free_running(feedback, x, targets, **options)
+    flow = pyrnn.dynamics.gradient_flow(n, x, targets=targets, **options)
     yield "gradient_flow", np.exp(flow.log_gradient_norms)
 
 
@@ -120,10 +123,10 @@ def test_targets_of_weight_zero_are_not_read(bad):
     given = problem("squared_error", T=20, B=3, H=5)
     weights, targets, x = given["weights"], given["targets"], given["x"]
     weights[weights < np.median(weights)] = 0
-    params, _ = split(given)
-    expected = dict(whole_networks(params, x, targets, weights))
+    n, _ = split(given)
+    expected = dict(whole_networks(n, x, targets, weights))
     targets[weights == 0] = bad
-    for name, result in whole_networks(params, x, targets, weights):
+    for name, result in whole_networks(n, x, targets, weights):
         assert np.isfinite(numbers(result)).all(), name
         np.testing.assert_array_equal(numbers(result), numbers(expected[name]), err_msg=name)
 
@@ -137,8 +140,8 @@ def test_inputs_of_weight_zero_are_read_and_lengths_leave_them_out():
     options = {name: given.get(name, "squared_error") for name in names} | {"lengths": [5, 2]}
     expected = rnn.loss_and_gradients(**options)
     given["x"][2:, 1] = np.nan
-    params, others = split(given)
-    loss, gradients = pyrnn.loss_and_gradients(params, **others, loss="squared_error")
+    n, others = split(given)
+    loss, gradients = pyrnn.loss_and_gradients(n, **others, loss="squared_error")
     assert np.isfinite(loss)
     assert np.isnan(gradients.W).all()
     actual = rnn.loss_and_gradients(**options)
@@ -152,11 +155,11 @@ def test_masked_sequences_of_different_lengths():
     given["weights"][:] = 1
     given["weights"][5:, 1] = 0
     given["targets"][5:, 1] = -1
-    params, others = split(given)
-    _, both = pyrnn.loss_and_gradients(params, **others)
+    n, others = split(given)
+    _, both = pyrnn.loss_and_gradients(n, **others)
     first, second = (
-        pyrnn.loss_and_gradients(params, given["x"][:n, i], given["targets"][:n, i], h0=given["h0"][i], weights=None)[1]
-        for i, n in enumerate((9, 5))
+        pyrnn.loss_and_gradients(n, given["x"][:stop, i], given["targets"][:stop, i], h0=given["h0"][i])[1]
+        for i, stop in enumerate((9, 5))
     )
     for name in "UWbVc":
         assert_close(getattr(both, name), getattr(first, name) + getattr(second, name), 1e-13)
@@ -168,18 +171,18 @@ def test_masked_sequences_of_different_lengths():
 @every_loss
 @pytest.mark.parametrize("missing", ["", "b", "V c"])
 def test_types(dtype, loss, missing):
-    params, others = split(problem(loss, missing, dtype=dtype))
-    value, gradients = pyrnn.loss_and_gradients(params, **others, loss=loss)
+    n, others = split(problem(loss, missing, dtype=dtype))
+    value, gradients = pyrnn.loss_and_gradients(n, **others, loss=loss)
     assert type(value) is np.float64
     assert isinstance(gradients, pyrnn.LossGradients)
-    assert gradients._fields == FIELDS
-    assert isinstance(gradients.parameters, pyrnn.Parameters)
-    for a, gradient in zip(params, gradients.parameters, strict=True):
+    assert gradients._fields == (*FIELDS, "alpha")
+    assert isinstance(gradients.parameters, pyrnn.Network)
+    for a, gradient in zip(n[:5], gradients.parameters, strict=False):
         assert (gradient is None) == (a is None)
         if a is not None:
             assert gradient.shape == a.shape
             assert gradient.dtype == dtype
-    assert gradients.parameters.ravel().shape == params.ravel().shape
+    assert gradients.parameters.ravel().shape == n.ravel().shape
     assert gradients.x.dtype == gradients.h0.dtype == dtype
 
 
@@ -189,16 +192,116 @@ def test_weights_and_targets_do_not_widen(loss):
     given["weights"] = given["weights"].astype(np.float64)
     if loss == "squared_error":
         given["targets"] = given["targets"].astype(np.float64)
-    params, others = split(given)
-    _, gradients = pyrnn.loss_and_gradients(params, **others, loss=loss)
-    assert {a.dtype for a in gradients} == {np.dtype(np.float32)}
+    n, others = split(given)
+    _, gradients = pyrnn.loss_and_gradients(n, **others, loss=loss)
+    assert {a.dtype for a in gradients[:7]} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("kind", [tuple, list, iter])
-def test_params_may_be_any_five(kind):
-    params, others = split(problem("softmax_cross_entropy"))
-    expected, _ = pyrnn.loss_and_gradients(params, **others)
-    assert pyrnn.loss_and_gradients(kind(params), **others)[0] == expected
+@pytest.mark.parametrize("alpha", [0.3, np.linspace(0.1, 1, 6)], ids=["number", "by unit"])
+@pytest.mark.parametrize("form", ["rate", "current"])
+def test_alpha_takes_the_dtype_of_the_arrays(dtype, alpha, form):
+    n, others = split(problem("squared_error", dtype=dtype), pyrnn.Cell(alpha=alpha, form=form))
+    _, gradients = pyrnn.loss_and_gradients(n, **others, loss="squared_error")
+    assert {a.dtype for a in gradients} == {np.dtype(dtype)}
+    assert gradients.alpha.shape == np.shape(alpha)
+
+
+def test_an_rnn_of_one_layer_is_a_network():
+    given = problem("squared_error")
+    rnn = pyrnn.RNN(4, 6, alpha=0.3, form="current", output_size=6, dtype=float, rng=0)
+    _, others = split(given)
+    value, gradients = pyrnn.loss_and_gradients(rnn, **others, loss="squared_error")
+    expected, exact = pyrnn.loss_and_gradients(rnn.network(), **others, loss="squared_error")
+    assert value == expected
+    np.testing.assert_array_equal(gradients.W, exact.W)
+    assert pyrnn.check_gradients(rnn, **others, loss="squared_error").worst < 1e-8
+    with pytest.raises(ValueError, match="layer must be given for an RNN of 2 layers"):
+        pyrnn.loss_and_gradients(pyrnn.RNN(4, 6, 2), **others, loss="squared_error")
+
+
+# ---- Every form of the cell -----------------------------------------------------------------------------------------
+def moved(given, cell, varied):
+    """The network and what else there is, some of the arrays others."""
+    if "alpha" in varied:
+        cell = pyrnn.Cell(cell.nonlinearity, varied.pop("alpha"), cell.form)
+    return split(given | varied, cell)
+
+
+def fields_of(given, cell):
+    """What has a gradient, by name."""
+    arrays = {name: given[name] for name in FIELDS if given[name] is not None}
+    return arrays if cell.alpha is None else arrays | {"alpha": np.array(cell.alpha)}
+
+
+@every_form
+@every_loss
+@pytest.mark.parametrize("B", [None, 2])
+@pytest.mark.parametrize("missing", ["", "V c", "b c h0 weights"])
+def test_forms_against_the_reference(dtype, cell, loss, B, missing):
+    given = problem(loss, missing, B=B, H=6, dtype=dtype)
+    n, others = split(given, cell)
+    value, gradients = pyrnn.loss_and_gradients(n, **others, loss=loss)
+    wide = {name: a.astype(float) if getattr(a, "dtype", None) == dtype else a for name, a in given.items()}
+    if cell.alpha is not None:  # as it is rounded
+        cell = pyrnn.Cell(cell.nonlinearity, np.array(cell.alpha, dtype), cell.form)
+    n, others = split(wide, cell)
+    expected, exact = reference.loss_and_gradients(n, **others, loss=loss)
+    tolerance = 1e-13 if dtype == np.float64 else 5e-6
+    np.testing.assert_allclose(value, expected, rtol=tolerance)
+    for name, a in exact._asdict().items():
+        slack = 100 if name == "alpha" else 1  # one number may be a sum of units that cancel
+        assert_close(getattr(gradients, name), a, tolerance * slack)
+
+
+@every_form
+@every_loss
+@pytest.mark.parametrize("missing", ["", "V c"])
+def test_forms_against_central_differences(cell, loss, missing):
+    given = problem(loss, missing, T=4, B=2, I=3, H=6, O=6)
+
+    def value(**varied):
+        n, others = moved(given, cell, varied)
+        return pyrnn.loss_and_gradients(n, **others, loss=loss)[0]
+
+    n, others = split(given, cell)
+    _, gradients = pyrnn.loss_and_gradients(n, **others, loss=loss)
+    for name, exact in central_differences(value, fields_of(given, cell)).items():
+        assert_close(getattr(gradients, name), exact, 1e-7)
+    errors = pyrnn.check_gradients(n, **others, loss=loss, max_entries=None)
+    assert errors.worst < 1e-7
+    assert (errors.alpha is None) == (cell.alpha is None)
+
+
+@pytest.mark.peer
+@every_form
+@every_loss
+@pytest.mark.parametrize("B", [None, 2])
+@pytest.mark.parametrize("missing", ["", "V c"])
+def test_forms_against_torch(cell, loss, B, missing):
+    torch = pytest.importorskip("torch")
+    given = problem(loss, missing, B=B, H=6)
+    leaves = {name: torch.tensor(a, requires_grad=True) for name, a in fields_of(given, cell).items()}
+    U, W, b, V, c, x, h, alpha = (leaves.get(name) for name in (*FIELDS, "alpha"))
+    phi = {"tanh": torch.tanh, "relu": torch.relu, "identity": lambda a: a}[cell.nonlinearity]
+    read = []
+    for x_t in x:
+        a = x_t @ U.T + (phi(h) if cell.current else h) @ W.T + b
+        new = a if cell.current else phi(a)
+        h = new if alpha is None else (1 - alpha) * h + alpha * new
+        read.append(phi(h) if cell.current else h)
+    o = torch.stack(read) if V is None else torch.stack(read) @ V.T + c
+    targets, weights = torch.tensor(given["targets"]), torch.tensor(given["weights"])
+    if loss == "squared_error":
+        each = ((o - targets) ** 2).sum(-1)
+    else:
+        each = -torch.log_softmax(o, -1).gather(-1, targets[..., None])[..., 0]
+    total = (weights * each).sum()
+    total.backward()
+    n, others = split(given, cell)
+    value, gradients = pyrnn.loss_and_gradients(n, **others, loss=loss)
+    np.testing.assert_allclose(value, total.item(), rtol=1e-13)
+    for name, leaf in leaves.items():
+        assert_close(np.asarray(getattr(gradients, name)), leaf.grad.numpy(), 1e-12)
 
 
 # ---- Errors ---------------------------------------------------------------------------------------------------------
@@ -208,11 +311,17 @@ def test_params_may_be_any_five(kind):
     [
         ({"loss": "mse"}, ValueError, "loss must be one of 'softmax_cross_entropy', 'squared_error', got 'mse'"),
         ({"loss": None}, ValueError, "loss must be one of .*, got None"),
-        ({"params": (1, 2, 3, 4, 5, 6)}, TypeError, r"params must be a Parameters or a tuple \(.*\), got 6 values"),
-        ({"params": (1,)}, TypeError, r"params must be a Parameters or a tuple \(.*\), got 1 values"),
-        ({"params": 7}, TypeError, r"params must be a Parameters or a tuple \(.*\), got 7"),
-        ({"params": None}, TypeError, r"params must be a Parameters or a tuple \(.*\), got None"),
-        ({"V": None}, ValueError, "params must have V where it has c, got V None"),
+        (
+            {"network": (1, 2, 3, 4, 5, 6)},
+            TypeError,
+            "network must be a pyrnn.Network .*, got tuple; Network.* makes one",
+        ),
+        ({"network": 7}, TypeError, "network must be a pyrnn.Network or a pyrnn.RNN, got int"),
+        ({"network": None}, TypeError, "network must be a pyrnn.Network or a pyrnn.RNN, got NoneType"),
+        ({"R": np.ones((6, 6))}, ValueError, "network must be without R here: closed_loop.*"),
+        ({"cell": "relu"}, TypeError, "cell must be a pyrnn.Cell, got 'relu'"),
+        ({"cell": pyrnn.Cell(alpha=[0.5])}, ValueError, r"alpha must be a number or have shape \(6,\), got \(1,\)"),
+        ({"V": None}, ValueError, "network must have V where it has c, got V None"),
         ({"U": None}, TypeError, "U must be an array of numbers, got None"),
         ({"W": None}, TypeError, "W must be an array of numbers, got None"),
         ({"x": None}, TypeError, "x must be an array of numbers, got None"),
@@ -225,10 +334,10 @@ def test_params_may_be_any_five(kind):
     ],
 )
 def test_errors(function, changes, error, message):
-    params, others = split(problem("softmax_cross_entropy"))
-    in_params = {name: a for name, a in changes.items() if name in params._fields}
-    given = {"params": params._replace(**in_params)} | others
-    given |= {name: a for name, a in changes.items() if name not in in_params}
+    n, others = split(problem("softmax_cross_entropy"))
+    in_network = {name: a for name, a in changes.items() if name in n._fields}
+    given = {"network": n._replace(**in_network)} | others
+    given |= {name: a for name, a in changes.items() if name not in in_network}
     with pytest.raises(error, match=f"^{message}$"):
         function(**given)
 
@@ -246,8 +355,7 @@ def test_scipy_minimize(dtype):
     result = scipy.optimize.minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200})
     assert objective(start.ravel())[0] > 10
     assert result.fun < 0.05
-    trained = start.unravel(result.x)
-    prediction = pyrnn.output(pyrnn.forward(x[:-1], *trained[:3]), *trained[3:])
+    prediction = pyrnn.simulate(start.unravel(result.x), x[:-1]).output()
     np.testing.assert_allclose(((prediction - x[1:]) ** 2).sum(), result.fun, rtol=1e-3)
 
 
@@ -257,13 +365,14 @@ def test_scipy_minimize(dtype):
 @pytest.mark.parametrize("missing", ["", "b", "V c", "h0 weights"])
 def test_check_passes_right_gradients(dtype, loss, B, missing):
     given = problem(loss, missing, B=B, dtype=dtype)
-    params, others = split(given)
+    n, others = split(given)
     before = {name: a.tobytes() for name, a in given.items() if a is not None}
-    errors = pyrnn.check_gradients(params, **others, loss=loss)
+    errors = pyrnn.check_gradients(n, **others, loss=loss)
     assert {name: given[name].tobytes() for name in before} == before
-    assert errors._fields == FIELDS
+    assert errors._fields == (*FIELDS, "alpha")
+    assert errors.worst == max(error for error in errors if error is not None)
     for name, error in errors._asdict().items():
-        if name in missing.split() and name != "h0":
+        if (name in missing.split() and name != "h0") or name == "alpha":
             assert error is None
         else:
             assert type(error) is float
@@ -286,11 +395,25 @@ def test_check_finds_a_wrong_gradient(monkeypatch, loss, name, wrong):
         value, gradients = pyrnn.loss_and_gradients(*args, **kwargs)
         return value, gradients._replace(**{name: wrong(getattr(gradients, name))})
 
-    monkeypatch.setattr(gradient_check, "loss_and_gradients", with_mistake)
-    params, others = split(problem(loss))
-    errors = pyrnn.check_gradients(params, **others, loss=loss)._asdict()
+    monkeypatch.setattr(check, "loss_and_gradients", with_mistake)
+    n, others = split(problem(loss))
+    errors = pyrnn.check_gradients(n, **others, loss=loss)._asdict()
     assert errors.pop(name) > 5e-3
+    assert errors.pop("alpha") is None
     assert max(errors.values()) < 1e-8
+
+
+@pytest.mark.parametrize("alpha", [0.5, np.linspace(0.2, 0.8, 6)], ids=["number", "by unit"])
+def test_check_finds_a_wrong_gradient_of_alpha(monkeypatch, alpha):
+    def with_mistake(*args, **kwargs):
+        value, gradients = pyrnn.loss_and_gradients(*args, **kwargs)
+        return value, gradients._replace(alpha=1.01 * gradients.alpha)
+
+    monkeypatch.setattr(check, "loss_and_gradients", with_mistake)
+    n, others = split(problem("squared_error"), pyrnn.Cell(alpha=alpha))
+    errors = pyrnn.check_gradients(n, **others, loss="squared_error")
+    assert errors.worst == errors.alpha > 5e-3
+    assert max(errors[:7]) < 1e-8
 
 
 def test_check_finds_a_missing_slope(monkeypatch):
@@ -298,8 +421,8 @@ def test_check_finds_a_missing_slope(monkeypatch):
     engine = pyrnn._engines.choose()
     compiled = engine.backward
     monkeypatch.setattr(engine, "backward", lambda dh, h, *others: compiled(dh, 0.5 * h, *others))
-    params, others = split(problem("squared_error"))
-    errors = pyrnn.check_gradients(params, **others, loss="squared_error")
+    n, others = split(problem("squared_error"))
+    errors = pyrnn.check_gradients(n, **others, loss="squared_error")
     assert min(errors.U, errors.W, errors.b, errors.x, errors.h0) > 1e-3
     assert max(errors.V, errors.c) < 1e-8
 
@@ -307,23 +430,23 @@ def test_check_finds_a_missing_slope(monkeypatch):
 @pytest.mark.parametrize(("max_entries", "count"), [(1, 7), (4, 28), (None, 24 + 36 + 6 + 36 + 6 + 60 + 18)])
 def test_check_varies_so_many_entries(monkeypatch, max_entries, count):
     calls = []
-    monkeypatch.setattr(gradient_check, "forward", lambda *args: (calls.append(1), pyrnn.forward(*args))[1])
-    params, others = split(problem("softmax_cross_entropy"))
-    pyrnn.check_gradients(params, **others, max_entries=max_entries)
+    monkeypatch.setattr(check, "simulate", lambda *args: (calls.append(1), pyrnn.simulate(*args))[1])
+    n, others = split(problem("softmax_cross_entropy"))
+    pyrnn.check_gradients(n, **others, max_entries=max_entries)
     assert len(calls) == 2 * count
 
 
 def test_check_of_nothing():
     """Without a step, and where all weights are zero, every gradient and every difference is 0."""
     for given in (problem("softmax_cross_entropy", T=0), problem("softmax_cross_entropy")):
-        params, others = split(given)
+        n, others = split(given)
         others["weights"] = 0 * others["weights"]
-        assert pyrnn.check_gradients(params, **others) == (0.0,) * 7
+        assert pyrnn.check_gradients(n, **others) == (*(0.0,) * 7, None)
 
 
 def test_check_chooses_by_rng():
-    params, others = split(problem("squared_error"))
-    check = lambda rng: pyrnn.check_gradients(params, **others, loss="squared_error", max_entries=3, rng=rng)
+    n, others = split(problem("squared_error"))
+    check = lambda rng: pyrnn.check_gradients(n, **others, loss="squared_error", max_entries=3, rng=rng)
     assert check(1) == check(1) == check(np.random.default_rng(1))
     assert check(1) != check(2)
 
@@ -343,6 +466,100 @@ def test_check_chooses_by_rng():
     ],
 )
 def test_check_rejects(options, message):
-    params, others = split(problem("softmax_cross_entropy"))
+    n, others = split(problem("softmax_cross_entropy"))
     with pytest.raises((TypeError, ValueError), match=f"^{message}$"):
-        pyrnn.check_gradients(params, **others, **options)
+        pyrnn.check_gradients(n, **others, **options)
+
+
+# ---- check_gradients of any function --------------------------------------------------------------------------------
+def cubes(a, b):
+    return (a**3).sum() + (a[0] * b).sum(), (3 * a**2 + np.eye(1, len(a))[0] * b.sum(), np.full(b.shape, a[0]))
+
+
+def test_check_of_a_function():
+    a, b = np.arange(1.0, 4), np.ones((2, 3))
+    for arrays in ((a, b), [a, b], (a.tolist(), b.astype(np.float32))):
+        errors = pyrnn.check_gradients(cubes, arrays)
+        assert [type(error) for error in errors] == [float, float]
+        assert max(errors) < 1e-9
+    errors = pyrnn.check_gradients(lambda a, b: (cubes(a, b)[0], [None, -cubes(a, b)[1][1]]), (a, b))
+    assert errors[0] is None
+    assert errors[1] == pytest.approx(2)
+    np.testing.assert_array_equal(a, [1, 2, 3])
+
+
+def test_check_of_a_function_of_one_array():
+    error = pyrnn.check_gradients(lambda p: ((p**2).sum(), 2 * p), np.arange(6.0).reshape(2, 3))
+    assert type(error) is float
+    assert error < 1e-9
+    assert pyrnn.check_gradients(lambda p: ((p**2).sum(), 2.02 * p), np.arange(3.0)) == pytest.approx(0.0099, rel=1e-2)
+    assert pyrnn.check_gradients(lambda p: (0.0, p), np.zeros(0)) == 0
+
+
+def test_check_passes_none_on():
+    def loss(W, b):
+        assert b is None
+        return (W**2).sum(), (2 * W, None)
+
+    errors = pyrnn.check_gradients(loss, (np.ones((2, 2)), None))
+    assert errors[0] < 1e-9
+    assert errors[1] is None
+
+
+def test_check_of_gradients_that_the_next_call_overwrites():
+    """As those of an RNN."""
+    rnn = pyrnn.RNN(2, 3, output_size=1, dtype=float, rng=0)
+    x, targets = np.ones((5, 4, 2)), np.zeros((5, 4, 1))
+
+    def loss(parameters):
+        rnn.parameters[...] = parameters
+        return rnn.loss_and_gradients(x, targets, loss="squared_error", out=rnn.gradients)
+
+    assert pyrnn.check_gradients(loss, rnn.parameters.copy()) < 1e-8
+
+
+def test_check_of_a_function_varies_so_many_entries():
+    calls = []
+
+    def loss(a, b):
+        calls.append(1)
+        return (a**2).sum() + b.sum(), (2 * a, np.ones_like(b))
+
+    pyrnn.check_gradients(loss, (np.ones(50), np.ones(3)), max_entries=10, rng=1)
+    assert len(calls) == 1 + 2 * 13
+
+
+@pytest.mark.parametrize(
+    ("function", "arrays", "options", "error", "message"),
+    [
+        (lambda a: a.sum(), np.ones(2), {}, TypeError, r"function must return \(loss, gradients\), got float64"),
+        (lambda a, b: (0.0, (a,)), (np.ones(2), np.ones(2)), {}, ValueError, "function must .* 2 arrays, got 1"),
+        (
+            lambda a: (0.0, a[1:]),
+            np.ones(2),
+            {},
+            ValueError,
+            r"gradient of array must have shape \(2,\), got \(1,\)",
+        ),
+        (
+            lambda a, b: (0.0, (a, b.T)),
+            (np.ones(2), np.ones((2, 1))),
+            {},
+            ValueError,
+            r"gradient of arrays\[1\] must have shape \(2, 1\), got \(1, 2\)",
+        ),
+        (cubes, (np.ones(2), "b"), {}, TypeError, r"arrays\[1\] must be real numbers .*"),
+        (
+            cubes,
+            (np.ones(2), np.ones(2)),
+            {"targets": np.ones(2)},
+            ValueError,
+            "targets must be None with a function.*",
+        ),
+        (cubes, (np.ones(2), np.ones(2)), {"h0": np.ones(2)}, ValueError, "h0 must be None with a function.*"),
+        (cubes, (np.ones(2), np.ones(2)), {"step": 0}, ValueError, "step must be a positive number, got 0"),
+    ],
+)
+def test_check_of_a_function_rejects(function, arrays, options, error, message):
+    with pytest.raises(error, match=f"^{message}$"):
+        pyrnn.check_gradients(function, arrays, **options)

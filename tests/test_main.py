@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from pyrnn import plotting, sunspots
 from pyrnn.__main__ import main
+from pyrnn.demo import sunspots
+from pyrnn.plots import drawing
 
 pytestmark = pytest.mark.once
 
@@ -243,7 +244,7 @@ def test_checking_the_destination_leaves_no_trace(tmp_path):
     kept = tmp_path / "kept.png"
     kept.write_bytes(b"old")
     for path in (kept, tmp_path / "new.png"):
-        plotting.check_destination(path)
+        drawing.check_destination(path)
     assert list(tmp_path.iterdir()) == [kept]
     assert kept.read_bytes() == b"old"
 
@@ -265,7 +266,7 @@ def test_interrupt_is_a_short_message_and_status_130(tmp_path):
 
 # ------------------------------------------------------------------------------------------------ the models
 def test_packaged_data():
-    text = (importlib.resources.files("pyrnn") / "data" / "sunspots.csv").read_text(encoding="utf-8")
+    text = (importlib.resources.files("pyrnn.demo") / "data" / "sunspots.csv").read_text(encoding="utf-8")
     header, *rows = csv.reader(text.splitlines())
     years = [int(year) for year, _ in rows]
     assert header == ["YEAR", "SUNACTIVITY"]

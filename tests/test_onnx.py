@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn.state_dict import describe
+from pyrnn.bridges.state_dict import describe
 
 pytestmark = pytest.mark.peer
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-from pyrnn.onnx import OnnxRNN, from_onnx, run_onnx_rnn, to_onnx, to_state_dict  # noqa: E402
+from pyrnn.bridges.onnx import OnnxRNN, from_onnx, run_onnx_rnn, to_onnx, to_state_dict  # noqa: E402
 
 TOLERANCE = 1e-5  # float32, of numbers about 1
 FUNCTIONS = {"tanh": "Tanh", "relu": "Relu"}
@@ -88,7 +88,7 @@ def network_outputs(network, x, lengths, h0, reverse=False):
             U, W, b = network.layer(n, reverse=d == 1)
             start = None if h0 is None else h0[n * D + d]
             back = bool(d) or reverse
-            h = pyrnn.forward(x, U, W, b, start, nonlinearity=network.nonlinearity, lengths=lengths, reverse=back)
+            h = pyrnn.forward(x, U, W, b, start, cell=pyrnn.Cell(network.nonlinearity), lengths=lengths, reverse=back)
             outs.append(h)
             at_end = np.zeros_like(h, shape=h.shape[1:])
             for i in np.flatnonzero(steps):
@@ -681,7 +681,7 @@ def test_computed_constants_against_the_reference_of_onnx(opset):
     """Chains of the operators that are read, with negative axes and indices, empty arrays, attributes of old opsets."""
     from onnx.reference import ReferenceEvaluator
 
-    from pyrnn._onnx_constants import OPERATORS, Constants
+    from pyrnn.bridges.onnx.constants import OPERATORS, Constants
 
     seen = {}
     for seed in range(60):
@@ -999,7 +999,7 @@ def test_biases_that_some_layers_lack():
 
 def test_import_without_onnx():
     script = (
-        "import sys; sys.modules['onnx'] = None; import numpy as np, pyrnn.onnx as p\n"
+        "import sys; sys.modules['onnx'] = None; import numpy as np, pyrnn.bridges.onnx as p\n"
         "assert 'onnxruntime' not in sys.modules\n"
         "p.run_onnx_rnn(p.OnnxRNN(W=np.ones((1, 1, 1)), R=np.ones((1, 1, 1))), np.ones((1, 1, 1)))\n"
         "for f, a in ((p.from_onnx, 'x'), (p.to_onnx, {})):\n"

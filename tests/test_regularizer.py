@@ -1,4 +1,4 @@
-"""`pyrnn.vanishing_regularizer` against Jacobians, differences, PyTorch's autograd and the published code."""
+"""`pyrnn.training.vanishing_regularizer` against Jacobians, differences, PyTorch's autograd and the published code."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,21 @@ from helpers import central_differences
 
 import pyrnn
 
-pytestmark = pytest.mark.peer
+pytestmark = pytest.mark.once
 
-FORMS = ["book", "published"]
-every_form = pytest.mark.parametrize("form", FORMS)
+VARIANTS = ["book", "published"]
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
 every_nonlinearity = pytest.mark.parametrize("nonlinearity", ["tanh", "relu", "identity"])
+
+
+def of(h, W, nonlinearity="tanh"):
+    """States of a network whose input does not matter here."""
+    U = np.zeros((len(W), 0), np.float32)
+    return pyrnn.Trajectory.of(pyrnn.Network(U, W, cell=pyrnn.Cell(nonlinearity)), h)
+
+
+def regularizer(grad_h, h, W, *, nonlinearity="tanh", **options):
+    return pyrnn.training.vanishing_regularizer(of(h, W, nonlinearity), grad_h, **options)
 
 
 def run(T=6, B=3, H=5, *, nonlinearity="tanh", dtype=np.float64, seed=0):
@@ -19,46 +29,44 @@ def run(T=6, B=3, H=5, *, nonlinearity="tanh", dtype=np.float64, seed=0):
     W = (rng.standard_normal((H, H)) / max(H, 1) ** 0.5).astype(dtype)
     x, dh = rng.standard_normal((2, T, B, H)).astype(dtype)
     dh[::2] = 0
-    h = pyrnn.forward(x, np.eye(H, dtype=dtype), W, nonlinearity=nonlinearity)
-    return pyrnn.state_gradients(dh, h, W, nonlinearity=nonlinearity), h, W
+    h = pyrnn.forward(x, np.eye(H, dtype=dtype), W, cell=pyrnn.Cell(nonlinearity))
+    return of(h, W, nonlinearity).state_gradients(dh), h, W
 
 
-def by_the_definition(grad_h, h, W, form, nonlinearity):
+def by_the_definition(grad_h, h, W, variant, nonlinearity):
     """Step by step, with the Jacobian of each."""
     terms = []
-    Jacobians = pyrnn.jacobian(h, W, nonlinearity=nonlinearity).reshape(-1, *W.shape)
+    Jacobians = of(h, W, nonlinearity).jacobian().reshape(-1, *W.shape)
     for g, J in zip(grad_h.reshape(-1, len(W)), Jacobians, strict=True):
         length = np.linalg.norm(g)
-        if form == "book" and length > 0:
+        if variant == "book" and length > 0:
             terms.append((np.linalg.norm(g @ J) / length - 1) ** 2)
-        if form == "published" and length**2 >= 1e-20:
+        if variant == "published" and length**2 >= 1e-20:
             terms.append((np.linalg.norm(g @ J) ** 2 / length**2 - 1) ** 2)
-    return np.sum(terms) if form == "book" else np.mean(terms)
+    return np.sum(terms) if variant == "book" else np.mean(terms)
 
 
-@every_form
+@every_variant
 @every_nonlinearity
 @pytest.mark.parametrize("seed", range(5))
-def test_value(form, nonlinearity, seed):
+def test_value(variant, nonlinearity, seed):
     grad_h, h, W = run(nonlinearity=nonlinearity, seed=seed)
-    omega, gradients = pyrnn.vanishing_regularizer(grad_h, h, W, form=form, nonlinearity=nonlinearity)
+    omega, gradients = regularizer(grad_h, h, W, variant=variant, nonlinearity=nonlinearity)
     assert isinstance(omega, np.float64)
-    assert isinstance(gradients, pyrnn.RegularizerGradients)
-    np.testing.assert_allclose(omega, by_the_definition(grad_h, h, W, form, nonlinearity), rtol=1e-12)
+    assert isinstance(gradients, pyrnn.training.RegularizerGradients)
+    np.testing.assert_allclose(omega, by_the_definition(grad_h, h, W, variant, nonlinearity), rtol=1e-12)
 
 
-@every_form
+@every_variant
 @every_nonlinearity
 @pytest.mark.parametrize("seed", range(5))
-def test_gradients_by_differences(form, nonlinearity, seed):
+def test_gradients_by_differences(variant, nonlinearity, seed):
     grad_h, h, W = run(T=4, B=2, nonlinearity=nonlinearity, seed=seed)
     if nonlinearity == "relu":
         h[h == 0] = -1  # away from the kink
-    options = {"form": form, "nonlinearity": nonlinearity}
-    _, gradients = pyrnn.vanishing_regularizer(grad_h, h, W, **options)
-    expected = central_differences(
-        lambda h, W: pyrnn.vanishing_regularizer(grad_h, h, W, **options)[0], {"h": h, "W": W}
-    )
+    options = {"variant": variant, "nonlinearity": nonlinearity}
+    _, gradients = regularizer(grad_h, h, W, **options)
+    expected = central_differences(lambda h, W: regularizer(grad_h, h, W, **options)[0], {"h": h, "W": W})
     for name in ("h", "W"):
         np.testing.assert_allclose(getattr(gradients, name), expected[name], rtol=0, atol=1e-8)
     assert np.abs(expected["W"]).max() > 0.01
@@ -79,12 +87,13 @@ def published_code(grad_h, h, W):
     return omega.item(), W.grad.numpy()
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("seed", range(10))
 def test_against_the_published_code(seed):
     grad_h, h, W = run(T=30, B=4, H=6, seed=seed)
     grad_h = grad_h * 1e-10 ** np.random.default_rng(seed).uniform(-1, 3, (30, 4, 1))  # on both sides of the bound
     grad_h[20:] = 0
-    omega, gradients = pyrnn.vanishing_regularizer(grad_h, h, W, form="published")
+    omega, gradients = regularizer(grad_h, h, W, variant="published")
     expected, dW = published_code(grad_h, h, W)
     np.testing.assert_allclose(omega, expected, rtol=1e-12)
     np.testing.assert_allclose(gradients.W, dW, rtol=0, atol=1e-12 * np.abs(dW).max())
@@ -92,8 +101,8 @@ def test_against_the_published_code(seed):
 
 def test_the_forms_differ_as_they_say():
     """In one step at h = 0, where a gradient of length 1 becomes one of length 3: (3 - 1)² and (9 - 1)²."""
-    for form, expected, slope in (("book", 4, 4), ("published", 64, 96)):  # 2 (3 - 1) and 4 (9 - 1) 3
-        omega, gradients = pyrnn.vanishing_regularizer([[1.0]], [[0.0]], [[3.0]], form=form)
+    for variant, expected, slope in (("book", 4, 4), ("published", 64, 96)):  # 2 (3 - 1) and 4 (9 - 1) 3
+        omega, gradients = regularizer([[1.0]], [[0.0]], [[3.0]], variant=variant)
         assert omega == expected
         np.testing.assert_array_equal(gradients.W, [[slope]])
 
@@ -101,21 +110,21 @@ def test_the_forms_differ_as_they_say():
 def test_an_orthogonal_W_keeps_lengths():
     W = pyrnn.initialize(1, 8, scheme="orthogonal", rng=0).W
     grad_h = np.random.default_rng(0).standard_normal((5, 3, 8))
-    for form in FORMS:
-        omega, gradients = pyrnn.vanishing_regularizer(grad_h, np.zeros((5, 3, 8)), W, form=form)
+    for variant in VARIANTS:
+        omega, gradients = regularizer(grad_h, np.zeros((5, 3, 8)), W, variant=variant)
         assert omega < 1e-28
         assert np.abs(gradients.W).max() < 1e-13
 
 
-@every_form
+@every_variant
 @every_nonlinearity
-def test_without_a_batch_axis_and_in_parts(form, nonlinearity):
+def test_without_a_batch_axis_and_in_parts(variant, nonlinearity):
     grad_h, h, W = run(nonlinearity=nonlinearity)
-    options = {"form": form, "nonlinearity": nonlinearity}
-    omega, gradients = pyrnn.vanishing_regularizer(grad_h, h, W, **options)
-    parts = [pyrnn.vanishing_regularizer(grad_h[:, i], h[:, i], W, **options) for i in range(3)]
+    options = {"variant": variant, "nonlinearity": nonlinearity}
+    omega, gradients = regularizer(grad_h, h, W, **options)
+    parts = [regularizer(grad_h[:, i], h[:, i], W, **options) for i in range(3)]
     counts = np.array([(np.abs(grad_h[:, i]).max(axis=1) > 0).sum() for i in range(3)])
-    weights = np.ones(3) if form == "book" else counts / counts.sum()
+    weights = np.ones(3) if variant == "book" else counts / counts.sum()
     np.testing.assert_allclose(sum(w * o for w, (o, _) in zip(weights, parts, strict=True)), omega, rtol=1e-12)
     np.testing.assert_allclose(sum(w * g.W for w, (_, g) in zip(weights, parts, strict=True)), gradients.W, atol=1e-12)
     for i, (_, g) in enumerate(parts):
@@ -129,9 +138,9 @@ def test_gradients_serve_training():
     h = pyrnn.forward(x, np.eye(5), W)
 
     def omega(W):
-        return pyrnn.vanishing_regularizer(grad_h, pyrnn.forward(x, np.eye(5), W), W)[0]
+        return regularizer(grad_h, pyrnn.forward(x, np.eye(5), W), W)[0]
 
-    start, gradients = pyrnn.vanishing_regularizer(grad_h, h, W)
+    start, gradients = regularizer(grad_h, h, W)
     through_h = pyrnn.backward(gradients.h, h, x, np.eye(5), W).W
     rng = np.random.default_rng(0)
     direction = rng.standard_normal((5, 5))
@@ -142,33 +151,33 @@ def test_gradients_serve_training():
 
 
 # ---- Zeros, sizes, dtypes -------------------------------------------------------------------------------------------
-@every_form
-def test_steps_without_a_gradient_do_not_count(form):
+@every_variant
+def test_steps_without_a_gradient_do_not_count(variant):
     """Nor what stands in h there, behind the end of a sequence for instance."""
     grad_h, h, W = run(seed=1)
     grad_h[3, 1], grad_h[5], h[5] = 0, 0, np.nan
-    omega, gradients = pyrnn.vanishing_regularizer(grad_h, h, W, form=form)
+    omega, gradients = regularizer(grad_h, h, W, variant=variant)
     kept = np.abs(grad_h).max(axis=2) > 0
-    same, of_kept = pyrnn.vanishing_regularizer(grad_h[kept], h[kept], W, form=form)
+    same, of_kept = regularizer(grad_h[kept], h[kept], W, variant=variant)
     np.testing.assert_allclose(omega, same, rtol=1e-13)
     np.testing.assert_allclose(gradients.W, of_kept.W, rtol=0, atol=1e-13)
     np.testing.assert_array_equal(gradients.h[~kept], 0)
     assert np.isfinite(gradients.h).all()
 
 
-@every_form
+@every_variant
 @pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4), (2, 3, 0), (0, 0, 0), (0, 4), (3, 4)])
-def test_nothing_that_counts(form, shape, dtype):
+def test_nothing_that_counts(variant, shape, dtype):
     zeros = np.zeros(shape, dtype)
-    omega, gradients = pyrnn.vanishing_regularizer(zeros, zeros, np.ones((shape[-1],) * 2, dtype), form=form)
+    omega, gradients = regularizer(zeros, zeros, np.ones((shape[-1],) * 2, dtype), variant=variant)
     assert omega == 0
     np.testing.assert_array_equal(gradients.h, zeros)
     np.testing.assert_array_equal(gradients.W, 0)
     assert gradients.h.dtype == gradients.W.dtype == dtype
 
 
-@every_form
-def test_nothing_is_handed_on(form):
+@every_variant
+def test_nothing_is_handed_on(variant):
     """W of zeros, and relus that are all off: Omega counts the steps, and no gradient is NaN."""
     grad_h = np.ones((4, 2, 3))
     for h, W, nonlinearity in (
@@ -176,8 +185,8 @@ def test_nothing_is_handed_on(form):
         (np.ones((4, 2, 3)), np.ones((3, 3)), "tanh"),
         (np.zeros((4, 2, 3)), np.ones((3, 3)), "relu"),
     ):
-        omega, gradients = pyrnn.vanishing_regularizer(grad_h, h, W, form=form, nonlinearity=nonlinearity)
-        assert omega == (8 if form == "book" else 1)
+        omega, gradients = regularizer(grad_h, h, W, variant=variant, nonlinearity=nonlinearity)
+        assert omega == (8 if variant == "book" else 1)
         np.testing.assert_array_equal(gradients.W, 0)
         np.testing.assert_array_equal(gradients.h, 0)
 
@@ -187,12 +196,12 @@ def test_the_scale_of_float32_gradients_does_not_matter(scale):
     grad_h, h, W = run(dtype=np.float32)
     grad_h = grad_h / np.abs(grad_h).max()
     scaled = (grad_h.astype(np.float64) * scale).astype(np.float32)
-    omega, gradients = pyrnn.vanishing_regularizer(scaled, h, W)
+    omega, gradients = regularizer(scaled, h, W)
     kept = scaled.astype(np.float64) / scale  # with the rounding of subnormal numbers
-    expected, exact = pyrnn.vanishing_regularizer(kept, h.astype(float), W.astype(float))
+    expected, exact = regularizer(kept, h.astype(float), W.astype(float))
     np.testing.assert_allclose(omega, expected, rtol=1e-5)
     np.testing.assert_allclose(gradients.W, exact.W, rtol=0, atol=1e-5 * np.abs(exact.W).max())
-    published = pyrnn.vanishing_regularizer(scaled, h, W, form="published")[0]
+    published = regularizer(scaled, h, W, variant="published")[0]
     assert (published == 0) == (scale < 1e-12)  # below the bound no step counts
 
 
@@ -200,8 +209,8 @@ def test_the_scale_of_float32_gradients_does_not_matter(scale):
 def test_the_scale_of_float64_gradients_does_not_matter(scale):
     grad_h = np.random.default_rng(0).integers(1, 100, (4, 3, 5)) * scale
     _, h, W = run(T=4)
-    omega, gradients = pyrnn.vanishing_regularizer(grad_h, h, W)
-    expected, exact = pyrnn.vanishing_regularizer(np.round(grad_h / scale), h, W)
+    omega, gradients = regularizer(grad_h, h, W)
+    expected, exact = regularizer(np.round(grad_h / scale), h, W)
     np.testing.assert_allclose(omega, expected, rtol=1e-3 if scale < 1e-300 else 1e-12)
     np.testing.assert_allclose(gradients.W, exact.W, rtol=0, atol=1e-3 if scale < 1e-300 else 1e-12)
 
@@ -211,42 +220,42 @@ def test_a_small_or_large_W_in_float32(size):
     """Squares of what is handed on leave float32, the derivative of the norm stays."""
     W = np.array([[size]], np.float32)
     one = np.ones((1, 1), np.float32)
-    omega, gradients = pyrnn.vanishing_regularizer(one, 0 * one, W)
+    omega, gradients = regularizer(one, 0 * one, W)
     np.testing.assert_allclose(omega, (float(W[0, 0]) - 1) ** 2, rtol=1e-6)
     np.testing.assert_allclose(gradients.W, 2 * (W - 1), rtol=1e-6)
 
 
-@every_form
-def test_float32(form):
+@every_variant
+def test_float32(variant):
     grad_h, h, W = run(T=20, B=8, H=32, dtype=np.float32)
-    omega, gradients = pyrnn.vanishing_regularizer(grad_h, h, W, form=form)
-    expected, exact = pyrnn.vanishing_regularizer(*(a.astype(float) for a in (grad_h, h, W)), form=form)
+    omega, gradients = regularizer(grad_h, h, W, variant=variant)
+    expected, exact = regularizer(*(a.astype(float) for a in (grad_h, h, W)), variant=variant)
     assert isinstance(omega, np.float64)
     np.testing.assert_allclose(omega, expected, rtol=1e-5)
-    for a, e in zip(gradients, exact, strict=True):
+    for a, e in zip(gradients[:2], exact[:2], strict=True):
         assert a.dtype == np.float32
         np.testing.assert_allclose(a, e, rtol=0, atol=1e-5 * np.abs(e).max())
 
 
-@every_form
+@every_variant
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_and_inf_pass_through(form, bad):
+def test_nan_and_inf_pass_through(variant, bad):
     for place in range(3):
         arguments = [a.copy() for a in run()]
         arguments[place].flat[7] = bad
-        omega, gradients = pyrnn.vanishing_regularizer(*arguments, form=form)
+        omega, gradients = regularizer(*arguments, variant=variant)
         assert not np.isfinite(omega)
         assert not np.isfinite(gradients.W).all()
 
 
-@every_form
-def test_layouts(layout, form):
+@every_variant
+def test_layouts(layout, variant):
     arguments = run()
     before = [a.tobytes() for a in arguments]
-    expected = pyrnn.vanishing_regularizer(*arguments, form=form)
-    actual = pyrnn.vanishing_regularizer(*(layout(a) for a in arguments), form=form)
+    expected = regularizer(*arguments, variant=variant)
+    actual = regularizer(*(layout(a) for a in arguments), variant=variant)
     np.testing.assert_allclose(actual[0], expected[0], rtol=1e-14)
-    for a, e in zip(actual[1], expected[1], strict=True):
+    for a, e in zip(actual[1][:2], expected[1][:2], strict=True):
         np.testing.assert_allclose(a, e, rtol=0, atol=1e-14)
     assert [a.tobytes() for a in arguments] == before
 
@@ -265,42 +274,131 @@ def test_reversed_sequences():
                 for i, n in enumerate(lengths):
                     t[:n, i] = a[:n, i][::-1]
         options = {"lengths": lengths, "reverse": reverse}
-        h = pyrnn.forward(turned[0], np.eye(5), W, **options)
-        results.append(pyrnn.vanishing_regularizer(pyrnn.state_gradients(turned[1], h, W, **options), h, W))
+        run = pyrnn.simulate(pyrnn.Network(np.eye(5), W), turned[0], **options)
+        results.append(pyrnn.training.vanishing_regularizer(run, run.state_gradients(turned[1])))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-13)
     np.testing.assert_allclose(results[0][1].W, results[1][1].W, rtol=0, atol=1e-13)
 
 
-@every_form
+@every_variant
 @every_nonlinearity
-def test_chunks(form, nonlinearity, monkeypatch):
+def test_chunks(variant, nonlinearity, monkeypatch):
     """Some of which have steps that do not count, or none that counts, and the last one of another length."""
     grad_h, h, W = run(T=31, B=3, nonlinearity=nonlinearity)
     grad_h[3:6], grad_h[12:25], h[12:25] = 0, 0, np.nan
     grad_h[7, 1] = 0
-    options = {"form": form, "nonlinearity": nonlinearity}
-    omega, gradients = pyrnn.vanishing_regularizer(grad_h, h, W, **options)
-    monkeypatch.setattr(pyrnn.regularizer, "CHUNK", 1)  # 16 rows
-    same, in_chunks = pyrnn.vanishing_regularizer(grad_h, h, W, **options)
+    options = {"variant": variant, "nonlinearity": nonlinearity}
+    omega, gradients = regularizer(grad_h, h, W, **options)
+    monkeypatch.setattr(pyrnn.training.regularizer, "CHUNK", 1)  # 16 rows
+    same, in_chunks = regularizer(grad_h, h, W, **options)
     np.testing.assert_allclose(same, omega, rtol=1e-13)
     np.testing.assert_allclose(in_chunks.W, gradients.W, rtol=0, atol=1e-13)
     np.testing.assert_allclose(in_chunks.h, gradients.h, rtol=0, atol=1e-15)
     assert np.isfinite(gradients.h).all()
 
 
-@every_form
-def test_steps_that_exist(form):
+@every_variant
+def test_steps_that_exist(variant):
     """Of sequences with holes."""
     rng = np.random.default_rng(0)
     x, dh = rng.standard_normal((2, 6, 3, 5))
     W, mask = 0.4 * rng.standard_normal((5, 5)), rng.random((6, 3)) < 0.6
-    h = pyrnn.forward(x, np.eye(5), W, mask=mask)
-    grad_h = pyrnn.state_gradients(dh, h, W, mask=mask)
-    J = pyrnn.jacobian(h, W, mask=mask)[mask]
-    r = np.linalg.norm(np.einsum("ni,nij->nj", grad_h[mask], J), axis=1) / np.linalg.norm(grad_h[mask], axis=1)
-    expected = ((r - 1) ** 2).sum() if form == "book" else ((r**2 - 1) ** 2).mean()
-    omega, _ = pyrnn.vanishing_regularizer(grad_h[mask], h[mask], W, form=form)
+    run = pyrnn.simulate(pyrnn.Network(np.eye(5), W), x, mask=mask)
+    grad_h = run.state_gradients(dh)
+    expected, of_existing = regularizer(grad_h[mask], run.h[mask], W, variant=variant)
+    omega, gradients = pyrnn.training.vanishing_regularizer(run, grad_h, variant=variant)
     np.testing.assert_allclose(omega, expected, rtol=1e-12)
+    np.testing.assert_allclose(gradients.W, of_existing.W, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(gradients.h[mask], of_existing.h, rtol=0, atol=1e-13)
+    np.testing.assert_array_equal(gradients.h[~mask], 0)
+
+
+# ---- Every form of the cell -----------------------------------------------------------------------------------------
+LEAKS = {
+    "plain": {},
+    "rate": {"alpha": 0.4},
+    "rate by unit": {"alpha": np.array([0.1, 0.9, 1.0, 0.5, 0.25])},
+    "current": {"alpha": 0.4, "form": "current"},
+    "current by unit": {"alpha": np.array([0.1, 0.9, 1.0, 0.5, 0.25]), "form": "current"},
+}
+STEPS = {
+    "all": {},
+    "reverse": {"reverse": True},
+    "lengths": {"lengths": np.array([6, 2, 0])},
+    "lengths reverse": {"lengths": np.array([6, 2, 4]), "reverse": True},
+    "mask": {"mask": np.random.default_rng(0).random((6, 3)) < 0.6},
+    "mask reverse": {"mask": np.random.default_rng(0).random((6, 3)) < 0.6, "reverse": True},
+}
+
+
+@pytest.fixture(params=[(phi, leak) for phi in ("tanh", "relu", "identity") for leak in LEAKS], ids="-".join)
+def simulated(request):
+    """A network of each form, its input, h0 and dh."""
+    phi, leak = request.param
+    rng = np.random.default_rng(1)
+    W, U, b = rng.standard_normal((5, 5)) / 5**0.5, rng.standard_normal((5, 4)), rng.standard_normal(5)
+    x, dh = rng.standard_normal((6, 3, 4)), rng.standard_normal((6, 3, 5))
+    network = pyrnn.Network(U, W, b, cell=pyrnn.Cell(phi, **LEAKS[leak]))
+    return network, x, rng.standard_normal((3, 5)), dh
+
+
+@every_variant
+@pytest.mark.parametrize("steps", STEPS)
+def test_every_form_by_the_definition(simulated, variant, steps):
+    """With the Jacobian of each step that exists."""
+    network, x, h0, dh = simulated
+    run = pyrnn.simulate(network, x, h0, **STEPS[steps])
+    grad_h = run.state_gradients(dh)
+    exists = STEPS[steps].get("mask", np.ones((6, 3), bool))
+    if "lengths" in STEPS[steps]:
+        exists = np.arange(6)[:, np.newaxis] < STEPS[steps]["lengths"]
+    g, J = grad_h[exists], run.jacobian()[exists]
+    r = np.linalg.norm(np.einsum("ni,nij->nj", g, J), axis=1) / np.linalg.norm(g, axis=1)
+    expected = ((r - 1) ** 2).sum() if variant == "book" else ((r**2 - 1) ** 2).mean()
+    omega, _ = pyrnn.training.vanishing_regularizer(run, grad_h, variant=variant)
+    np.testing.assert_allclose(omega, expected, rtol=1e-12)
+
+
+@every_variant
+@pytest.mark.parametrize("steps", STEPS)
+def test_gradients_of_every_form_by_differences(simulated, variant, steps):
+    """Of what made the states too: what is with respect to states and rates goes through `Trajectory.backward`."""
+    network, x, h0, dh = simulated
+    run = pyrnn.simulate(network, x, h0, **STEPS[steps])
+    grad_h = run.state_gradients(dh)
+    _, gradients = pyrnn.training.vanishing_regularizer(run, grad_h, variant=variant)
+    leaky_rates = network.cell.alpha is not None and not network.cell.current
+    assert (gradients.rates is None) != leaky_rates
+    through = run.backward(gradients.h, gradients.rates)
+    rng = np.random.default_rng(2)
+    moves = {"x": rng.standard_normal(x.shape)} | {a: rng.standard_normal(getattr(network, a).shape) for a in "UWb"}
+
+    def omega(name, step):
+        moved = step * moves[name]
+        net = network if name == "x" else network._replace(**{name: getattr(network, name) + moved})
+        at = pyrnn.simulate(net, x + moved if name == "x" else x, h0, **STEPS[steps])
+        return pyrnn.training.vanishing_regularizer(at, grad_h, variant=variant)[0]
+
+    for name, move in moves.items():
+        expected = (omega(name, 1e-6) - omega(name, -1e-6)) / 2e-6
+        total = getattr(through, name) + (gradients.W if name == "W" else 0)
+        np.testing.assert_allclose((total * move).sum(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_dtypes_of_every_form(simulated):
+    network, x, h0, dh = simulated
+    network = network._replace(**{name: getattr(network, name).astype(np.float32) for name in "UWb"})
+    single = pyrnn.simulate(network, x.astype(np.float32), h0.astype(np.float32))
+    grad_h = single.state_gradients(dh.astype(np.float32))
+    omega, gradients = pyrnn.training.vanishing_regularizer(single, grad_h)
+    double = pyrnn.Trajectory.of(network, single.h.astype(float), single.x, single.h0, rates=single.written_rates)
+    expected, exact = pyrnn.training.vanishing_regularizer(double, grad_h)
+    np.testing.assert_allclose(omega, expected, rtol=1e-5)
+    for a, e in zip(gradients, exact, strict=True):
+        assert (a is None) == (e is None)
+        if a is not None:
+            assert a.dtype == np.float32
+            np.testing.assert_allclose(a, e, rtol=0, atol=1e-5 * np.abs(e).max())
 
 
 # ---- Bad arguments --------------------------------------------------------------------------------------------------
@@ -310,19 +408,18 @@ GOOD = {"grad_h": np.ones((4, 2, 3)), "h": np.zeros((4, 2, 3)), "W": np.ones((3,
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        ({"form": "paper"}, ValueError, "form must be one of 'book', 'published', got 'paper'"),
-        ({"form": None}, ValueError, "form must be one of 'book', 'published', got None"),
-        ({"nonlinearity": "sigmoid"}, ValueError, "nonlinearity must be one of .*, got 'sigmoid'"),
-        ({"nonlinearity": 0}, ValueError, "nonlinearity must be one of .*, got 0"),
+        ({"variant": "paper"}, ValueError, "variant must be one of 'book', 'published', got 'paper'"),
+        ({"variant": None}, ValueError, "variant must be one of 'book', 'published', got None"),
         ({"grad_h": None}, TypeError, "grad_h must be an array of numbers, got None"),
         ({"grad_h": np.ones((4, 2, 3), complex)}, TypeError, "grad_h must be real numbers .* complex128"),
         ({"grad_h": np.ones((4, 3))}, ValueError, r"grad_h must have shape \(4, 2, 3\) to match h .*, got \(4, 3\)"),
-        ({"h": np.ones(3)}, ValueError, r"h must have shape \(T, B, H\) or \(T, H\), got \(3,\)"),
-        ({"h": np.array("a")}, TypeError, "h must be real numbers .*"),
-        ({"W": np.ones((3, 4))}, ValueError, r"W must have shape \(3, 3\) to match h \(4, 2, 3\), got \(3, 4\)"),
-        ({"W": [[1.0], [1.0, 2.0]]}, ValueError, "W must be an array of numbers: .*"),
     ],
 )
 def test_bad_arguments(bad, error, message):
     with pytest.raises(error, match=f"^{message}$"):
-        pyrnn.vanishing_regularizer(**GOOD | bad)
+        regularizer(**GOOD | bad)
+
+
+def test_a_run_is_needed():
+    with pytest.raises(TypeError, match=r"^run must be a pyrnn.Trajectory, as simulate returns it, got ndarray$"):
+        pyrnn.training.vanishing_regularizer(np.zeros((4, 3)), np.zeros((4, 3)))

@@ -18,7 +18,7 @@ from helpers import allocated, assert_close, central_differences
 
 import pyrnn
 
-pytestmark = pytest.mark.peer
+pytestmark = pytest.mark.once
 
 TOLERANCE = {np.float64: 1e-12, np.float32: 2e-5}
 
@@ -71,6 +71,7 @@ YES_NO = (False, True)
 GRID = list(itertools.product(("tanh", "relu"), YES_NO, (1, 2, 3), YES_NO, YES_NO, YES_NO, YES_NO))
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(
     ("nonlinearity", "bias", "num_layers", "bidirectional", "batch_first", "with_lengths", "with_h0"), GRID
 )
@@ -107,6 +108,7 @@ def test_parity_with_torch(dtype, nonlinearity, bias, num_layers, bidirectional,
             assert_close(a, expected[name], tolerance)
 
 
+@pytest.mark.peer
 def test_names_shapes_and_order_are_those_of_torch():
     torch = pytest.importorskip("torch")
     for options in ({}, {"bias": False, "num_layers": 3}, {"bidirectional": True, "num_layers": 2}):
@@ -448,6 +450,7 @@ def test_load_state_dict(dtype):
 
 
 # ---- Training -------------------------------------------------------------------------------------------------------
+@pytest.mark.peer
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
 @pytest.mark.parametrize("output_size", [None, 3])
@@ -657,6 +660,7 @@ def assert_same(a, b):
     np.testing.assert_array_equal(a.alpha, b.alpha)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "everything"])
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_save_and_load(tmp_path, dtype, options, suffix):
@@ -819,6 +823,7 @@ def test_npz_of_other_writers(tmp_path):
     assert_same(rnn, pyrnn.RNN.load(tmp_path / "rnn.npz"))
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 @pytest.mark.parametrize(
     ("declared", "message"),
@@ -888,6 +893,7 @@ def test_npz_bombs(tmp_path):
             tracemalloc.stop()
 
 
+@pytest.mark.peer
 def test_safetensors_files_that_are_none(tmp_path, monkeypatch):
     safetensors = pytest.importorskip("safetensors.numpy")
     rnn, _ = rnn_and_x()
@@ -1298,3 +1304,58 @@ def test_nothing_that_is_given_is_written_to():
     rnn.backward(dout, dh_n)
     rnn.loss_and_gradients(x, targets, h0=h0, lengths=lengths, weights=weights)
     assert [a.tobytes() for a in arrays] == before
+
+
+# ---- Its networks ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("options", [{}, {"alpha": 0.3, "nonlinearity": "relu"}, {"alpha": 0.3, "form": "current"}])
+@pytest.mark.parametrize("bias", [True, False])
+def test_networks_of_layers_compute_what_the_rnn_does(options, bias):
+    rnn = pyrnn.RNN(3, 4, 2, bidirectional=True, bias=bias, dtype=np.float64, rng=0, **options)
+    x = np.random.default_rng(1).standard_normal((6, 5, 3))
+    out, _ = rnn(x)
+    for layer in range(2):
+        runs = [pyrnn.simulate(rnn.network(layer, way), x, reverse=way == 1) for way in (0, 1)]
+        for way, run in enumerate(runs):
+            np.testing.assert_array_equal(run.h, rnn.layer_states[2 * layer + way])
+        x = np.concatenate([run.read for run in runs], axis=2)
+    np.testing.assert_array_equal(x, out)
+    assert rnn.network(-1, 1).V is None
+    assert rnn.network(0, 0).b is None or bias
+
+
+@pytest.mark.parametrize("options", [{}, {"alpha": 0.3, "form": "current"}, {"bias": False}])
+def test_the_network_of_one_layer_has_the_output_layer(options):
+    rnn = pyrnn.RNN(3, 4, output_size=2, dtype=np.float64, rng=0, **options)
+    x = np.random.default_rng(1).standard_normal((6, 5, 3))
+    out, _ = rnn(x)
+    run = pyrnn.simulate(rnn, x)
+    np.testing.assert_array_equal(run.output(), out)
+    assert run.network.cell == rnn.cell
+    assert np.shares_memory(rnn.network().W, rnn.parameters)
+    two = pyrnn.RNN(3, 4, 2, output_size=2, rng=0)
+    assert two.network(0).V is None
+    np.testing.assert_array_equal(two.network(1).V, two.weight_out)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "arguments", "message"),
+    [
+        ((3, 4, 2), {}, (), "layer must be given for an RNN of 2 layers"),
+        ((3, 4), {"bidirectional": True}, (), "direction must be given for a bidirectional RNN"),
+        ((3, 4), {}, (1,), "layer must be an integer from -1 to 0, got 1"),
+        ((3, 4), {}, (0, 1), "direction must be an integer from 0 to 0, got 1"),
+    ],
+)
+def test_networks_that_are_not_there(sizes, options, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pyrnn.RNN(*sizes, **options).network(*arguments)
+    if not arguments:
+        with pytest.raises(ValueError, match=message):
+            pyrnn.simulate(pyrnn.RNN(*sizes, **options), np.ones((2, 3)))
+
+
+def test_the_cell_of_an_rnn():
+    assert pyrnn.RNN(3, 4).cell == pyrnn.Cell()
+    assert pyrnn.RNN(3, 4, alpha=1, form="current").cell == pyrnn.Cell("tanh", 1.0, "current")
+    alpha = [0.1, 0.2, 0.3, 1.0]
+    assert pyrnn.RNN(3, 4, nonlinearity="relu", alpha=alpha).cell == pyrnn.Cell("relu", alpha)

@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from pyrnn.state_dict import describe
+from pyrnn.bridges.state_dict import describe
 
 pytest.importorskip("safetensors")
 
-from pyrnn.safetensors import load_safetensors, save_safetensors
+from pyrnn.bridges.safetensors import load_safetensors, save_safetensors
 
 pytestmark = pytest.mark.peer
 
@@ -194,7 +194,7 @@ def test_errors_write_nothing(tmp_path, error, message, arguments, options):
 
 def test_import_without_safetensors(tmp_path):
     script = (
-        "import sys; sys.modules['safetensors'] = None; import pyrnn.safetensors as s\n"
+        "import sys; sys.modules['safetensors'] = None; import pyrnn.bridges.safetensors as s\n"
         "for call in (lambda: s.load_safetensors('x'), lambda: s.save_safetensors({}, 'x')):\n"
         "    try: call()\n"
         "    except ImportError as error: assert 'pyrnn-bptt[safetensors]' in str(error)\n"

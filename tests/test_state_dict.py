@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn.state_dict import describe
+from pyrnn.bridges.state_dict import describe
 
 pytestmark = pytest.mark.peer
 
@@ -196,7 +196,7 @@ class TestBfloat16:
 
     def test_bridges(self, pair, tmp_path):
         pytest.importorskip("safetensors")
-        from pyrnn import keras, safetensors
+        from pyrnn.bridges import keras, safetensors
 
         half, expected = pair
         safetensors.save_safetensors(half, tmp_path / "a.safetensors")
@@ -208,7 +208,7 @@ class TestBfloat16:
 
     def test_onnx(self, pair):
         pytest.importorskip("onnx")
-        from pyrnn import onnx
+        from pyrnn.bridges import onnx
 
         half, expected = pair
         assert onnx.to_onnx(half).SerializeToString() == onnx.to_onnx(expected).SerializeToString()
@@ -233,10 +233,10 @@ def exporters():
     with contextlib.suppress(ImportError):
         import onnx  # noqa: F401
 
-        from pyrnn.onnx import to_onnx
+        from pyrnn.bridges.onnx import to_onnx
 
         found["to_onnx"] = to_onnx
-    from pyrnn.keras import to_keras
+    from pyrnn.bridges.keras import to_keras
 
     return found | {"to_keras": to_keras}
 
@@ -281,7 +281,7 @@ def test_nonlinearity_of_an_rnn(nonlinearity):
 def test_exported_rnn_computes_the_same(nonlinearity):
     pytest.importorskip("onnx")
     ort = pytest.importorskip("onnxruntime")
-    from pyrnn.onnx import to_onnx
+    from pyrnn.bridges.onnx import to_onnx
 
     rnn = pyrnn.RNN(2, 3, 2, nonlinearity=nonlinearity, bidirectional=True, rng=0)
     x = np.random.default_rng(0).normal(size=(5, 4, 2)).astype(np.float32)
@@ -294,7 +294,7 @@ def test_exported_rnn_computes_the_same(nonlinearity):
 @pytest.mark.parametrize("prefix", ["", "rnn."])
 def test_safetensors_keep_what_an_rnn_says(tmp_path, prefix):
     pytest.importorskip("safetensors")
-    from pyrnn.safetensors import load_safetensors, save_safetensors
+    from pyrnn.bridges.safetensors import load_safetensors, save_safetensors
 
     leaky = pyrnn.RNN(1, 2, alpha=[0.2, 0.5], nonlinearity="relu", output_size=1, rng=0)
     path = tmp_path / "rnn.safetensors"

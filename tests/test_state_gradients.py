@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import agree, arguments, assert_close, complex_step, network, states
+from helpers import agree, arguments, assert_close, complex_step, network, states, with_cell
 
 import pyrnn
 from pyrnn import _kernels, reference
@@ -72,7 +72,9 @@ def test_masks_of_no_steps(dtype, reverse, options):
     for T, B, H in ((0, 2, 3), (0, 0, 3), (4, 2, 3), (4, 2, 0), (4, 0, 3)):
         dh = np.ones((T, B, H), dtype)
         mask = np.zeros((T, B), bool)
-        gradients = pyrnn.state_gradients(dh, dh / 2, np.eye(H, dtype=dtype), mask=mask, reverse=reverse, **options)
+        gradients = pyrnn.state_gradients(
+            dh, dh / 2, np.eye(H, dtype=dtype), mask=mask, reverse=reverse, **with_cell(options)
+        )
         assert gradients.shape == dh.shape
         sums = dh[::-1].cumsum(axis=0)[::-1] if not reverse else dh.cumsum(axis=0)  # each state is that before it
         np.testing.assert_allclose(gradients, np.broadcast_to(sums, dh.shape))
@@ -101,7 +103,7 @@ def test_large_gradients_before_holes_leave_the_digits_of_small_ones(form, rever
         mask = np.array([[0, 1, 1], [1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 0]], bool)
         dh = rng.standard_normal((T, B, H)) * 10.0 ** np.array([12, 8, 4, 0, -4, -8, -12, -16])[:, None, None]
         dh = dh[::-1] if reverse else dh
-        options = {**form, "mask": mask, "reverse": reverse}
+        options = with_cell(form) | {"mask": mask, "reverse": reverse}
         rates = np.empty((T, B, H)) if form else None
         h = pyrnn.forward(x, U, W, rates=rates, **options)
         options |= {"rates": rates}

@@ -18,10 +18,11 @@ from numpy.lib.stride_tricks import as_strided
 import pyrnn
 from pyrnn import _kernels, reference
 
-pytestmark = [pytest.mark.compiled, pytest.mark.peer, pytest.mark.python]
+pytestmark = [pytest.mark.compiled, pytest.mark.python]
 
 SIZES = [(0, 1, 1), (3, 0, 2), (1, 1, 0), (1, 1, 1), (2, 17, 3), (8, 64, 5), (5, 100, 17), (33, 257, 40)]  # I, H, O
 BATCHES = [None, 0, 1, 3, 20]
+PLAIN = pyrnn.Cell()
 
 
 @pytest.fixture(params=_kernels.available())
@@ -32,9 +33,14 @@ def instruction_set(request):
     _kernels.select(before)
 
 
-def parameters(*sizes, **options):
-    """The arguments of a stepper: U, W, b, V, c of a small network, or of one of other sizes."""
-    return [network(*sizes, **options)[name] for name in ("U", "W", "b", "V", "c")]
+def made(*sizes, cell=PLAIN, **options):
+    """A small network, or one of other sizes."""
+    return of(network(*sizes, **options), cell=cell)
+
+
+def of(n, names="UWbVc", cell=PLAIN):
+    """The network of these arrays."""
+    return pyrnn.Network(**{name: n[name] for name in names}, cell=cell)
 
 
 def bits(*arrays):
@@ -54,7 +60,7 @@ def test_bits_of_forward(dtype, instruction_set, I, H, O, B, with_output):
     if with_output:
         rows = h if B is not None else h[:, np.newaxis]
         expected = pyrnn._fused.output(rows, V, c).reshape(*h.shape[:-1], O)
-    make = lambda: pyrnn.Stepper(U, W, b, *((V, c) if with_output else ()), batch=B, h0=h0)
+    make = lambda: pyrnn.Stepper(of(n, "UWbVc" if with_output else "UWb"), h0, batch=B)
 
     stepper = make()
     for t in range(T):
@@ -71,13 +77,7 @@ def test_bits_of_forward(dtype, instruction_set, I, H, O, B, with_output):
     assert bits(np.concatenate(parts), stepper.state) == bits(expected, h[-1])
 
 
-LEAKS = [
-    {},
-    {"alpha": 0.3},
-    {"alpha": 0.3, "form": "current"},
-    {"alpha": "by unit"},
-    {"alpha": "by unit", "form": "current"},
-]
+LEAKS = [(None, "rate"), *itertools.product((0.3, "by unit"), ("rate", "current"))]
 
 
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu", "identity"])
@@ -87,19 +87,19 @@ LEAKS = [
 def test_bits_of_forward_in_all_forms(dtype, nonlinearity, leak, with_output, B, H):
     n = network(7, B, 3, H, 4, dtype=dtype)
     x, U, W, b, h0, V, c = (n[name] for name in ("x", "U", "W", "b", "h0", "V", "c"))
-    form = {"nonlinearity": nonlinearity} | leak
-    if form.get("alpha") == "by unit":
-        form["alpha"] = np.linspace(0, 1, H).astype(dtype)
-    rates = np.empty_like(n["h"]) if "alpha" in form else None
-    h = pyrnn.forward(x, U, W, b, h0, engine="fused", rates=rates, **form)
+    alpha, form = leak
+    cell = pyrnn.Cell(nonlinearity, np.linspace(0, 1, H) if alpha == "by unit" else alpha, form)
+    rates = None if alpha is None else np.empty_like(n["h"])
+    h = pyrnn.forward(x, U, W, b, h0, engine="fused", rates=rates, cell=cell)
     expected = h
     if with_output:
-        read = rates if form.get("form") == "current" else h
+        read = rates if cell.current else h
         rows = read if B is not None else read[:, np.newaxis]
         expected = pyrnn._fused.output(rows, V, c).reshape(*h.shape[:-1], 4)
-    stepper = pyrnn.Stepper(U, W, b, *((V, c) if with_output else ()), batch=B, h0=h0, **form)
+    stepper = pyrnn.Stepper(of(n, "UWbVc" if with_output else "UWb", cell), h0, batch=B)
     copies = [stepper, copy.copy(stepper), pickle.loads(pickle.dumps(stepper))]
     for other in copies:
+        assert other.network.cell == cell
         out = np.empty_like(expected[0])
         for t in range(4):
             assert bits(other.step(x[t])) == bits(expected[t])
@@ -114,37 +114,23 @@ def test_bits_of_forward_in_all_forms(dtype, nonlinearity, leak, with_output, B,
         assert bits(other.step(x[3])) == bits(expected[3])
 
 
-@pytest.mark.parametrize(
-    ("wrong", "error", "message"),
-    [
-        ({"nonlinearity": "gelu"}, ValueError, "nonlinearity must be one of 'tanh', 'relu', 'identity', got 'gelu'"),
-        ({"form": "current"}, ValueError, "alpha must be given with form 'current', got None"),
-        ({"form": None}, ValueError, "form must be one of 'rate', 'current', got None"),
-        ({"alpha": np.ones(3)}, ValueError, r"alpha must be a number or have shape \(6,\), got \(3,\)"),
-        ({"alpha": 1j}, TypeError, "alpha must be real numbers"),
-    ],
-)
-def test_wrong_forms(wrong, error, message):
-    with pytest.raises(error, match=message):
-        pyrnn.Stepper(*parameters(), **wrong)
-
-
 @pytest.mark.parametrize(("with_b", "with_c"), [*itertools.product([False, True], repeat=2)])
 def test_optional_arguments_left_out(with_b, with_c):
     n = network(6, 3, 4, 9, 2)
     b, c = n["b"] if with_b else None, n["c"] if with_c else None
-    stepper = pyrnn.Stepper(n["U"], n["W"], b, n["V"], c, batch=3)
+    stepper = pyrnn.Stepper(pyrnn.Network(n["U"], n["W"], b, n["V"], c), batch=3)
     h = reference.forward(n["x"], n["U"], n["W"], b)
     np.testing.assert_allclose(stepper.run(n["x"]), reference.output(h, n["V"], c), rtol=0, atol=1e-14)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("B", [None, 5])
 def test_against_torch(dtype, B):
     torch = pytest.importorskip("torch")
     I, H = 8, 64
     n = network(30, B, I, H, dtype=dtype)
     cell = torch.nn.RNNCell(I, H, dtype=getattr(torch, dtype.__name__))
-    stepper = pyrnn.Stepper(n["U"], n["W"], n["b"], batch=B, h0=n["h0"])
+    stepper = pyrnn.Stepper(of(n, "UWb"), n["h0"], batch=B)
     with torch.no_grad():
         cell.weight_ih.copy_(torch.from_numpy(n["U"]))
         cell.weight_hh.copy_(torch.from_numpy(n["W"]))
@@ -156,6 +142,7 @@ def test_against_torch(dtype, B):
             np.testing.assert_allclose(stepper.step(x), h.numpy(), rtol=0, atol=20 * np.finfo(dtype).eps)
 
 
+@pytest.mark.peer
 def test_against_onnxruntime():
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     I, H, O = 8, 64, 3
@@ -176,7 +163,7 @@ def test_against_onnxruntime():
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    stepper = pyrnn.Stepper(*(n[name] for name in ("U", "W", "b", "V", "c")), h0=n["h0"])
+    stepper = pyrnn.Stepper(of(n), n["h0"])
     h = n["h0"][None, None]
     for x in n["x"]:
         o, h = session.run(["o", "h"], {"x": x[None, None], "h0": h})
@@ -187,7 +174,7 @@ def test_against_onnxruntime():
 def test_another_instruction_set_between_steps():
     """The panels of one instruction set are not those of the next."""
     n = network(12, 3, 5, 40, 6, dtype=np.float32)
-    make = lambda: pyrnn.Stepper(*(n[name] for name in ("U", "W", "b", "V", "c")), batch=3)
+    make = lambda: pyrnn.Stepper(of(n), batch=3)
     expected, stepper, before = make().run(n["x"]), make(), _kernels.selected()
     try:
         for t, name in zip(range(0, 12, 2), itertools.cycle(_kernels.available()), strict=False):
@@ -200,7 +187,7 @@ def test_another_instruction_set_between_steps():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
 def test_not_finite(value):
-    stepper = pyrnn.Stepper(*parameters(dtype=np.float32), batch=2)
+    stepper = pyrnn.Stepper(made(dtype=np.float32), batch=2)
     x = np.zeros((2, 4), np.float32)
     untouched = stepper.step(x)[1]
     stepper.reset()
@@ -213,7 +200,7 @@ def test_not_finite(value):
 def test_large_step_without_the_gil():
     n = network(3, 40, 30, 128, dtype=np.float32)
     assert 2 * 40 * 128 * (128 + 30) > 1e6
-    stepper = pyrnn.Stepper(n["U"], n["W"], n["b"], batch=40)
+    stepper = pyrnn.Stepper(of(n, "UWb"), batch=40)
     expected = pyrnn.forward(n["x"], n["U"], n["W"], n["b"], engine="fused")
     assert bits(*[stepper.step(x) for x in n["x"]]) == bits(*expected)
 
@@ -222,9 +209,9 @@ def test_large_step_without_the_gil():
 @pytest.mark.parametrize("B", [None, 1, 3])
 def test_any_layout_of_every_argument(layout, dtype, B):
     n = network(4, B, dtype=dtype)
-    expected = pyrnn.Stepper(*parameters(dtype=dtype), batch=B, h0=n["h0"]).run(n["x"])
-    given = [layout(a) for a in parameters(dtype=dtype)]
-    stepper = pyrnn.Stepper(*given, batch=B, h0=layout(n["h0"]))
+    expected = pyrnn.Stepper(made(dtype=dtype), n["h0"], batch=B).run(n["x"])
+    given = pyrnn.Network(*(layout(a) for a in made(dtype=dtype).arrays))
+    stepper = pyrnn.Stepper(given, layout(n["h0"]), batch=B)
     assert bits(*[stepper.step(layout(x)) for x in n["x"]]) == bits(*expected)
     stepper.state = layout(n["h0"])
     assert bits(stepper.run(layout(n["x"]))) == bits(expected)
@@ -235,7 +222,7 @@ def test_any_layout_of_every_argument(layout, dtype, B):
 @pytest.mark.parametrize("B", [None, 1, 3])
 def test_any_layout_of_out(writeable_layout, dtype, B):
     n = network(4, B, dtype=dtype)
-    stepper = pyrnn.Stepper(*parameters(dtype=dtype), batch=B)
+    stepper = pyrnn.Stepper(made(dtype=dtype), batch=B)
     expected = stepper.run(n["x"])
     stepper.reset()
     for x, o in zip(n["x"], expected, strict=True):
@@ -248,7 +235,7 @@ def test_step_into_columns_of_a_sequence():
     """Batch-first arrays are read and written in place, and nothing beside them is touched."""
     n = network(6, 3)
     x = np.ascontiguousarray(n["x"].transpose(1, 0, 2))
-    stepper = pyrnn.Stepper(*parameters(), batch=3)
+    stepper = pyrnn.Stepper(made(), batch=3)
     expected = stepper.run(n["x"])
     out = np.full((3, 8, 2), np.nan)
     stepper.reset()
@@ -261,7 +248,7 @@ def test_step_into_columns_of_a_sequence():
 @pytest.mark.parametrize("kind", ["f2", "f4", "?", "i1", "u1", "i2", "u2", ">f4"])
 def test_narrower_input_is_converted(dtype, kind):
     x = (network(5, 2)["x"] * 3).astype(kind)
-    stepper = pyrnn.Stepper(*parameters(dtype=dtype), batch=2)
+    stepper = pyrnn.Stepper(made(dtype=dtype), batch=2)
     expected = stepper.run(x.astype(dtype))
     stepper.reset()
     assert bits(*[stepper.step(a) for a in x]) == bits(*expected)
@@ -270,7 +257,7 @@ def test_narrower_input_is_converted(dtype, kind):
 @pytest.mark.parametrize("name", ["x", "state", "h0"])
 @pytest.mark.parametrize("kind", ["f8", "i4", "i8", ">f8"])
 def test_wider_input_is_rejected(name, kind):
-    stepper = pyrnn.Stepper(*parameters(dtype=np.float32))
+    stepper = pyrnn.Stepper(made(dtype=np.float32))
     a = np.zeros(4 if name == "x" else 6, kind)
     message = f"{name} must be of a dtype that float32, the Stepper's, can hold, got {a.dtype}"
     with pytest.raises(TypeError, match=re.escape(message)):
@@ -282,16 +269,18 @@ def test_wider_input_is_rejected(name, kind):
 
 @pytest.mark.parametrize("wide", ["U", "W", "b", "V", "c", "h0"])
 def test_dtype_is_that_of_the_widest_argument(wide):
-    n = {name: network(dtype=np.float32)[name] for name in ("U", "W", "b", "V", "c")}
-    n["h0"] = np.zeros(6, np.float32)
-    assert pyrnn.Stepper(**n).dtype == np.float32
-    assert pyrnn.Stepper(**n | {wide: n[wide].astype(np.float64)}).dtype == np.float64
-    assert pyrnn.Stepper([[1.0]], [[0.5]]).dtype == np.float64
-    assert pyrnn.Stepper(np.ones((1, 1), np.int8), np.ones((1, 1), bool)).dtype == np.float32
+    n = network(B=None, dtype=np.float32)
+    make = lambda n: pyrnn.Stepper(of(n), n["h0"])
+    assert make(n).dtype == np.float32
+    assert make(n | {wide: n[wide].astype(np.float64)}).dtype == np.float64
+    alpha = pyrnn.Cell(alpha=np.full(6, 0.5))  # kept in float64, and rounded to the dtype of the arrays
+    assert pyrnn.Stepper(made(dtype=np.float32, cell=alpha)).dtype == np.float32
+    assert pyrnn.Stepper(pyrnn.Network([[1.0]], [[0.5]])).dtype == np.float64
+    assert pyrnn.Stepper(pyrnn.Network(np.ones((1, 1), np.int8), np.ones((1, 1), bool))).dtype == np.float32
 
 
 def test_lists():
-    stepper = pyrnn.Stepper([[1.0], [0.0]], [[0.0, 0.5], [1.0, 0.0]], h0=[0.0, 0.0])
+    stepper = pyrnn.Stepper(pyrnn.Network([[1.0], [0.0]], [[0.0, 0.5], [1.0, 0.0]]), [0.0, 0.0])
     assert bits(stepper.step([1])) == bits(np.tanh([1.0, 0.0]))
     stepper.state = [0.5, 0.25]
     assert stepper.state.tolist() == [0.5, 0.25]
@@ -306,7 +295,7 @@ def set_state(stepper, h):
 @pytest.mark.parametrize("given", [False, True])
 def test_reset(dtype, B, given):
     n = network(4, B, dtype=dtype)
-    stepper = pyrnn.Stepper(n["U"], n["W"], n["b"], batch=B, h0=n["h0"] if given else None)
+    stepper = pyrnn.Stepper(of(n, "UWb"), n["h0"] if given else None, batch=B)
     first = n["h0"] if given else np.zeros_like(n["h0"])
     assert bits(stepper.state) == bits(first)
     expected = stepper.run(n["x"])
@@ -320,7 +309,7 @@ def test_reset(dtype, B, given):
 
 def test_state_can_be_taken_and_given_back():
     x = network(10, None)["x"]
-    stepper = pyrnn.Stepper(*parameters())
+    stepper = pyrnn.Stepper(made())
     stepper.run(x[:4])
     saved = stepper.state
     expected = stepper.run(x[4:])
@@ -331,8 +320,8 @@ def test_state_can_be_taken_and_given_back():
 def test_results_and_arguments_belong_to_the_caller():
     """No array that goes in or comes out shares memory with the stepper, or is written later."""
     n = network(5, None)
-    given = [*parameters(), n["h0"].copy()]
-    stepper = pyrnn.Stepper(*given[:5], h0=given[5])
+    given = [*made().arrays, n["h0"].copy()]
+    stepper = pyrnn.Stepper(pyrnn.Network(*given[:5]), given[5])
     expected = stepper.run(n["x"])
     stepper.reset()
     for a in given:
@@ -342,6 +331,8 @@ def test_results_and_arguments_belong_to_the_caller():
         results.append(stepper.step(x))
         assert bits(results[-1]) == bits(o)
         stepper.state[...] = np.nan
+        for a in stepper.network.arrays:
+            a[...] = np.nan
     assert bits(*results) == bits(*expected)
     results[-1][...] = np.nan
     stepper.reset()
@@ -353,14 +344,19 @@ def test_results_and_arguments_belong_to_the_caller():
 
 
 def test_attributes():
-    U, W, b, V, c = parameters(I=4, H=6, O=2, dtype=np.float32)
-    stepper = pyrnn.Stepper(U, W, b, V, c, batch=3)
+    cell = pyrnn.Cell("relu", 0.1)
+    net = made(I=4, H=6, O=2, dtype=np.float32, cell=cell)
+    stepper = pyrnn.Stepper(net, batch=3)
     assert (stepper.input_size, stepper.hidden_size, stepper.output_size, stepper.batch) == (4, 6, 2, 3)
     assert stepper.dtype == np.float32
     assert repr(stepper) == "Stepper(input_size=4, hidden_size=6, output_size=2, batch=3, dtype=float32)"
-    assert (pyrnn.Stepper(U, W).output_size, pyrnn.Stepper(U, W).batch) == (None, None)
-    with pytest.raises(AttributeError):
-        stepper.batch = 4
+    assert bits(*stepper.network.arrays) == bits(*net.arrays)
+    assert stepper.network.cell == cell
+    states = pyrnn.Stepper(net._replace(V=None, c=None))
+    assert (states.output_size, states.batch, states.network.V) == (None, None, None)
+    for name in ("batch", "network"):
+        with pytest.raises(AttributeError):
+            setattr(stepper, name, 4)
 
 
 class Named(pyrnn.Stepper):
@@ -372,12 +368,14 @@ class Named(pyrnn.Stepper):
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
 def test_copy_and_pickle(dtype, B, with_output, duplicate):
     n = network(9, B, dtype=dtype)
-    U, W, b, V, c = parameters(dtype=dtype)
-    original = Named(U, W, b, *((V, c) if with_output else ()), batch=B, h0=n["h0"])
+    cell = pyrnn.Cell(alpha=0.1)
+    original = Named(of(n, "UWbVc" if with_output else "UWb", cell), n["h0"], batch=B)
     original.name = "left"
     original.run(n["x"][:3])
     twin = duplicate(original)
     assert (type(twin), repr(twin), twin.name) == (Named, repr(original), "left")
+    assert twin.network.cell == cell
+    assert bits(*twin.network.arrays) == bits(*original.network.arrays)
     expected = original.run(n["x"])
     assert bits(twin.run(n["x"])) == bits(expected)  # the state came along, and is its own
     original.reset()
@@ -393,7 +391,10 @@ CONSTRUCTION = [
     ({"V": np.ones((2, 5))}, ValueError, "V must have shape (O, 6) to match U (6, 4), got (2, 5)"),
     ({"V": np.ones(6)}, ValueError, "V must have shape (O, 6) to match U (6, 4), got (6,)"),
     ({"c": np.ones(3)}, ValueError, "c must have shape (2,) to match V (2, 6), got (3,)"),
-    ({"V": None}, ValueError, "c must come with V, got V None"),
+    ({"V": None}, ValueError, "network must have V where it has c, got V None"),
+    ({"R": np.ones((6, 2))}, ValueError, "network must be without R here: closed_loop() is the network"),
+    ({"cell": pyrnn.Cell(alpha=np.ones(3))}, ValueError, "alpha must be a number or have shape (6,), got (3,)"),
+    ({"cell": "tanh"}, TypeError, "cell must be a pyrnn.Cell, got 'tanh'"),
     ({"h0": np.ones((1, 6))}, ValueError, "h0 must have shape (6,) to match U (6, 4), got (1, 6)"),
     ({"h0": np.ones(6), "batch": 3}, ValueError, "h0 must have shape (3, 6) to match U (6, 4), got (6,)"),
     ({"batch": -1}, ValueError, "batch must be an integer from 0, got -1"),
@@ -407,9 +408,30 @@ CONSTRUCTION = [
 
 @pytest.mark.parametrize(("wrong", "error", "message"), CONSTRUCTION)
 def test_wrong_construction(wrong, error, message):
-    given = {name: network(I=4, H=6, O=2)[name] for name in ("U", "W", "b", "V", "c")}
+    options = {name: wrong[name] for name in ("h0", "batch") if name in wrong}
+    arrays = {name: a for name, a in wrong.items() if name not in options}
     with pytest.raises(error, match=re.escape(message)):
-        pyrnn.Stepper(**given | wrong)
+        pyrnn.Stepper(made(I=4, H=6, O=2)._replace(**arrays), **options)
+
+
+def test_what_is_no_network():
+    with pytest.raises(TypeError, match=r"network must be a pyrnn.Network .* got tuple; Network\(\*arrays\) makes one"):
+        pyrnn.Stepper(tuple(made().arrays))
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu", "identity"])
+@pytest.mark.parametrize(("alpha", "form"), [(1.0, "rate"), (0.3, "rate"), (0.3, "current")])
+def test_an_rnn_of_one_layer_is_its_network(nonlinearity, alpha, form):
+    rnn = pyrnn.RNN(3, 5, output_size=2, nonlinearity=nonlinearity, alpha=alpha, form=form, rng=0)
+    x = network(6, 2, 3, dtype=np.float32)["x"]
+    expected = pyrnn.simulate(rnn, x).output()
+    stepper, other = pyrnn.Stepper(rnn, batch=2), pyrnn.Stepper(rnn.network(), batch=2)
+    assert stepper.network.cell == rnn.cell
+    steps = np.stack([stepper.step(row) for row in x])
+    assert bits(steps) == bits(other.run(x))
+    np.testing.assert_allclose(steps, expected, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match=r"rnn\.network\(layer\)"):
+        pyrnn.Stepper(pyrnn.RNN(3, 5, num_layers=2))
 
 
 X = np.zeros((3, 4))
@@ -434,7 +456,7 @@ STEPS = [
 
 @pytest.mark.parametrize(("what", "a", "error", "message"), STEPS)
 def test_wrong_argument(what, a, error, message):
-    stepper = pyrnn.Stepper(*parameters(), batch=3)
+    stepper = pyrnn.Stepper(made(), batch=3)
     stepper.run(network(4, 3)["x"])
     before = stepper.state
     with pytest.raises(error, match=re.escape(message)):
@@ -443,7 +465,7 @@ def test_wrong_argument(what, a, error, message):
 
 
 def test_message_without_batch():
-    stepper = pyrnn.Stepper(*parameters())
+    stepper = pyrnn.Stepper(made())
     with pytest.raises(ValueError, match=re.escape("x must have shape (4,), got (1, 4)")):
         stepper.step(np.ones((1, 4)))
     with pytest.raises(ValueError, match=re.escape("x must have shape (T, 4), got (4,)")):
@@ -469,15 +491,14 @@ OUTS = [
 
 @pytest.mark.parametrize(("out", "error", "message"), OUTS)
 def test_wrong_out(out, error, message):
-    stepper = pyrnn.Stepper(*parameters(), batch=3)
+    stepper = pyrnn.Stepper(made(), batch=3)
     with pytest.raises(error, match=re.escape(message)):
         stepper.step(X, out=out)
     assert not stepper.state.any()
 
 
 def test_out_that_overlaps_x():
-    U, W, _, _, _ = parameters(I=6, H=6)
-    stepper, memory = pyrnn.Stepper(U, W), np.zeros(20)
+    stepper, memory = pyrnn.Stepper(of(network(I=6, H=6), "UW")), np.zeros(20)
     for start in range(13):
         out, x = memory[start : start + 6], memory[6:12]
         if 0 < start < 12:
@@ -489,8 +510,7 @@ def test_out_that_overlaps_x():
 
 def test_out_that_overlaps_x_of_a_batch():
     """Rows of x and out may lie between each other, in any order; only a number that both have is an error."""
-    U, W, _, _, _ = parameters(I=3, H=3, dtype=np.float32)
-    stepper, rng = pyrnn.Stepper(U, W, batch=4), np.random.default_rng(0)
+    stepper, rng = pyrnn.Stepper(of(network(I=3, H=3, dtype=np.float32), "UW"), batch=4), np.random.default_rng(0)
     content, shared = rng.standard_normal((16, 8)).astype(np.float32), 0
     index = np.arange(content.size).reshape(content.shape)
     for _ in range(500):
@@ -522,7 +542,7 @@ def rows(memory, first, step, column):
 def test_out_with_rows_upon_each_other(dtype):
     """As in an assignment by NumPy, the later row stays."""
     n = network(1, 3, 2, 100, dtype=dtype)
-    stepper = pyrnn.Stepper(n["U"], n["W"], batch=3)
+    stepper = pyrnn.Stepper(of(n, "UW"), batch=3)
     expected, own = np.zeros(200, dtype), np.zeros(200, dtype)
     for step in (0, 1, 50):
         strides = (step * own.itemsize, own.itemsize)
@@ -557,7 +577,7 @@ def in_threads(n, work):
 @pytest.mark.parametrize("size", [(200, None, 8, 64), (40, 40, 16, 160)])
 def test_one_stepper_for_each_thread(size):
     n = network(*size, dtype=np.float32)
-    make = lambda: pyrnn.Stepper(n["U"], n["W"], n["b"], batch=size[1])
+    make = lambda: pyrnn.Stepper(of(n, "UWb"), batch=size[1])
     expected = make().run(n["x"])
 
     def work(i):
@@ -575,7 +595,7 @@ def test_one_stepper_for_several_threads():
     W[np.arange(H), np.arange(H) - 1] = 1  # moves the state on by one unit: tanh of a small number keeps its place
     h0 = np.zeros((B, H), np.float32)
     h0[:, 0] = 1e-20
-    stepper, x, steps, refused = pyrnn.Stepper(U, W, batch=B, h0=h0), np.zeros((B, 1), np.float32), [], []
+    stepper, x, steps, refused = pyrnn.Stepper(pyrnn.Network(U, W), h0, batch=B), np.zeros((B, 1), np.float32), [], []
 
     def work(i):
         for _ in range(calls):
@@ -597,9 +617,9 @@ def test_one_stepper_for_several_threads():
 def test_calls_during_a_run_are_refused():
     H = 256
     n = network(1, None, 1, H, dtype=np.float32)
-    stepper = pyrnn.Stepper(n["U"], n["W"])
+    stepper = pyrnn.Stepper(of(n, "UW"))
     x = np.zeros((20_000, 1), np.float32)
-    expected = pyrnn.Stepper(n["U"], n["W"]).run(x)
+    expected = pyrnn.Stepper(of(n, "UW")).run(x)
     results = []
     thread = threading.Thread(target=lambda: results.append(stepper.run(x)))
     calls = [lambda: stepper.step(x[0]), lambda: stepper.state, lambda: stepper.reset(), lambda: stepper.run(x[:1])]
@@ -624,8 +644,7 @@ def test_calls_during_a_run_are_refused():
 @pytest.mark.parametrize("B", [None, 3])
 def test_step_with_out_allocates_nothing(B, with_output):
     n = network(1, B)
-    U, W, b, V, c = parameters()
-    stepper = pyrnn.Stepper(U, W, b, *((V, c) if with_output else ()), batch=B)
+    stepper = pyrnn.Stepper(of(n, "UWbVc" if with_output else "UWb"), batch=B)
     x, out = n["x"][0], np.empty((2 if with_output else 6,) if B is None else (B, 2 if with_output else 6))
 
     def steps(count):
@@ -643,7 +662,8 @@ import numpy as np, pyrnn
 rng = np.random.default_rng(0)
 H = 1024
 U, W = rng.normal(size=(H, 1)).astype("f"), (rng.normal(size=(H, H)) / np.sqrt(H)).astype("f")
-stepper, x = pyrnn.Stepper(U, W, None, U.T.copy(), h0=rng.random(H, np.float32)), np.ones((60_000, 1), "f")
+network = pyrnn.Network(U, W, None, U.T.copy())
+stepper, x = pyrnn.Stepper(network, rng.random(H, np.float32)), np.ones((60_000, 1), "f")
 stepper.run(x[:5])
 before = stepper.state
 expected = stepper.run(x[:3])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import _kernels, reference
+from pyrnn import _kernels, elementwise, reference
 
 FLUSHES = platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64")
 pytestmark = [
@@ -22,6 +22,9 @@ pytestmark = [
     pytest.mark.skipif(not FLUSHES, reason="only x86-64 and AArch64 flush subnormal numbers"),
 ]
 H = 8
+PLAIN, RELU, LEAKY = pyrnn.Cell(), pyrnn.Cell("relu"), pyrnn.Cell(alpha=0.999)
+CURRENT = pyrnn.Cell(alpha=0.999, form="current")
+LEARNERS = ("RTRL", "BlockedRTRL", "SnAp1", "RFLO", "UORO")
 
 
 def fading(dtype, *, driven=False, seed=0):
@@ -62,31 +65,42 @@ def backward(m, n, **options):
     return m.backward(n["dh"], n["h"], n["x"], n["U"], n["W"], n["h0"], **options)
 
 
+def run_of(n, steps=None, cell=PLAIN):
+    """The states as a trajectory, the first steps of them."""
+    return pyrnn.Trajectory.of(network_of(n, cell=cell), n["h"][:steps], n["x"][:steps], n["h0"])
+
+
+def network_of(n, V=None, cell=PLAIN):
+    return pyrnn.Network(n["U"], n["W"], None, V, cell=cell)
+
+
 def backward_jvp(m, n):
     """The tangent along dh_dot alone: backward of it, where the complex step of the reference is too short."""
     if m is reference:
         return backward(m, n)
-    return m.backward_jvp(n["dh"], n["h"], n["x"], n["U"], n["W"], n["h0"], dh_dot=n["dh"])
+    return m.backward_jvp(run_of(n), n["dh"], pyrnn.Direction(), dh_dot=n["dh"])
+
+
+def per_sample_gradients(m, n):
+    m = pyrnn.training if m is pyrnn else m
+    return m.per_sample_gradients(run_of(n), n["dh"])
 
 
 LENGTHS = np.array([0, 7, 0, 1, 100])
 TWINS = {  # of reference.py: the same call of both modules, and whether the network is driven
     "forward": (forward, False),
-    "forward of relu": (lambda m, n, **o: forward(m, n, nonlinearity="relu", **o), False),
+    "forward of relu": (lambda m, n, **o: forward(m, n, cell=RELU, **o), False),
     "forward of lengths": (lambda m, n: forward(m, n, lengths=len(n["x"]) - LENGTHS), False),
-    "forward of a leak": (lambda m, n: forward(m, n, alpha=0.999), False),
+    "forward of a leak": (lambda m, n: forward(m, n, cell=LEAKY), False),
     "backward": (backward, False),
     "backward of driven states": (backward, True),
-    "backward of identity": (lambda m, n: backward(m, n, nonlinearity="identity"), True),
-    "backward of currents": (lambda m, n: backward(m, n, form="current", alpha=0.999), False),
+    "backward of identity": (lambda m, n: backward(m, n, cell=pyrnn.Cell("identity")), True),
+    "backward of currents": (lambda m, n: backward(m, n, cell=CURRENT), False),
     "backward of a mask": (lambda m, n: backward(m, n, mask=np.arange(len(n["x"]))[:, None] != [0, 1, 2, 3, 4]), False),
     "state_gradients": (lambda m, n: m.state_gradients(n["dh"], n["h"], n["W"]), True),
-    "jvp": (lambda m, n: m.jvp(n["h"], n["x"], n["U"], n["W"], n["h0"], h0_dot=n["h_dot"]), True),
+    "jvp": (lambda m, n: m.jvp(run_of(n), pyrnn.Direction(h0=n["h_dot"])), True),
     "backward_jvp": (backward_jvp, True),
-    "per_sample_gradients": (
-        lambda m, n: m.per_sample_gradients(n["dh"], n["h"], n["x"], n["U"], n["W"], n["h0"]),
-        False,
-    ),
+    "per_sample_gradients": (per_sample_gradients, False),
     "output": (lambda m, n: m.output(n["faint"], n["V"]), True),
     "output_gradients": (lambda m, n: m.output_gradients(n["faint_do"], n["h"][:7], n["V"]), True),
 }
@@ -146,16 +160,16 @@ def test_relu_of_subnormal_numbers(dtype, instruction_set):
     """They are not active, as zero is not; NaN is passed on."""
     tiny, one, x = np.finfo(dtype).tiny, np.ones((1, 1), dtype), np.zeros((1, 6, 1), dtype)
     h0 = np.array([[tiny, tiny / 2, -tiny, 0, np.nan, 1]], dtype).T
-    h = pyrnn.forward(x, one, one, None, h0, nonlinearity="relu")
+    h = pyrnn.forward(x, one, one, None, h0, cell=RELU)
     np.testing.assert_array_equal(h[0, :, 0], [tiny, 0, 0, 0, np.nan, 1])
-    gradients = pyrnn.backward(np.ones_like(x), h, x, one, one, h0, nonlinearity="relu")
+    gradients = pyrnn.backward(np.ones_like(x), h, x, one, one, h0, cell=RELU)
     np.testing.assert_array_equal(gradients.h0[:, 0], [1, 0, 0, 0, 1, 1])
 
 
-@pytest.mark.parametrize("form", [{}, {"alpha": 0.999}, {"alpha": 0.999, "form": "current"}])
-def test_stepper_decays_to_zero(form, dtype):
+@pytest.mark.parametrize("cell", [PLAIN, LEAKY, CURRENT], ids=str)
+def test_stepper_decays_to_zero(cell, dtype):
     n = fading(dtype)
-    stepper = pyrnn.Stepper(n["U"], n["W"], h0=n["h0"], batch=5, **form)
+    stepper = pyrnn.Stepper(network_of(n, cell=cell), n["h0"], batch=5)
     states = np.array([stepper.step(x) for x in n["x"]])
     assert subnormals([states]) == 0
     assert states[-50].any()
@@ -163,11 +177,13 @@ def test_stepper_decays_to_zero(form, dtype):
     assert subnormals([stepper.run(n["x"])]) == 0
 
 
-@pytest.mark.parametrize("learner", [pyrnn.RTRL, pyrnn.BlockedRTRL, pyrnn.SnAp1, pyrnn.RFLO, pyrnn.UORO])
+@pytest.mark.parametrize("learner", LEARNERS)
 def test_influence_decays_to_zero(learner, dtype):
     """Asked at every step on the way down, for its own gradients: of influences, traces and random vectors."""
     n = fading(dtype)
-    online = learner(n["U"], n["W"], h0=n["h0"][0])  # of one sequence: those of several are summed by NumPy
+    online = getattr(pyrnn.online, learner)(
+        network_of(n), n["h0"][0]
+    )  # of one sequence: those of several are summed by NumPy
     for x in n["x"]:
         gradients = online.step(x[0], n["h_dot"][0])
         assert gradients is None or subnormals(gradients) == 0
@@ -176,7 +192,7 @@ def test_influence_decays_to_zero(learner, dtype):
 def test_what_is_not_flushed():
     """Functions of numbers one by one, and what NumPy computes."""
     tiny = np.finfo(np.float32).tiny
-    for function in (pyrnn.tanh, pyrnn.sech2):
+    for function in (elementwise.tanh, elementwise.sech2):
         assert subnormals([function(np.array([tiny / 2, 46.0], np.float32))]) == 1
     assert subnormals([pyrnn.squared_error(np.full((1, 1), tiny), np.zeros((1, 1), np.float32))[1]]) == 0
 
@@ -266,19 +282,25 @@ def train(n):
     return rnn.loss_and_gradients(n["x"].astype(np.float32), np.zeros(n["x"].shape[:2], int))
 
 
-def step(n, **options):
-    stepper = pyrnn.Stepper(n["U"], n["W"], V=n["V"], batch=5, **options)
+def step(n, cell=PLAIN):
+    stepper = pyrnn.Stepper(network_of(n, n["V"], cell), batch=5)
     return [stepper.step(n["x"][0]), stepper.run(n["x"])]
 
 
 def torch_layer(n):
     torch = pytest.importorskip("torch")
-    import pyrnn.torch
+    import pyrnn.bridges.torch
 
-    layer = pyrnn.torch.RNN(3, H, dtype=torch.float64)
+    layer = pyrnn.bridges.torch.RNN(3, H, dtype=torch.float64)
     layer(torch.from_numpy(n["x"].astype(np.float64)))[0].sum().backward()
 
 
+def hessp(n, cell=PLAIN):
+    objective = pyrnn.training.Objective(network_of(n, n["V"], cell), n["x"][:4], ZEROS[:4])
+    return objective.hessp(objective.first, np.ones_like(objective.first))
+
+
+ZEROS = np.zeros((9, 5), int)  # classes
 EVERYTHING = (
     {name: lambda n, call=call: call(pyrnn, n) for name, (call, _) in TWINS.items()}
     | {
@@ -288,30 +310,26 @@ EVERYTHING = (
         "forward by BLAS": lambda n: forward(pyrnn, n, engine="blas"),
         "backward by BLAS": lambda n: backward(pyrnn, n, engine="blas"),
         "jacobian": lambda n: pyrnn.jacobian(n["h"][:3], n["W"]),
-        "output_jacobian": lambda n: pyrnn.output_jacobian((n["U"], n["W"], None, n["V"], None), n["x"][:4, :2]),
-        "hvp": lambda n: pyrnn.hvp(
-            (n["U"], n["W"], None, n["V"], None),
-            n["x"][:4],
-            np.zeros((4, 5), int),
-            np.ones(n["U"].size + n["W"].size + 16),
-        ),
-        "norms of gradients": lambda n: pyrnn.per_sample_gradients(
-            n["dh"], n["h"], n["x"], n["U"], n["W"], norms_only=True
-        ),
-        "jacobian_product": lambda n: pyrnn.jacobian_product(n["h"][:9], n["W"]),
-        "vector_jacobian_product": lambda n: pyrnn.vector_jacobian_product(n["h"], n["W"], n["dh"][-1]),
-        "log_singular_values": lambda n: pyrnn.log_singular_values(n["h"][:9, :1], n["W"]),
-        "lyapunov_spectrum": lambda n: pyrnn.lyapunov_spectrum((n["U"], n["W"], None), steps=30, warmup=5),
-        "find_fixed_points": lambda n: pyrnn.find_fixed_points((n["U"], n["W"], None), starts=n["h0"]),
+        "output_jacobian": lambda n: pyrnn.training.output_jacobian(network_of(n, n["V"]), n["x"][:4, :2]),
+        "hessp": hessp,
+        "hessp of currents": lambda n: hessp(n, CURRENT),
+        "loss_and_gradients": lambda n: pyrnn.loss_and_gradients(network_of(n, n["V"], LEAKY), n["x"][:9], ZEROS[:9]),
+        "norms of gradients": lambda n: pyrnn.training.per_sample_gradients(run_of(n), n["dh"], norms_only=True),
+        "gradients of rates": lambda n: pyrnn.simulate(network_of(n, cell=LEAKY), n["x"]).backward(n["dh"], n["dh"]),
+        "jacobian_product": lambda n: pyrnn.dynamics.jacobian_product(run_of(n, 9)),
+        "push": lambda n: pyrnn.dynamics.push(run_of(n, 9), n["dh"][-1]),
+        "pull": lambda n: pyrnn.dynamics.pull(run_of(n), n["dh"][-1]),
+        "log_singular_values": lambda n: pyrnn.dynamics.log_singular_values(run_of(n, 9)),
+        "preactivations": lambda n: pyrnn.dynamics.preactivations(run_of(n)),
+        "gradient_flow": lambda n: pyrnn.dynamics.gradient_flow(network_of(n), n["x"], dh=n["dh"]),
+        "lyapunov_spectrum": lambda n: pyrnn.dynamics.lyapunov_spectrum(network_of(n), steps=30, warmup=5),
+        "find_fixed_points": lambda n: pyrnn.dynamics.find_fixed_points(network_of(n), starts=n["h0"]),
         "Stepper": step,
-        "Stepper with a leak": lambda n: step(n, alpha=0.5),
+        "Stepper with a leak": lambda n: step(n, pyrnn.Cell(alpha=0.5)),
         "RNN": train,
         "torch.RNN": torch_layer,
     }
-    | {
-        name: lambda n, name=name: learn(getattr(pyrnn, name)(n["U"], n["W"], batch=5), n)
-        for name in ("RTRL", "BlockedRTRL", "SnAp1", "RFLO", "UORO")
-    }
+    | {name: lambda n, name=name: learn(getattr(pyrnn.online, name)(network_of(n), batch=5), n) for name in LEARNERS}
 )
 
 
@@ -363,7 +381,9 @@ def test_loops_go_on_flushing_after_a_signal(of_caller):
     old = signal.signal(signal.SIGALRM, lambda *_: handled.append(keeps_subnormals()))
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
-        h = pyrnn.forward(np.zeros((2 * T, 4, 1)), np.zeros((4, 1)), W, None, np.ones((4, 4)), nonlinearity="identity")
+        h = pyrnn.forward(
+            np.zeros((2 * T, 4, 1)), np.zeros((4, 1)), W, None, np.ones((4, 4)), cell=pyrnn.Cell("identity")
+        )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)

@@ -38,12 +38,17 @@ def jobs(T, B, I, H, dtype):
     rest = {name: a for name, a in forward_arguments.items() if name != "b"}
     h = pyrnn.forward(**forward_arguments)
     V, c = dh[0, :1].repeat(5, axis=0) / H, np.zeros(5, dtype)
-    parameters = (rest["U"], rest["W"], forward_arguments["b"], V, c)
+    made = pyrnn.Network(rest["U"], rest["W"], forward_arguments["b"], V, c)
+    leaky = made._replace(cell=pyrnn.Cell(alpha=0.3, form="current"))
     targets = np.arange(T * B).reshape(T, B) % 5
 
     def loss_and_gradients():
-        loss, gradients = pyrnn.loss_and_gradients(parameters, rest["x"], targets, h0=rest["h0"])
-        return [np.asarray(loss), *gradients]
+        loss, gradients = pyrnn.loss_and_gradients(made, rest["x"], targets, h0=rest["h0"])
+        return [np.asarray(loss), *(a for a in gradients if a is not None)]
+
+    def currents():
+        run = pyrnn.simulate(leaky, rest["x"], rest["h0"], engine="fused")
+        return [run.h, run.rates, *run.backward(dh, dh, engine="fused")[:5]]
 
     return [
         lambda: [pyrnn.forward(**forward_arguments, engine="blas")],
@@ -52,6 +57,7 @@ def jobs(T, B, I, H, dtype):
         lambda: list(pyrnn.backward(dh, h, **rest, engine="fused")[:5]),
         lambda: [pyrnn.state_gradients(dh, h, rest["W"])],
         loss_and_gradients,
+        currents,
     ]
 
 

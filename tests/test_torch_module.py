@@ -1,4 +1,4 @@
-"""pyrnn.torch.RNN against torch.nn.RNN."""
+"""pyrnn.bridges.torch.RNN against torch.nn.RNN."""
 
 import contextlib
 import copy
@@ -26,7 +26,7 @@ torch = pytest.importorskip("torch")
 
 from torch.nn.utils import rnn as sequences  # noqa: E402
 
-import pyrnn.torch  # noqa: E402
+import pyrnn.bridges.torch  # noqa: E402
 
 CASES = 520
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}  # of the largest entry of each array
@@ -44,7 +44,7 @@ def one_thread():
 def said(monkeypatch):
     """The reasons that were given for leaving a call to PyTorch in this test."""
     reasons = set()
-    monkeypatch.setattr(pyrnn.torch, "_said", reasons)
+    monkeypatch.setattr(pyrnn.bridges.torch, "_said", reasons)
     return reasons
 
 
@@ -67,7 +67,7 @@ def calls(monkeypatch):
 
 def pair(*args, **options):
     """torch.nn.RNN and ours with its weights."""
-    theirs, ours = torch.nn.RNN(*args, **options), pyrnn.torch.RNN(*args, **options)
+    theirs, ours = torch.nn.RNN(*args, **options), pyrnn.bridges.torch.RNN(*args, **options)
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours
 
@@ -249,7 +249,7 @@ FORMS = [
 @pytest.mark.parametrize("check", [torch.autograd.gradcheck, torch.autograd.gradgradcheck])
 def test_differences(check, packed, options):
     torch.manual_seed(0)
-    module = pyrnn.torch.RNN(2, 3, dtype=torch.float64, **options)
+    module = pyrnn.bridges.torch.RNN(2, 3, dtype=torch.float64, **options)
     names = list(module._flat_weights_names)
     rows = module.num_layers * (2 if module.bidirectional else 1)
     x = torch.randn(2, 4, 2, dtype=torch.float64, requires_grad=True)
@@ -312,7 +312,7 @@ def test_only_what_is_asked_for(wanted):
 
 
 def test_nothing_is_asked_for():
-    ours = pyrnn.torch.RNN(3, 5).requires_grad_(False)
+    ours = pyrnn.bridges.torch.RNN(3, 5).requires_grad_(False)
     output, h_n = ours(torch.ones(4, 2, 3))
     assert not output.requires_grad
     assert not h_n.requires_grad
@@ -322,7 +322,7 @@ def test_nothing_is_asked_for():
 
 
 def test_backward_twice():
-    ours = pyrnn.torch.RNN(3, 5)
+    ours = pyrnn.bridges.torch.RNN(3, 5)
     loss = ours(torch.ones(4, 2, 3))[0].sum()
     loss.backward(retain_graph=True)
     first = [p.grad.clone() for p in ours.parameters()]
@@ -334,7 +334,7 @@ def test_backward_twice():
 
 
 def test_the_two_bias_gradients_are_apart():
-    ours = pyrnn.torch.RNN(3, 5)
+    ours = pyrnn.bridges.torch.RNN(3, 5)
     ours(torch.ones(4, 2, 3))[0].sum().backward()
     before = ours.bias_hh_l0.grad.clone()
     ours.bias_ih_l0.grad.zero_()
@@ -359,7 +359,7 @@ def test_gradients_of_other_layouts(gradient):
 
 
 def test_tensors_that_are_modified_before_the_backward_pass():
-    ours = pyrnn.torch.RNN(3, 5)
+    ours = pyrnn.bridges.torch.RNN(3, 5)
     x = torch.ones(4, 2, 3, requires_grad=True)
     for change in ("x", "h0", "weight"):
         y, h0 = x * 1, torch.zeros(1, 2, 5)
@@ -406,8 +406,8 @@ def test_results_may_be_modified(options, packed, through_checkpoint):
 
 def test_memory_of_modified_results_is_not_kept():
     """What counts operations in place keeps nothing alive."""
-    output, _ = pyrnn.torch.RNN(3, 5)(torch.ones(4, 2, 3))
-    version = pyrnn.torch._version_of(output)
+    output, _ = pyrnn.bridges.torch.RNN(3, 5)(torch.ones(4, 2, 3))
+    version = pyrnn.bridges.torch._version_of(output)
     assert version() == 0
     output.detach().add_(1)
     assert version() == 1
@@ -417,7 +417,7 @@ def test_memory_of_modified_results_is_not_kept():
 
 def test_gradients_in_place_do_not_reach_what_was_given():
     """With a loss of h_n the gradient of the output is added to."""
-    ours = pyrnn.torch.RNN(3, 5)
+    ours = pyrnn.bridges.torch.RNN(3, 5)
     output, h_n = ours(torch.ones(4, 2, 3))
     d_output, d_h_n = torch.ones_like(output), torch.ones_like(h_n)
     torch.autograd.backward([output, h_n], [d_output, d_h_n])
@@ -489,12 +489,12 @@ def error_of(function):
 @pytest.mark.parametrize(("args", "options"), CONSTRUCTORS)
 def test_bad_constructor(args, options):
     expected = error_of(lambda: torch.nn.RNN(*args, **options))
-    assert error_of(lambda: pyrnn.torch.RNN(*args, **options)) == expected
+    assert error_of(lambda: pyrnn.bridges.torch.RNN(*args, **options)) == expected
 
 
 def test_dropout_of_one_layer_warns():
     with pytest.warns(UserWarning, match="dropout option adds dropout after all but last recurrent layer"):
-        pyrnn.torch.RNN(3, 5, dropout=0.5)
+        pyrnn.bridges.torch.RNN(3, 5, dropout=0.5)
 
 
 def packed_as(data, *sizes):
@@ -535,7 +535,7 @@ def test_bad_call(arguments):
     expected = error_of(lambda: theirs(*arguments))
     actual = error_of(lambda: ours(*arguments))
     assert actual[0] is expected[0]
-    assert actual[1].replace("pyrnn.torch.", "") == expected[1]
+    assert actual[1].replace("pyrnn.bridges.torch.", "") == expected[1]
 
 
 @pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"])
@@ -604,9 +604,9 @@ def test_unsupported_is_said_once(name):
         warnings.simplefilter("always")
         actual = call(ours)
         call(ours)
-        call(pyrnn.torch.RNN(3, 5))
-    mine = [w for w in caught if str(w.message).startswith("pyrnn.torch.RNN")]
-    message = f"pyrnn.torch.RNN leaves this to PyTorch's own operations, because {reason}; this is said once"
+        call(pyrnn.bridges.torch.RNN(3, 5))
+    mine = [w for w in caught if str(w.message).startswith("pyrnn.bridges.torch.RNN")]
+    message = f"pyrnn.bridges.torch.RNN leaves this to PyTorch's own operations, because {reason}; this is said once"
     assert [str(w.message) for w in mine] == [message]
     assert mine[0].category is UserWarning
     if name == "vmap":
@@ -620,21 +620,21 @@ def test_unsupported_is_said_once(name):
 
 
 def test_the_warning_points_at_the_caller():
-    ours = pyrnn.torch.RNN(3, 5).half()
+    ours = pyrnn.bridges.torch.RNN(3, 5).half()
     with pytest.warns(UserWarning, match="float16") as caught:
         ours(torch.ones(4, 2, 3).half())
     assert caught[0].filename == __file__
 
 
 def test_nothing_is_said_of_what_is_supported(said):
-    ours = pyrnn.torch.RNN(3, 5)
+    ours = pyrnn.bridges.torch.RNN(3, 5)
     ours(torch.ones(4, 2, 3))
     with torch.no_grad(), torch.device("cpu"):
         ours(torch.ones(2, 3))
     assert not said
 
 
-@pytest.mark.filterwarnings("ignore:pyrnn.torch.RNN leaves this")
+@pytest.mark.filterwarnings("ignore:pyrnn.bridges.torch.RNN leaves this")
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}], ids=str)
 def test_transforms(options):
     """Gradients of each sequence by vmap and grad, against a loop."""
@@ -659,7 +659,7 @@ def test_transforms(options):
 
 
 def test_functional_call_is_ours():
-    ours, other = pyrnn.torch.RNN(3, 5), pyrnn.torch.RNN(3, 5)
+    ours, other = pyrnn.bridges.torch.RNN(3, 5), pyrnn.bridges.torch.RNN(3, 5)
     x = torch.ones(4, 2, 3)
     output, _ = torch.func.functional_call(ours, dict(other.named_parameters()), (x,))
     assert output.grad_fn.name() == "_RNNFunctionBackward"
@@ -696,7 +696,7 @@ def test_script():
 
 
 def test_symbolic_trace():
-    network = Network(pyrnn.torch.RNN(3, 5))
+    network = Network(pyrnn.bridges.torch.RNN(3, 5))
     graph = torch.fx.symbolic_trace(network)
     assert [n.target for n in graph.graph.nodes if n.op == "call_module"] == ["rnn", "output"]
     assert torch.equal(graph(torch.ones(4, 2, 3)), network(torch.ones(4, 2, 3)))
@@ -729,7 +729,7 @@ def test_compile(backend, kind, calls, frames, said, monkeypatch):
 
     monkeypatch.setattr(torch._dynamo.convert_frame.ConvertFrame, "__call__", convert)
     torch.manual_seed(0)
-    network = Packed() if kind == "packed" else Network(pyrnn.torch.RNN(3, 5, 2, bidirectional=True), 10)
+    network = Packed() if kind == "packed" else Network(pyrnn.bridges.torch.RNN(3, 5, 2, bidirectional=True), 10)
     compiled = torch.compile(network, backend=backend)
     seen = []
     for T in (4, 6, 5, 9, 4):
@@ -747,8 +747,8 @@ def test_compile(backend, kind, calls, frames, said, monkeypatch):
             torch.testing.assert_close(compiled(x), network(x))
         seen.append((frames["total"], len(traced)))
     assert seen[2:] == seen[1:2] * 3  # the compiler looks once more where a size changes for the first time
-    own = [name for name in traced if os.path.dirname(pyrnn.torch.__file__) in name]
-    assert set(own) <= {pyrnn.torch.__file__}
+    own = [name for name in traced if os.path.dirname(pyrnn.__file__) in name]
+    assert set(own) <= {pyrnn.bridges.torch.__file__}
     assert len(own) <= 1  # its forward alone, in front of which the compiler stops
     assert not said
 
@@ -756,7 +756,7 @@ def test_compile(backend, kind, calls, frames, said, monkeypatch):
 class Packed(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.rnn = pyrnn.torch.RNN(3, 5, 2, bidirectional=True)
+        self.rnn = pyrnn.bridges.torch.RNN(3, 5, 2, bidirectional=True)
 
     def forward(self, x):
         packed = sequences.pack_padded_sequence(x * 2, torch.tensor([len(x), 2]))
@@ -769,7 +769,7 @@ def test_compiled_training_step(frames):
     losses = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        network = Network(pyrnn.torch.RNN(3, 5))
+        network = Network(pyrnn.bridges.torch.RNN(3, 5))
 
         def step(x, network=network):
             loss = (network(x) ** 2).mean()
@@ -786,8 +786,8 @@ def test_compiled_training_step(frames):
 
 def test_compiler_that_does_not_say_whether_it_looks(frames, monkeypatch):
     """Versions without get_eval_frame_callback."""
-    monkeypatch.setattr(pyrnn.torch, "_compiler", functools.partial(sys.modules.get, "torch._dynamo"))
-    network = Network(pyrnn.torch.RNN(3, 5))
+    monkeypatch.setattr(pyrnn.bridges.torch, "_compiler", functools.partial(sys.modules.get, "torch._dynamo"))
+    network = Network(pyrnn.bridges.torch.RNN(3, 5))
     x = torch.ones(4, 2, 3)
     expected = network(x)
     torch.testing.assert_close(torch.compile(network, backend="eager")(x), expected)
@@ -810,7 +810,7 @@ def test_the_same_seed_makes_the_same_weights():
     torch.manual_seed(0)
     theirs = torch.nn.RNN(3, 5, 2)
     torch.manual_seed(0)
-    ours = pyrnn.torch.RNN(3, 5, 2)
+    ours = pyrnn.bridges.torch.RNN(3, 5, 2)
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(p, q)
 
@@ -824,11 +824,11 @@ def through_file(module):
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), through_file])
 def test_copies(copied):
-    ours = pyrnn.torch.RNN(3, 5, 2, nonlinearity="relu", bidirectional=True)
+    ours = pyrnn.bridges.torch.RNN(3, 5, 2, nonlinearity="relu", bidirectional=True)
     x = torch.ones(4, 2, 3)
     ours(x)[0].sum().backward()
     other = copied(ours)
-    assert type(other) is pyrnn.torch.RNN
+    assert type(other) is pyrnn.bridges.torch.RNN
     assert torch.equal(other(x)[0], ours(x)[0])
     with torch.no_grad():
         other.weight_hh_l0.zero_()
@@ -839,7 +839,7 @@ def test_copies(copied):
 
 
 def test_to_and_back():
-    ours = pyrnn.torch.RNN(3, 5)
+    ours = pyrnn.bridges.torch.RNN(3, 5)
     x = torch.ones(4, 2, 3)
     expected = ours(x)[0]
     ours.double()
@@ -875,7 +875,7 @@ def test_weights_that_are_assigned():
 
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_nothing_is_copied(calls, batch_first):
-    ours = pyrnn.torch.RNN(3, 5, batch_first=batch_first)
+    ours = pyrnn.bridges.torch.RNN(3, 5, batch_first=batch_first)
     x, h0 = torch.ones(4, 2, 3), torch.zeros(1, 4 if batch_first else 2, 5)
     output, _ = ours(x, h0)
     d_output = torch.ones_like(output)
@@ -1050,7 +1050,7 @@ def test_one_parameter_in_two_places():
 
 
 def test_another_default_device_and_dtype():
-    ours = pyrnn.torch.RNN(3, 5, 2, dropout=0.5)
+    ours = pyrnn.bridges.torch.RNN(3, 5, 2, dropout=0.5)
     before = torch.get_default_dtype()
     x = torch.ones(4, 2, 3)
     torch.set_default_dtype(torch.float64)
@@ -1077,7 +1077,7 @@ def test_hooks_of_autograd(hooks):
 
 
 def test_hooks_of_the_module():
-    ours = pyrnn.torch.RNN(3, 5)
+    ours = pyrnn.bridges.torch.RNN(3, 5)
     seen = []
     ours.register_forward_pre_hook(lambda module, arguments: seen.append("before"))
     ours.register_forward_hook(lambda module, arguments, results: seen.append("after"))
@@ -1087,17 +1087,17 @@ def test_hooks_of_the_module():
 
 
 def test_torch_says_how_many_threads(calls, monkeypatch):
-    ours = pyrnn.torch.RNN(3, 5)
+    ours = pyrnn.bridges.torch.RNN(3, 5)
     for n in (1, 2):
         torch.set_num_threads(n)
         ours(torch.ones(4, 2, 3))
-    monkeypatch.setattr(pyrnn.torch, "_OWN_LIMIT", True)
+    monkeypatch.setattr(pyrnn.bridges.torch, "_OWN_LIMIT", True)
     ours(torch.ones(4, 2, 3))
     assert [arguments[6] for _, arguments in calls] == [1, 2, None]
 
 
 def test_many_threads_at_once():
-    ours = pyrnn.torch.RNN(16, 64, 2, bidirectional=True)
+    ours = pyrnn.bridges.torch.RNN(16, 64, 2, bidirectional=True)
     xs = torch.randn(8, 30, 4, 16)
     expected = [torch.autograd.grad(ours(x)[0].sum(), list(ours.parameters())) for x in xs]
     actual = [None] * len(xs)
@@ -1156,11 +1156,11 @@ def test_torch_is_missing():
         "import sys; sys.modules['torch'] = None",
         "import pyrnn",
         "try:",
-        "    import pyrnn.torch",
+        "    import pyrnn.bridges.torch",
         "except ImportError as error:",
         "    print(error)",
     ]
     process = subprocess.run(
         [sys.executable, "-P", "-c", "\n".join(lines)], capture_output=True, text=True, timeout=3600, check=True
     )
-    assert process.stdout.startswith("pyrnn.torch needs PyTorch")
+    assert process.stdout.startswith("pyrnn.bridges.torch needs PyTorch")

@@ -69,7 +69,8 @@ def together(forms, expected, rounds):
 
 def stepper():
     rng = np.random.default_rng(0)
-    return pyrnn.Stepper(rng.standard_normal((128, 8)), rng.standard_normal((128, 128)) / 12, batch=64)
+    network = pyrnn.Network(rng.standard_normal((128, 8)), rng.standard_normal((128, 128)) / 12)
+    return pyrnn.Stepper(network, batch=64)
 
 
 def main():

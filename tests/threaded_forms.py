@@ -7,6 +7,7 @@ set: the usual one, or a few steps (CHUNKS).
 
 import itertools
 import os
+import re
 
 import numpy as np
 
@@ -58,23 +59,23 @@ def which_steps(steps, n):
 def loop(n, leak, steps, nonlinearity, drive, add):
     """forward, backward, where `add` once more into the same gradients, and state_gradients."""
     x, U, W, b, h0, dh = (n[name] for name in ("x", "U", "W", "b", "h0", "dh"))
-    cell = {"nonlinearity": nonlinearity} | which_steps(steps, n)
-    rates = None
-    if leak != "plain":
-        cell |= {"alpha": n["alpha"], "form": leak}
-        rates = np.zeros_like(dh)
-    driven = {"drive": n["drive"]} if drive else {}
-    h = pyrnn.forward(x, U, W, b, h0, rates=rates, engine="fused", **cell, **driven)
-    g = pyrnn.backward(dh, h, x, U, W, h0, rates=rates, engine="fused", **cell, **driven)
-    results = [h, rates, *g]
+    leaky = leak != "plain"
+    options = {"cell": cell_of(n, leak, nonlinearity), "rates": np.zeros_like(dh) if leaky else None}
+    options |= which_steps(steps, n)
+    driven = {"drive": n["drive"] if drive else None, "engine": "fused"}
+    h = pyrnn.forward(x, U, W, b, h0, **options, **driven)
+    g = pyrnn.backward(dh, h, x, U, W, h0, **options, **driven)
+    results = [h, options["rates"], *g]
     if add:
         names = ("x", "U", "W", "b")
-        again = pyrnn.backward(
-            dh, h, x, U, W, h0, rates=rates, engine="fused", out=g, accumulate=names, **cell, **driven
-        )
+        again = pyrnn.backward(dh, h, x, U, W, h0, out=g, accumulate=names, **options, **driven)
         results += [again.x.copy(), again.U.copy(), again.W.copy(), again.b.copy()]
-    results.append(pyrnn.state_gradients(dh, h, W, rates=rates, **cell))
+    results.append(pyrnn.state_gradients(dh, h, W, **options))
     return bits(results)
+
+
+def cell_of(n, leak, nonlinearity="tanh"):
+    return pyrnn.Cell(nonlinearity) if leak == "plain" else pyrnn.Cell(nonlinearity, n["alpha"], leak)
 
 
 def loops(size):
@@ -87,35 +88,57 @@ def loops(size):
 
 
 def callers():
-    """The functions that are built on those loops, each in one form or two."""
-    n = network(9, 12, 4, 18, np.float64)
-    x, U, W, b, h0, dh, alpha = (n[name] for name in ("x", "U", "W", "b", "h0", "dh", "alpha"))
-    rng = np.random.default_rng(1)
-    V, c = rng.standard_normal((3, 18)) / 4, np.zeros(3)
-    parameters, classes = pyrnn.Parameters(U, W, b, V, c), rng.integers(0, 3, (9, 12))
-    direction = {"x_dot": n["accumulated"], "W_dot": W[::-1].copy()}
-    h = pyrnn.forward(x, U, W, b, h0, engine="fused")
+    """The functions that are built on those loops, each with a cell without a leak and with both leaks."""
+    n, forms = network(9, 12, 4, 18, np.float64), {}
+    classes = np.random.default_rng(1).integers(0, 3, (9, 12))
+    for leak in LEAKS:
+        forms |= {f"{name}; {leak}": form for name, form in callers_of(n, classes, cell_of(n, leak)).items()}
+    for form in ("rate", "current"):
+        forms[f"layers; {form}"] = lambda form=form: layers(n, classes, n["alpha"], form)
+    return forms
+
+
+def callers_of(n, classes, cell):
+    x, U, W, b, h0, dh = (n[name] for name in ("x", "U", "W", "b", "h0", "dh"))
+    V, c = np.random.default_rng(2).standard_normal((3, 18)) / 4, np.zeros(3)
+    net = pyrnn.Network(U, W, b, V, c, cell=cell)
+    fed = net._replace(R=V.T.copy())
+    direction = pyrnn.Direction(x=n["accumulated"], W=W[::-1].copy())
+    run = pyrnn.simulate(net, x, h0, engine="fused")
+    masked = pyrnn.simulate(net, x, h0, mask=n["mask"], engine="fused")
+    short, row = pyrnn.simulate(net, x[:3], h0, engine="fused"), pyrnn.simulate(net, x[:, 0], engine="fused")
+    dynamics, training = pyrnn.dynamics, pyrnn.training
     forms = {
-        "loss_and_gradients": lambda: flat(pyrnn.loss_and_gradients(parameters, x, classes, h0=h0)),
-        "checkpointing": lambda: flat(pyrnn.loss_and_gradients(parameters, x, classes, h0=h0, memory_limit=230_000)),
-        "truncated": lambda: flat(pyrnn.truncated_gradients(parameters, x, classes, k1=2, k2=4)),
-        "jvp": lambda: flat(pyrnn.jvp(h, x, U, W, h0, **direction)),
-        "backward_jvp": lambda: flat(pyrnn.backward_jvp(dh, h, x, U, W, h0, **direction)),
-        "per sample": lambda: flat(pyrnn.per_sample_gradients(dh, h, x, U, W, h0)),
-        "products of Jacobians": lambda: flat(pyrnn.jacobian_product(h, W)),
-        "singular values": lambda: flat(pyrnn.log_singular_values(h[:3], W)),
-        "gradient flow": lambda: flat(pyrnn.gradient_flow(parameters, x)),
-        "Lyapunov": lambda: flat([pyrnn.lyapunov_spectrum(parameters, x[:, 0], k=3).exponents]),
-        "fixed points": lambda: flat([pyrnn.find_fixed_points(parameters, starts=h[:, 0]).h]),
-        "layers of rates": lambda: layers(n, classes, alpha, "rate"),
-        "layers of currents": lambda: layers(n, classes, alpha, "current"),
-        "Stepper": lambda: steps(pyrnn.Stepper(U, W, b, batch=12, h0=h0), x),
+        "simulate": lambda: flat(pyrnn.simulate(net, x, h0, mask=n["mask"]).backward(dh, n["drive"])),
+        "loss_and_gradients": lambda: flat(pyrnn.loss_and_gradients(net, x, classes, h0=h0)),
+        "checkpointing": lambda: checkpointing(
+            lambda limit: pyrnn.loss_and_gradients(net, x, classes, h0=h0, memory_limit=limit)
+        ),
+        "truncated": lambda: flat(training.truncated_gradients(net, x, classes, k1=2, k2=4)),
+        "teacher forcing": lambda: flat(training.teacher_forcing(fed, x, classes)),
+        "curvature": lambda: curvature(training.Objective(net, x, classes, h0=h0)),
+        "jvp": lambda: flat(pyrnn.jvp(run, direction)),
+        "jvp of a mask": lambda: flat(pyrnn.jvp(masked, direction)),
+        "backward_jvp": lambda: flat(pyrnn.backward_jvp(run, dh, direction)),
+        "per sample": lambda: flat(training.per_sample_gradients(run, dh)),
+        "products of Jacobians": lambda: flat(dynamics.jacobian_product(run)),
+        "products with vectors": lambda: flat([dynamics.push(run, h0[:, np.newaxis]), dynamics.pull(run, dh[:1, 0])]),
+        "singular values": lambda: flat(dynamics.log_singular_values(short)),
+        "gradient flow": lambda: flat(dynamics.gradient_flow(net, x, classes)),
+        "Lyapunov": lambda: flat([dynamics.lyapunov_spectrum(net, x[:, 0], k=3).exponents]),
+        "fixed points": lambda: flat([dynamics.find_fixed_points(net, starts=row.h).h]),
+        "Stepper": lambda: steps(pyrnn.Stepper(net, h0, batch=12), x),
     }
     for name in ("RTRL", "BlockedRTRL", "SnAp1", "RFLO", "UORO"):
         options = {"batch": 12} | ({"rng": 0} if name == "UORO" else {})
-        make = getattr(pyrnn, name)
-        forms[name] = lambda make=make, options=options: learn(make(U, W, b, h0, alpha=alpha, **options), x, dh)
+        make = getattr(pyrnn.online, name)
+        forms[name] = lambda make=make, options=options: learn(make(net, h0, **options), x, dh)
     return forms
+
+
+def curvature(objective):
+    p, v = objective.first, objective.first[::-1].copy()
+    return flat([objective.jac(p), objective.hessp(p, v), objective.ggnp(p, v)])
 
 
 def flat(results):
@@ -149,7 +172,7 @@ def tensors():
         import torch
     except ImportError:
         return {}
-    from pyrnn.torch import RNN
+    from pyrnn.bridges.torch import RNN
 
     torch.manual_seed(0)
     module = RNN(4, 18, 2, bidirectional=True).double()
@@ -164,3 +187,11 @@ def tensors():
         return bits([a.detach().numpy() for a in (out, h_n, *gradients)])
 
     return {"tensors": lambda: run(False), "packed tensors": lambda: run(True)}
+
+
+def checkpointing(call):
+    """With the least memory that will do, which the error for less says."""
+    try:
+        return flat(call(1))
+    except ValueError as error:
+        return flat(call(int(re.search(r"at least (\d+) bytes", str(error))[1])))

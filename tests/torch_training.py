@@ -11,7 +11,7 @@ import sys
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-import pyrnn.torch
+import pyrnn.bridges.torch
 
 STEPS, T, B, H = 25, 30, 8, 16
 
@@ -36,7 +36,7 @@ def batch():
 def main(whose, processes, rank, meeting):
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    model = Network(pyrnn.torch.RNN if whose == "ours" else torch.nn.RNN)
+    model = Network(pyrnn.bridges.torch.RNN if whose == "ours" else torch.nn.RNN)
     if processes > 1:
         torch.distributed.init_process_group("gloo", init_method=meeting, world_size=processes, rank=rank)
         model = DistributedDataParallel(model)

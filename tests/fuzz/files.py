@@ -288,8 +288,8 @@ def make_safetensors(rng, hostile):
 
 def read_safetensors(path):
     import pyrnn
-    from pyrnn.safetensors import load_safetensors
-    from pyrnn.state_dict import describe
+    from pyrnn.bridges.safetensors import load_safetensors
+    from pyrnn.bridges.state_dict import describe
 
     errors = []
     for read in (pyrnn.RNN.load, load_safetensors):
@@ -309,7 +309,7 @@ def read_safetensors(path):
 def make_onnx(rng, hostile):
     import onnx
 
-    from pyrnn.onnx import to_onnx
+    from pyrnn.bridges.onnx import to_onnx
 
     _, state = rnn_of(rng)
     state = {name: a for name, a in state.items() if not name.endswith("_out")}
@@ -410,7 +410,7 @@ def damage_onnx(rng, onnx, model):
 
 
 def read_onnx(path):
-    from pyrnn.onnx import from_onnx, run_onnx_rnn, to_state_dict
+    from pyrnn.bridges.onnx import from_onnx, run_onnx_rnn, to_state_dict
 
     nodes = from_onnx(path)
     with contextlib.suppress(ValueError):  # they need not stand on each other, and may want inputs
@@ -584,7 +584,7 @@ def make_keras(rng, hostile):
 
 
 def read_keras(path):
-    from pyrnn.keras import load_keras, run_keras_rnn, to_state_dict
+    from pyrnn.bridges.keras import load_keras, run_keras_rnn, to_state_dict
 
     layers = load_keras(path)
     layer = next(iter(layers.values()))

@@ -31,6 +31,7 @@ overflow in one order and not in another: such elements are not compared. Where 
 
 import argparse
 import contextlib
+import dataclasses
 import math
 import mmap
 import os
@@ -197,8 +198,9 @@ def absolute(a, floor=0.0):
 class Bounds:
     """What rounding and lost small numbers may do to results of one dtype."""
 
-    def __init__(self, dtype, nan=False):
-        info = np.finfo(dtype)
+    def __init__(self, dtype, nan=False, rounded_to=None):
+        """rounded_to: the dtype of rates that are given, if that is narrower."""
+        info = np.finfo(dtype if rounded_to is None else rounded_to)
         self.dtype, self.eps = dtype, 2 * float(info.eps)
         self.tiny = float(info.tiny)
         self.floor = self.tiny / float(info.eps)
@@ -282,36 +284,25 @@ def sizes(choose):
     return choose(*TIMES), choose(*BATCHES), choose(*INPUTS), choose(*UNITS)
 
 
-class Cell:
-    """nonlinearity, alpha and form of a case."""
+def random_cell(choose, arrays, H, with_alpha=True):
+    """A cell; an array of alpha in some dtype and layout, neither of which counts: it is copied."""
+    nonlinearity = choose("tanh", "tanh", "relu", "identity")
+    form = choose("rate", "rate", "current") if with_alpha else "rate"
+    if not with_alpha or (form == "rate" and choose(True, False)):
+        return pyrnn.Cell(nonlinearity)
+    if choose("number", "vector") == "number":
+        return pyrnn.Cell(nonlinearity, choose(0.5, 0.2, 1.0, 1, 1.5, -0.25, 0.03), form)
+    alpha = arrays.numbers.uniform(0.1, 1.0, H).astype(choose(np.float64, np.float32, ">f8"))
+    alpha = alpha if arrays.plain else arrays.laid_out("alpha", alpha)
+    cell = pyrnn.Cell(nonlinearity, alpha, form)
+    if H and np.may_share_memory(cell.alpha, alpha):
+        raise Wrong("a cell keeps the array of alpha, not a copy")
+    return cell
 
-    def __init__(self, choose, arrays, H, with_alpha=True):
-        self.nonlinearity = choose("tanh", "tanh", "relu", "identity")
-        self.form = choose("rate", "rate", "current") if with_alpha else "rate"
-        self.alpha = None
-        if with_alpha and (self.form == "current" or choose(False, True)):
-            if choose("number", "vector") == "number":
-                self.alpha = choose(0.5, 0.2, 1.0, 1, 1.5, -0.25, 0.03)
-            else:
-                values = arrays.numbers.uniform(0.1, 1.0, H)
-                kept, arrays.dtype = arrays.dtype, np.float32 if arrays.dtype == "mixed" else arrays.dtype
-                self.alpha = arrays.pass_on("alpha", values)
-                arrays.dtype = kept
 
-    @property
-    def current(self):
-        return self.form == "current"
-
-    def options(self):
-        return {"nonlinearity": self.nonlinearity, "alpha": self.alpha, "form": self.form}
-
-    def exact(self, dtype):
-        """The same for the reference, alpha [H] in the dtype of the results."""
-        alpha = self.alpha
-        if alpha is not None and np.ndim(alpha) == 0:
-            alpha = float(dtype.type(alpha))
-        return {"nonlinearity": self.nonlinearity, "alpha": alpha if np.ndim(alpha) == 0 else exact(alpha),
-                "form": self.form}  # fmt: skip
+def rounded(cell, dtype):
+    """The cell with alpha as results of this dtype are made with it."""
+    return dataclasses.replace(cell, alpha=None if cell.alpha is None else np.asarray(cell.alpha, dtype))
 
 
 class Steps:
@@ -386,7 +377,7 @@ class Network:
         T, B, I, H = self.shape = sizes(choose) if shape is None else shape
         rows = () if B is None else (B,)
         self.arrays = arrays = Arrays(choose, magnitudes, dtypes)
-        self.cell = Cell(choose, arrays, H, forms)
+        self.cell = random_cell(choose, arrays, H, forms)
         self.steps = steps = Steps(choose, arrays, T, B, which)
         gain = choose(0.5, 1.0, 0.1, 3.0)
         x = arrays.numbers.standard_normal((T, *rows, I))
@@ -412,7 +403,7 @@ class Network:
         self.eU, self.eW, self.eb = exact(self.U), exact(self.W), exact(self.b)
         self.eh0 = np.zeros((self.rows, H)) if self.h0 is None else exact(self.h0).reshape(self.rows, H)
         self.edrive = None if self.drive is None else self.batched(self.drive)
-        self.ecell = self.cell.exact(self.dtype)
+        self.ecell = rounded(self.cell, self.dtype)
         return self
 
     def batched(self, a):
@@ -423,7 +414,7 @@ class Network:
         rates = None
         if self.cell.alpha is not None:
             rates = np.empty((*self.x.shape[:-1], self.shape[3]), self.dtype)
-        given = self.cell.options() | self.steps.options() | options
+        given = {"cell": self.cell} | self.steps.options() | options
         h = pyrnn.forward(self.x, self.U, self.W, self.b, self.h0, drive=self.drive, rates=rates, **given)
         return h, rates
 
@@ -431,6 +422,27 @@ class Network:
         """h and the rates as the package computes them, and exact, with a batch axis."""
         h, rates = self.forward()
         return h, rates, self.batched(h), None if rates is None else self.batched(rates)
+
+    def network(self, V=None, c=None):
+        return pyrnn.Network(self.U, self.W, self.b, V, c, cell=self.cell)
+
+    def trajectory(self, h, rates):
+        """A trajectory as an argument: simulated once more, or of h and the rates in some layout."""
+        choose, given = self.choose, self.steps.options() | {"drive": self.drive}
+        if choose(False, True):
+            return pyrnn.simulate(self.network(), self.x, self.h0, **given)
+        h, rates = passed_on(self, h, "h", choose), passed_on(self, rates, "rates", choose)
+        rates = with_rates(self, rates, choose)
+        return pyrnn.Trajectory.of(self.network(), h, self.x, self.h0, rates=rates, **given)
+
+    def exact_trajectory(self, h, rates):
+        """The same with a batch axis and of exact arrays, for the reference."""
+        steps = self.steps
+        lengths = None if steps.lengths is None else np.asarray(steps.lengths).astype(np.intp).reshape(-1)
+        mask = None if steps.mask is None else steps.exists
+        network = pyrnn.Network(self.eU, self.eW, self.eb, cell=self.ecell)
+        rates = h if self.cell.alpha is None else PHI[self.cell.nonlinearity](h) if self.cell.current else rates
+        return pyrnn.Trajectory(network, self.eX, self.eh0, h, rates, self.edrive, lengths, mask, steps.reverse)
 
 
 def check_forward(net, h, rates, name="h"):
@@ -447,7 +459,7 @@ def check_forward(net, h, rates, name="h"):
     r1 = np.empty((1, N, H))
     expected = reference.forward(
         flat(x, I), net.eU, net.eW, net.eb, prev.reshape(N, H), drive=flat(net.edrive, H), mask=exists.reshape(1, N),
-        rates=r1, **cell,
+        rates=r1, cell=cell,
     ).reshape(T, net.rows, H)  # fmt: skip
     er = r1.reshape(T, net.rows, H)
     fed = phi(prev) if net.cell.current else prev
@@ -463,8 +475,8 @@ def check_forward(net, h, rates, name="h"):
         if net.cell.nonlinearity == "tanh":
             error = np.minimum(error, 2)
     else:
-        alpha = np.abs(cell["alpha"])
-        old, new = np.abs(1 - cell["alpha"]) * np.abs(prev), er
+        alpha = np.abs(cell.alpha)
+        old, new = np.abs(1 - cell.alpha) * np.abs(prev), er
         if net.cell.current:
             new = np.abs(expected) + old  # alpha a
             error = alpha * error + 4 * eps * (old + new + f)
@@ -492,31 +504,42 @@ def lost_slopes(nonlinearity, r, bounds):
 class Through:
     """Gradients by the reference, each with the bound of its error, which is carried back through time beside it."""
 
-    def __init__(self, bounds, dh, h, x, U, W, h0, cell, steps, rates=None, dh_error=0.0, drive=True):
-        """All arrays exact, with a batch axis; rates as `backward` reads them."""
+    def __init__(self, bounds, dh, h, x, U, W, h0, cell, steps, rates=None, dh_error=0.0, drates=None):
+        """All arrays exact, with a batch axis; rates as `backward` reads them; drates: of a cell with a leak."""
         T, B, H = h.shape
         I, f, eps, exists = x.shape[2], bounds.floor, bounds.eps, steps.exists[..., np.newaxis]
-        phi, slope = PHI[cell["nonlinearity"]], SLOPES[cell["nonlinearity"]]
-        alpha, current, tanh = cell["alpha"], cell["form"] == "current", cell["nonlinearity"] == "tanh"
+        phi, slope = PHI[cell.nonlinearity], SLOPES[cell.nonlinearity]
+        alpha, current, tanh = cell.alpha, cell.current, cell.nonlinearity == "tanh"
         lengths, reverse = steps.lengths, steps.reverse
         lengths = None if lengths is None else np.asarray(lengths).astype(np.intp).reshape(-1)
         mask = None if steps.mask is None else steps.exists
-        self.gradients = reference.backward(
-            dh, h, x, U, W, h0, **cell, drive=x if drive else None, lengths=lengths, mask=mask, reverse=reverse,
-            rates=rates,
-        )  # fmt: skip
+        network = pyrnn.Network(U, W, cell=cell)
+        run = pyrnn.Trajectory(network, x, h0, h, rates, x, lengths, mask, reverse)  # with the gradient of a drive
+        self.gradients = reference.backward_of(run, dh, 0 if drates is None else drates)
         scale, keep = (1.0, 0.0) if alpha is None else (np.abs(alpha), np.abs(1 - alpha))
         prev = steps.previous(h, h0)
         fed = np.abs(phi(prev)) if current else np.abs(prev)
         r = phi(prev) if current else h if alpha is None else rates
         slopes = np.abs(slope(r))
         d_slopes = (8 * eps * r * r if current and tanh else 0.0) + 2 * eps * slopes
-        d_slopes += lost_slopes(cell["nonlinearity"], r, bounds)
+        d_slopes += lost_slopes(cell.nonlinearity, r, bounds)
         aW, aU = absolute(W, f), absolute(U, f)
         large = lambda a: np.where(a > bounds.most, np.inf, a)
         G, E, D, ED = (np.empty((T, B, H)) for _ in range(4))
         later, e_later = np.zeros((B, H)), np.zeros((B, H))
-        direct = large(np.abs(np.where(exists, dh, 0) if steps.lengths is not None else dh) + f)
+        direct = np.abs(np.where(exists, dh, 0) if steps.lengths is not None else dh) + f
+        # What arrives at the rates, as it arrives at the states of currents, or else at a_t.
+        sent, e_sent = np.zeros(h.shape), np.zeros(h.shape)
+        if drates is not None:
+            r = phi(h) if current else rates
+            s = np.abs(slope(r))
+            sent = np.where(exists, s * np.abs(drates) + f, 0)
+            e_sent = (8 * eps * r * r if current and tanh else 0.0) + 8 * eps * s + bounds.tiny
+            e_sent = (e_sent + lost_slopes(cell.nonlinearity, r, bounds)) * np.abs(drates)
+            e_sent = np.where(exists, e_sent + 2 * eps * direct, 0)
+            if current:
+                direct, dh_error, sent, e_sent = direct + sent, dh_error + e_sent, 0 * sent, 0 * e_sent
+        direct, sent = large(direct), large(sent)
         dh_error = np.broadcast_to(dh_error, h.shape)
         for t in range(T) if reverse else range(T - 1, -1, -1):
             g = G[t] = large(direct[t] + later)
@@ -527,18 +550,19 @@ class Through:
                 past = slopes[t] * (W_d + f)
                 e_past = slopes[t] * (e_d @ aW + (H + 4) * eps * W_d) + d_slopes[t] * W_d
             else:
-                d = large(scale * slopes[t] * g + f)
-                e_d = scale * (slopes[t] * e + d_slopes[t] * g) + 3 * eps * d
+                d = large(scale * slopes[t] * g + sent[t] + f)
+                e_d = scale * (slopes[t] * e + d_slopes[t] * g) + e_sent[t] + 3 * eps * d
                 past = (d + f) @ aW
-                e_past = e_d @ aW + (H + 4) * eps * past
-            past, e_past = past + keep * g, e_past + keep * e + 4 * eps * (past + keep * g)
+                e_past = e_d @ aW + (H + 6) * eps * past
+            # Each of the two products and their sum may be lost among the smallest numbers: f stands for these.
+            past, e_past = past + keep * g, e_past + keep * e + 4 * eps * (past + keep * g + f)
             D[t], ED[t] = np.where(exists[t], d, 0), np.where(exists[t], e_d, 0)
             later, e_later = large(np.where(exists[t], past, g)), np.where(exists[t], e_past, e)
         N = T * B + 8
         self.limits, self.errors, self.floor = {}, {}, f
         # 0 also where U has NaN.
         self.gradients = self.gradients._replace(x=np.where(exists, self.gradients.x, 0))
-        self.put("x", (D + f) @ aU, ED @ aU, (H + 4) * eps)
+        self.put("x", (D + f) @ aU, ED @ aU, (H + 6) * eps)
         ax = np.where(exists, np.abs(x), 0) + f
         D2, E2, ax2 = D.reshape(T * B, H), ED.reshape(T * B, H), ax.reshape(T * B, I)
         self.put("U", D2.T @ ax2, E2.T @ ax2, N * eps)
@@ -610,7 +634,7 @@ def forward(choose):
     arrays, steps = net.arrays, net.steps
     _T, B, I, H = net.shape
     shape = (*net.x.shape[:-1], H)
-    options = with_engine(choose) | net.cell.options() | steps.options()
+    options = with_engine(choose) | {"cell": net.cell} | steps.options()
     rates = out = None
     if net.cell.alpha is not None and choose(True, True, False):
         rates = new_out(choose, arrays, shape, net.dtype)
@@ -683,11 +707,65 @@ def through(net, dh, eh, erates, **more):
     return Through(net.bounds, edh, eh, net.eX, net.eU, net.eW, net.eh0, net.ecell, net.steps, erates, **more)
 
 
+def simulate(choose):
+    """simulate, and gradients of what arrives at its states, at its rates, or at both."""
+    net = Network(choose).finish()
+    arrays, cell, steps = net.arrays, net.cell, net.steps
+    options = with_engine(choose)
+    run = pyrnn.simulate(net.network(), net.x, net.h0, drive=net.drive, **steps.options(), **options)
+    arrays.check_unchanged()
+    leaky = cell.alpha is not None
+    if not leaky and run.rates is not run.h:
+        raise Wrong("without a leak the rates are not the states")
+    check_own_memory([("h", run.h), ("rates", run.rates)][: 1 + leaky], arrays)
+    h, rates = run.h, run.rates if leaky else None
+    check_forward(net, h, rates)
+    eh, erates = net.batched(h), None if rates is None else net.batched(rates)
+    given = {}
+    for name in choose(("dh",), ("drates",), ("dh", "drates")):
+        a = arrays.numbers.standard_normal(h.shape)
+        if arrays.magnitude != "ordinary":
+            a = arrays._of_magnitude(a, False)
+        if steps.lengths is not None or (leaky and name == "drates"):
+            a = steps.poison(a)
+        given[name] = arrays.pass_on(name, a)
+    net.finish()
+    if net.dtype != h.dtype:  # of what arrives, and rates as they were rounded
+        net.bounds = Bounds(net.dtype, net.bounds.nan, h.dtype)
+    wanted = choose(True, True, False)
+    g = run.backward(given.get("dh"), given.get("drates"), x_gradient=wanted, **options)
+    arrays.check_unchanged()
+    if (g.x is None) == wanted or (g.drive is None) != (net.drive is None) or (g.alpha is None) == leaky:
+        raise Wrong("a gradient is missing, or there is one too many")
+    named = [(name, getattr(g, name)) for name in FIELDS if getattr(g, name) is not None]
+    check_own_memory(named, arrays)
+    edh, edrates = (net.batched(given[name]) if name in given else np.zeros(eh.shape) for name in ("dh", "drates"))
+    more = {"drates": edrates} if leaky and "drates" in given else {}
+    error = 0.0
+    if not leaky:
+        error = 2 * net.bounds.eps * (np.abs(edh) + np.abs(edrates))
+        edh = edh + edrates
+    t = through(net, edh, eh, erates, dh_error=error, **more)
+    for name, a in named:
+        t.check(net.bounds, name, np.asarray(a))
+        if name in ("x", "drive") and not steps.exists.all():
+            check_zero(name, a.reshape(*steps.exists.shape, a.shape[-1])[~steps.exists])
+    if not more and options["engine"] == "fused" and net.dtype == h.dtype:
+        conformed = [None if a is None else np.array(a, h.dtype) for a in (net.x, net.U, net.W, net.h0, net.drive)]
+        x, U, W, h0, drive = conformed
+        options |= {"cell": cell, "drive": drive, "rates": rates, "x_gradient": wanted} | steps.options()
+        dh = given.get("dh", np.zeros_like(h))
+        dh = np.add(dh, given["drates"], dtype=h.dtype) if "drates" in given else dh
+        expected = pyrnn.backward(dh, h, x, U, W, h0, **options)
+        for name in FIELDS:
+            same_bits(f"gradient of {name}", getattr(g, name), getattr(expected, name))
+
+
 def backward(choose):
     net = Network(choose).finish()
     dh, h, rates, eh, erates = states_for(net, choose)
     arrays, cell = net.arrays, net.cell
-    options = with_engine(choose) | cell.options() | net.steps.options()
+    options = with_engine(choose) | {"cell": cell} | net.steps.options()
     options |= {"rates": with_rates(net, rates, choose), "drive": net.drive}
     wanted = choose(True, True, False)
     call = lambda **more: pyrnn.backward(dh, h, net.x, net.U, net.W, net.h0, **options, x_gradient=wanted, **more)
@@ -743,9 +821,9 @@ def backward(choose):
 def state_gradients(choose):
     net = Network(choose).finish()
     dh, h, rates, eh, erates = states_for(net, choose)
-    types = [a.dtype for a in (dh, h, net.W, net.cell.alpha) if isinstance(a, np.ndarray)]
+    types = [a.dtype for a in (dh, h, net.W)]
     with_engine(choose)
-    options = net.cell.options() | net.steps.options() | {"rates": with_rates(net, rates, choose)}
+    options = {"cell": net.cell, "rates": with_rates(net, rates, choose)} | net.steps.options()
     g = pyrnn.state_gradients(dh, h, net.W, **options)
     net.arrays.check_unchanged()
     check_own_memory([("grad_h", g)], net.arrays)
@@ -753,7 +831,7 @@ def state_gradients(choose):
     t = through(net, dh, eh, erates)
     lengths = net.steps.lengths
     expected = reference.state_gradients(
-        net.batched(dh), eh, net.eW, **net.ecell, rates=erates, reverse=net.steps.reverse,
+        net.batched(dh), eh, net.eW, cell=net.ecell, rates=erates, reverse=net.steps.reverse,
         lengths=None if lengths is None else np.asarray(lengths).astype(np.intp).reshape(-1),
         mask=None if net.steps.mask is None else net.steps.exists,
     )  # fmt: skip
@@ -761,17 +839,14 @@ def state_gradients(choose):
     bounds.check("grad_h", g.reshape(expected.shape), expected, error, limit)
 
 
-DOTS = ("x_dot", "U_dot", "W_dot", "b_dot", "h0_dot", "drive_dot", "alpha_dot")
-
-
-def directions(net, choose, h):
-    """Some of the directions of jvp, as arguments."""
+def direction_for(net, choose, h):
+    """Some of the fields of a direction, by name, as arguments."""
     T, _B, I, H = net.shape
     rows = np.shape(h)[1:-1]
-    shapes = dict(zip(DOTS, ((T, *rows, I), (H, I), (H, H), (H,), (*rows, H), (T, *rows, H), (H,)), strict=True))
+    shapes = ((T, *rows, I), (H, I), (H, H), (H,), (*rows, H), (T, *rows, H), (H,))
     dots = {}
-    for name, shape in shapes.items():
-        if name == "alpha_dot":
+    for name, shape in zip(FIELDS, shapes, strict=True):
+        if name == "alpha":
             if net.cell.alpha is None or not choose(False, True):
                 continue
             if np.ndim(net.cell.alpha) == 0:
@@ -780,66 +855,75 @@ def directions(net, choose, h):
         elif not choose(False, True):
             continue
         dots[name] = net.arrays(name, *shape)
+        if name == "alpha":  # whose dtype does not count
+            net.arrays.types.pop()
     net.finish()
     return dots
 
 
 def exact_dots(net, dots):
-    """The directions exact, with a batch axis and zeros for None, as a dict."""
+    """The same exact, with a batch axis and zeros for what is not there."""
     T, _B, I, H = net.shape
     shapes = ((T, net.rows, I), (H, I), (H, H), (H,), (net.rows, H), (T, net.rows, H), ())
     result = {}
-    for name, shape in zip(DOTS, shapes, strict=True):
+    for name, shape in zip(FIELDS, shapes, strict=True):
         a = dots.get(name)
         result[name] = np.zeros(shape) if a is None else exact(a)
-        if name != "alpha_dot":
+        if name != "alpha":
             result[name] = result[name].reshape(shape)
     return result
 
 
+def bounds_of(net, run):
+    """The bounds of a call with this trajectory, whose rates may have been rounded to less."""
+    narrower = run.h.dtype != net.dtype
+    return Bounds(net.dtype, net.bounds.nan, run.h.dtype) if narrower else net.bounds
+
+
 def jvp(choose):
     net = Network(choose).finish()
-    h, rates = net.forward()
-    eh, erates = net.batched(h), None if rates is None else net.batched(rates)
-    h, rates = passed_on(net, h, "h", choose), passed_on(net, rates, "rates", choose)
-    dots = directions(net, choose, h)
+    h, rates, eh, erates = net.forward_exact()
+    run = net.trajectory(h, rates)
+    dots = direction_for(net, choose, h)
     with_engine(choose)
-    options = net.cell.options() | net.steps.options() | {"rates": with_rates(net, rates, choose)}
-    h_dot = pyrnn.jvp(h, net.x, net.U, net.W, net.h0, **dots, **options)
+    h_dot = pyrnn.jvp(run, pyrnn.Direction(**dots))
     net.arrays.check_unchanged()
     check_own_memory([("h_dot", h_dot)], net.arrays)
     if h_dot.shape != h.shape:
         raise Wrong(f"h_dot has shape {h_dot.shape}, not {h.shape}")
+    net.bounds = bounds_of(net, run)
     T, _B, I, H = net.shape
     bounds, cell, steps, N = net.bounds, net.ecell, net.steps, T * net.rows
     d = exact_dots(net, dots)
     bounds.nan = False  # the reference multiplies NaN by the zeros that stand for directions that are not there
     f, eps, exists = bounds.floor, bounds.eps, steps.exists[..., np.newaxis]
-    phi, slope = PHI[cell["nonlinearity"]], SLOPES[cell["nonlinearity"]]
+    phi, slope = PHI[cell.nonlinearity], SLOPES[cell.nonlinearity]
     actual = h_dot.reshape(T, net.rows, H)
-    state, prev = steps.previous(exact(actual), d["h0_dot"]), steps.previous(eh, net.eh0)
-    x, x_dot = np.where(exists, net.eX, 0), np.where(exists, d["x_dot"], 0)
+    state, prev = steps.previous(exact(actual), d["h0"]), steps.previous(eh, net.eh0)
+    x, x_dot = np.where(exists, net.eX, 0), np.where(exists, d["x"], 0)
     flat = lambda a, n: a.reshape(1, N, n)
-    expected = reference.jvp(
-        flat(eh, H), flat(x, I), net.eU, net.eW, prev.reshape(N, H), x_dot=flat(x_dot, I), U_dot=d["U_dot"],
-        W_dot=d["W_dot"], b_dot=d["b_dot"], h0_dot=state.reshape(N, H), drive_dot=flat(d["drive_dot"], H),
-        alpha_dot=d["alpha_dot"], mask=exists.reshape(1, N), rates=None if erates is None else flat(erates, H), **cell,
-    ).reshape(actual.shape)  # fmt: skip
+    network = pyrnn.Network(net.eU, net.eW, net.eb, cell=cell)
+    each = pyrnn.Trajectory(
+        network, flat(x, I), prev.reshape(N, H), flat(eh, H), flat(eh if erates is None else erates, H),
+        mask=exists.reshape(1, N),
+    )  # fmt: skip
+    moved = d | {"x": flat(x_dot, I), "h0": state.reshape(N, H), "drive": flat(d["drive"], H)}
+    expected = reference.jvp(each, pyrnn.Direction(**moved)).reshape(actual.shape)
     if steps.lengths is not None:
         expected = np.where(exists, expected, 0)
     # The same with absolute values.
-    alpha, current, tanh = cell["alpha"], net.cell.current, cell["nonlinearity"] == "tanh"
+    alpha, current, tanh = cell.alpha, net.cell.current, cell.nonlinearity == "tanh"
     fed = np.abs(phi(prev) if current else prev) + f
     sent = np.abs(state) + f
     aW = absolute(net.eW, f)
-    direct = absolute(x_dot, f) @ absolute(net.eU, f).T + absolute(x, f) @ absolute(d["U_dot"], f).T
-    direct += fed @ absolute(d["W_dot"], f).T + np.abs(d["b_dot"]) + np.abs(d["drive_dot"]) + f
+    direct = absolute(x_dot, f) @ absolute(net.eU, f).T + absolute(x, f) @ absolute(d["U"], f).T
+    direct += fed @ absolute(d["W"], f).T + np.abs(d["b"]) + np.abs(d["drive"]) + f
     n = 2 * H + 2 * I + 10
     if current:
         r = phi(prev)
         slopes = np.abs(slope(r))
         d_slopes = (8 * eps * r * r if tanh else 0.0) + 2 * eps * slopes
-        d_slopes += lost_slopes(cell["nonlinearity"], r, bounds)
+        d_slopes += lost_slopes(cell.nonlinearity, r, bounds)
         limit = direct + (slopes * sent) @ aW.T
         error = n * eps * limit + (d_slopes * sent) @ aW.T
     else:
@@ -847,10 +931,10 @@ def jvp(choose):
         slopes = np.abs(slope(r))
         limit = direct + sent @ aW.T
         error = slopes * n * eps * limit + 3 * eps * slopes * limit + bounds.tiny
-        error = error + lost_slopes(cell["nonlinearity"], r, bounds) * limit
+        error = error + lost_slopes(cell.nonlinearity, r, bounds) * limit
         limit = np.maximum(limit, slopes * limit)
     if alpha is not None:
-        scale, keep, turned = np.abs(alpha), np.abs(1 - alpha), np.abs(d["alpha_dot"])
+        scale, keep, turned = np.abs(alpha), np.abs(1 - alpha), np.abs(d["alpha"])
         moved = np.abs(prev) + (np.abs(eh) / scale if current else np.abs(erates)) + f
         moved = moved + np.abs(prev) / scale if current else moved
         error = scale * error + 6 * eps * (keep * sent + scale * limit + turned * moved)
@@ -864,28 +948,25 @@ def backward_jvp(choose):
     kinds = ("ordinary", "ordinary", "ordinary", "scales", "nan")
     net = Network(choose, which=which, magnitudes=kinds).finish()
     dh, h, rates, eh, erates = states_for(net, choose)
-    dots = directions(net, choose, h)
-    if choose(False, True):
-        dots["dh_dot"] = net.arrays("dh_dot", *np.shape(h))
+    run = net.trajectory(h, rates)
+    dots = direction_for(net, choose, h)
+    dh_dot = net.arrays("dh_dot", *np.shape(h)) if choose(False, True) else None
     net.finish()
     with_engine(choose)
-    cell, steps, bounds = net.ecell, net.steps, net.bounds
     wanted = choose(True, False)
-    options = net.cell.options() | {"reverse": steps.reverse, "rates": with_rates(net, rates, choose)}
-    g = pyrnn.backward_jvp(dh, h, net.x, net.U, net.W, net.h0, **dots, **options, drive=net.drive, x_gradient=wanted)
+    g = pyrnn.backward_jvp(run, dh, pyrnn.Direction(**dots), dh_dot=dh_dot, x_gradient=wanted)
     net.arrays.check_unchanged()
     named = [(name, getattr(g, name)) for name in FIELDS if getattr(g, name) is not None]
     check_own_memory(named, net.arrays)
-    if (g.x is None) == wanted or (g.drive is None) != (net.drive is None):
+    if (g.x is None) == wanted or (g.drive is None) != (net.drive is None and "drive" not in dots):
         raise Wrong("a gradient is missing, or there is one too many")
+    net.bounds = bounds = bounds_of(net, run)
     T, _B, I, H = net.shape
     d = exact_dots(net, dots)
-    d["dh_dot"] = np.zeros(eh.shape) if "dh_dot" not in dots else net.batched(dots["dh_dot"])
-    given = {**d, "alpha_dot": d["alpha_dot"] if "alpha_dot" in dots else None}
-    expected = reference.backward_jvp(
-        net.batched(dh), eh, net.eX, net.eU, net.eW, net.eh0, **given, **cell, drive=net.eX, reverse=steps.reverse,
-        rates=erates,
-    )  # fmt: skip
+    d["dh"] = np.zeros(eh.shape) if dh_dot is None else net.batched(dh_dot)
+    given = {name: a for name, a in d.items() if name != "dh" and (name != "alpha" or name in dots)}
+    exact_run = net.exact_trajectory(eh, erates)
+    expected = reference.backward_jvp(exact_run, net.batched(dh), pyrnn.Direction(**given), dh_dot=d["dh"])
     # The same with absolute values; what is carried forward and back multiplies errors, so the longest chain counts.
     # The complex step of the reference, 1e-30, has an error of its square, and its slope (1 - r) (1 + r) one of r_dot.
     bounds.nan = False
@@ -903,14 +984,14 @@ def second_order_limits(net, dh, h, rates, d):
     T, _B, _I, _H = net.shape
     f, cell, steps = net.bounds.floor, net.ecell, net.steps
     a = {name: np.abs(v) + f for name, v in d.items()}
-    alpha, current, tanh = cell["alpha"], cell["form"] == "current", cell["nonlinearity"] == "tanh"
+    alpha, current, tanh = cell.alpha, cell.current, cell.nonlinearity == "tanh"
     scale, keep = (1.0, 0.0) if alpha is None else (np.abs(alpha), np.abs(1 - alpha))
-    turned = 0.0 if alpha is None else np.abs(d["alpha_dot"])
-    phi = PHI[cell["nonlinearity"]]
+    turned = 0.0 if alpha is None else np.abs(d["alpha"])
+    phi = PHI[cell.nonlinearity]
     prev = steps.previous(h, net.eh0)
     fed, r_prev = (np.abs(phi(prev)) if current else np.abs(prev)) + f, phi(prev)
     # Rounding of r moves 1 - r² by up to 2 r²: it counts as part of the slope.
-    slope_at = lambda r: (1 + r * r) if tanh else np.abs(SLOPES[cell["nonlinearity"]](r))
+    slope_at = lambda r: (1 + r * r) if tanh else np.abs(SLOPES[cell.nonlinearity](r))
     r = phi(h) if current else h if alpha is None else rates
     slopes, bend = slope_at(r), (2 * np.abs(r) + 1 if tanh else 0 * r)
     slopes_prev, bend_prev = slope_at(r_prev), (2 * np.abs(r_prev) + 1 if tanh else 0 * r_prev)
@@ -919,34 +1000,34 @@ def second_order_limits(net, dh, h, rates, d):
     S = np.empty(h.shape)  # of h_dot before each step
     R = np.empty(h.shape)  # of the tangent of what W multiplies in a step
     Rr = np.empty(h.shape)  # of r_dot
-    state = a["h0_dot"]
+    state = a["h0"]
     moved = np.abs(prev) + (np.abs(h) if current else np.abs(r)) + f
     moved = moved / scale if current else moved
     for t in order:
         S[t] = state
         R[t] = slopes_prev[t] * state if current else state
-        A = a["b_dot"] + a["drive_dot"][t] + a["x_dot"][t] @ aU.T + ax[t] @ a["U_dot"].T
-        A = A + fed[t] @ a["W_dot"].T + R[t] @ aW.T
+        A = a["b"] + a["drive"][t] + a["x"][t] @ aU.T + ax[t] @ a["U"].T
+        A = A + fed[t] @ a["W"].T + R[t] @ aW.T
         Rr[t] = A if current else slopes[t] * A
         state = (Rr[t] if alpha is None else scale * Rr[t] + turned * moved[t]) + keep * state
     G, Gd, D, Dd = (np.empty(h.shape) for _ in range(4))
     later, later_d = np.zeros(h.shape[1:]), np.zeros(h.shape[1:])
     for t in order[::-1]:
-        G[t], Gd[t] = adh[t] + later, a["dh_dot"][t] + later_d
+        G[t], Gd[t] = adh[t] + later, a["dh"][t] + later_d
         if current:
             D[t], Dd[t] = scale * G[t], scale * Gd[t] + turned * G[t]
-            through, through_d = D[t] @ aW, Dd[t] @ aW + D[t] @ a["W_dot"]
+            through, through_d = D[t] @ aW, Dd[t] @ aW + D[t] @ a["W"]
             bent = bend_prev[t] * slopes_prev[t] * S[t] * through
             through, through_d = slopes_prev[t] * through, slopes_prev[t] * through_d + bent
         else:
             D[t] = scale * slopes[t] * G[t]
             Dd[t] = scale * (slopes[t] * Gd[t] + bend[t] * Rr[t] * G[t]) + turned * slopes[t] * G[t]
-            through, through_d = D[t] @ aW, Dd[t] @ aW + D[t] @ a["W_dot"]
+            through, through_d = D[t] @ aW, Dd[t] @ aW + D[t] @ a["W"]
         later, later_d = through + keep * G[t], through_d + keep * Gd[t] + turned * G[t]
     rows = lambda v: v.reshape(T * net.rows, v.shape[-1])
     limits = {
-        "x": Dd @ aU + D @ a["U_dot"],
-        "U": rows(Dd).T @ rows(ax) + rows(D).T @ rows(a["x_dot"]),
+        "x": Dd @ aU + D @ a["U"],
+        "U": rows(Dd).T @ rows(ax) + rows(D).T @ rows(a["x"]),
         "W": rows(Dd).T @ rows(fed) + rows(D).T @ rows(R),
         "b": rows(Dd).sum(axis=0),
         "h0": later_d,
@@ -962,23 +1043,28 @@ def second_order_limits(net, dh, h, rates, d):
 
 
 def per_sample_gradients(choose):
-    net = Network(choose, which=("none",)).finish()
+    net = Network(choose).finish()
     dh, h, rates, eh, erates = states_for(net, choose)
     with_engine(choose)
     norms = choose(False, True)
-    options = net.cell.options() | {"reverse": net.steps.reverse, "rates": with_rates(net, rates, choose)}
-    g = pyrnn.per_sample_gradients(dh, h, net.x, net.U, net.W, net.h0, norms_only=norms, **options)
+    run = net.trajectory(h, rates)
+    g = pyrnn.training.per_sample_gradients(run, dh, norms_only=norms)
     net.arrays.check_unchanged()
     check_own_memory(list(zip(g._fields, g, strict=True)), net.arrays)
     T, _B, I, H = net.shape
-    t, bounds = through(net, dh, eh, erates), net.bounds
+    net.bounds = bounds = bounds_of(net, run)
+    t = through(net, dh, eh, erates)
     delta = t.gradients.drive
     prev = net.steps.previous(eh, net.eh0)
     fed = PHI[net.cell.nonlinearity](prev) if net.cell.current else prev
     of_rows = lambda a, b: np.einsum("tbh,tbi->bhi", a, b)
     feds = t.feds.reshape(eh.shape)
     parts = {
-        "U": (of_rows(delta, net.eX), of_rows(t.D, t.ax) + bounds.floor, of_rows(t.ED, t.ax)),
+        "U": (
+            of_rows(delta, np.where(net.steps.exists[..., np.newaxis], net.eX, 0)),
+            of_rows(t.D, t.ax) + bounds.floor,
+            of_rows(t.ED, t.ax),
+        ),
         "W": (of_rows(delta, fed), of_rows(t.D, feds) + bounds.floor, of_rows(t.ED, feds)),
         "b": (delta.sum(axis=0), t.D.sum(axis=0) + bounds.floor, t.ED.sum(axis=0)),
     }
@@ -1012,7 +1098,7 @@ def jacobian(choose):
     h, rates = passed_on(net, h, "h", choose), passed_on(net, rates, "rates", choose)
     with_engine(choose)
     cell = net.cell
-    options = cell.options() | net.steps.options() | {"rates": with_rates(net, rates, choose)}
+    options = {"cell": cell, "rates": with_rates(net, rates, choose)} | net.steps.options()
     J = pyrnn.jacobian(h, net.W, net.h0, **options)
     net.arrays.check_unchanged()
     check_own_memory([("J", J)], net.arrays)
@@ -1021,14 +1107,14 @@ def jacobian(choose):
     lengths = None if steps.lengths is None else np.asarray(steps.lengths).astype(np.intp).reshape(-1)
     mask = None if steps.mask is None else steps.exists
     more = {"lengths": lengths, "mask": mask, "reverse": steps.reverse, "rates": erates}
-    expected = reference.jacobian(eh, net.eW, net.eh0, **net.ecell, **more)
+    expected = reference.jacobian(eh, net.eW, net.eh0, cell=net.ecell, **more)
     limit = jacobian_limits(net, eh, erates)
     error = 8 * bounds.eps * limit
     if cell.nonlinearity == "relu":
         r = steps.previous(eh, net.eh0) if cell.current else eh if erates is None else erates
         lost = lost_slopes("relu", r, bounds)
         lost = lost[..., np.newaxis, :] if cell.current else lost[..., np.newaxis]
-        scale = 1.0 if cell.alpha is None else np.abs(np.broadcast_to(net.ecell["alpha"], net.shape[3:]))[:, np.newaxis]
+        scale = 1.0 if cell.alpha is None else np.abs(np.broadcast_to(net.ecell.alpha, net.shape[3:]))[:, np.newaxis]
         error = error + lost * scale * np.abs(net.eW)
     bounds.check("J", J.reshape(expected.shape), expected, error, limit)
 
@@ -1036,13 +1122,13 @@ def jacobian(choose):
 def jacobian_limits(net, eh, erates, slopes=None):
     """Sums of absolute values in each Jacobian; what rounding does to the slopes is a part of them."""
     H, cell = net.shape[3], net.ecell
-    tanh, alpha = cell["nonlinearity"] == "tanh", cell["alpha"]
-    slope = SLOPES[cell["nonlinearity"]]
+    tanh, alpha = cell.nonlinearity == "tanh", cell.alpha
+    slope = SLOPES[cell.nonlinearity]
     f, one = net.bounds.floor, np.eye(H)
     scale = np.broadcast_to(1.0 if alpha is None else np.abs(alpha), (H,))[:, np.newaxis]
     keep = np.broadcast_to(0.0 if alpha is None else np.abs(1 - alpha), (H,))[:, np.newaxis]
     if net.cell.current:
-        r = PHI[cell["nonlinearity"]](net.steps.previous(eh, net.eh0))
+        r = PHI[cell.nonlinearity](net.steps.previous(eh, net.eh0))
         s = np.abs(slope(r)) + (r * r if tanh else 0)
         return keep * one + scale * ((np.abs(net.eW) + f) * (s + f)[..., np.newaxis, :]) + f
     if slopes is None:
@@ -1054,50 +1140,36 @@ def products(choose):
     """The product of Jacobians, and its products with vectors."""
     kinds = ("ordinary", "ordinary", "ordinary", "scales", "nan")
     net = Network(choose, which=("none",), magnitudes=kinds).finish()
-    net.steps.reverse = False
-    h, rates = net.forward()
-    eh, erates = net.batched(h), None if rates is None else net.batched(rates)
-    a = None
-    if net.cell.current and rates is not None and choose(False, True):
-        rates = None
-    if not net.cell.current and choose(False, False, True):
-        a = pyrnn.preactivations(h, net.x, net.U, net.W, net.b, net.h0, nonlinearity=net.cell.nonlinearity,
-                                 drive=net.drive)  # fmt: skip
-    ea = None if a is None else net.batched(a)
-    h, rates = passed_on(net, h, "h", choose), passed_on(net, rates, "rates", choose)
-    a = passed_on(net, a, "preactivations", choose)
+    h, rates, eh, erates = net.forward_exact()
+    run = net.trajectory(h, rates)
     T, B, _I, H = net.shape
-    what = choose("jacobian_product", "jacobian_vector_product", "vector_jacobian_product")
+    of_sums = choose(False, False, True)
+    what = choose("jacobian_product", "push", "pull")
     vectors = ()
     if what != "jacobian_product":
         k = choose(2, 1, 3, 0)
         shape = (k, H) if B is None or choose(False, True) else (B, k, H)
         vectors = (net.arrays("v", *shape),)
-    # Not all arrays of the network are arguments here.
-    given = [h, net.W, net.h0, rates, a, *vectors, net.cell.alpha]
-    dtype = np.result_type(np.float32, *(np.asarray(v).dtype for v in given if isinstance(v, np.ndarray)))
-    bounds = Bounds(dtype, net.bounds.nan)
-    if net.cell.current and rates is not None and np.asarray(rates).dtype != dtype:
-        rates = None  # they are not phi(h) in the dtype of the call
+    net.finish()
+    net.bounds = bounds = bounds_of(net, run)
+    dtype = net.dtype
     with_engine(choose)
     start = choose(0, 0, *range(T + 1))
     stop = choose(None, *range(start, T + 1))
-    options = net.cell.options() | {"rates": rates, "preactivations": a, "start": start, "stop": stop}
-    actual = getattr(pyrnn, what)(h, net.W, *vectors, net.h0, **options)
+    actual = getattr(pyrnn.dynamics, what)(run, *vectors, start, stop, preactivations=of_sums)
     net.arrays.check_unchanged()
     check_own_memory([("mantissa", actual.mantissa), ("log_scale", actual.log_scale)], net.arrays)
-    exact_options = net.cell.exact(dtype) | {"rates": erates, "preactivations": ea, "start": start, "stop": stop}
     vector = [exact(v) for v in vectors]
     if vector and vector[0].ndim == 2:
         vector = [np.broadcast_to(vector[0], (net.rows, *vector[0].shape))]
-    expected = getattr(reference, what)(eh, net.eW, *vector, net.eh0, **exact_options).mantissa
-    slopes = None if ea is None else np.abs(reference.sech2(ea) if net.cell.nonlinearity == "tanh" else
-                                            SLOPES[net.cell.nonlinearity](ea))  # fmt: skip
-    net.bounds, net.ecell = bounds, net.cell.exact(dtype)
+    exact_run = net.exact_trajectory(eh, erates)
+    expected = getattr(reference, what)(exact_run, *vector, start, stop, preactivations=of_sums).mantissa
+    slopes = slopes_of_sums(net, exact_run) if of_sums and not net.cell.current else None
     limit = np.broadcast_to(np.eye(H), (net.rows, H, H))
-    for each in jacobian_limits(net, eh, erates, slopes)[start:stop]:
+    limits = jacobian_limits(net, eh, erates, slopes)
+    for each in (limits[::-1] if net.steps.reverse else limits)[start:stop]:
         limit = each @ limit
-    if what == "jacobian_vector_product":
+    if what == "push":
         limit = (np.abs(vector[0]) + bounds.floor) @ limit.swapaxes(1, 2)
     elif vector:
         limit = (np.abs(vector[0]) + bounds.floor) @ limit
@@ -1123,28 +1195,39 @@ def products(choose):
     wide.check(what, value.reshape(expected.shape), expected, error, limit)
 
 
-def preactivations(choose):
-    net = Network(choose, which=("none",)).finish()
-    net.steps.reverse = False
-    h, _ = net.forward()
-    eh = net.batched(h)
-    h = passed_on(net, h, "h", choose)
-    given = [h, net.x, net.U, net.W, net.b, net.h0, net.drive]
-    dtype = np.result_type(np.float32, *(np.asarray(v).dtype for v in given if v is not None))
-    bounds = Bounds(dtype, net.bounds.nan)
-    form = {"nonlinearity": net.cell.nonlinearity, "form": net.cell.form}
-    a = pyrnn.preactivations(h, net.x, net.U, net.W, net.b, net.h0, drive=net.drive, **form)
-    net.arrays.check_unchanged()
-    check_own_memory([("a", a)], net.arrays)
-    expected = reference.preactivations(eh, net.eX, net.eU, net.eW, net.eb, net.eh0, drive=net.edrive, **form)
-    prev, f = net.steps.previous(eh, net.eh0), bounds.floor
-    fed = PHI[net.cell.nonlinearity](prev) if net.cell.current else prev
+def sums_of(net, eh):
+    """The sums of absolute values of which pre-activations are made, and the error of those."""
+    bounds, prev = net.bounds, net.steps.previous(eh, net.eh0)
+    f, fed = bounds.floor, PHI[net.cell.nonlinearity](prev) if net.cell.current else prev
     limit = absolute(fed, f) @ absolute(net.eW, f).T + absolute(net.eX, f) @ absolute(net.eU, f).T + f
     for term in (net.eb, net.edrive):
         if term is not None:
             limit += np.abs(term)
-    n = net.shape[2] + net.shape[3] + 8
-    bounds.check("a", a.reshape(expected.shape), expected, n * bounds.eps * limit, limit)
+    return limit, (net.shape[2] + net.shape[3] + 8) * bounds.eps * limit
+
+
+def slopes_of_sums(net, exact_run):
+    """phi' of the pre-activations, with 1/eps of what the rounding of those may add to it.
+
+    The product of (A_t + eps E_t) is at most eps times that of (A_t + E_t) above the product of A_t.
+    """
+    a, tanh = reference.preactivations(exact_run), net.cell.nonlinearity == "tanh"
+    _, error = sums_of(net, exact_run.h)
+    slopes = np.abs(reference.sech2(a) if tanh else SLOPES[net.cell.nonlinearity](a))
+    if tanh:  # |d log sech²(a)| <= 2
+        return slopes + np.minimum(1, slopes * np.expm1(2 * error)) / net.bounds.eps
+    return slopes + ((np.abs(a) <= error) & (net.cell.nonlinearity == "relu")) / net.bounds.eps
+
+
+def preactivations(choose):
+    net = Network(choose, which=("none",)).finish()
+    h, rates, eh, erates = net.forward_exact()
+    a = pyrnn.dynamics.preactivations(net.trajectory(h, rates))
+    net.arrays.check_unchanged()
+    check_own_memory([("a", a)], net.arrays)
+    expected = reference.preactivations(net.exact_trajectory(eh, erates))
+    limit, error = sums_of(net, eh)
+    net.bounds.check("a", a.reshape(expected.shape), expected, error, limit)
 
 
 def output(choose):
@@ -1199,7 +1282,7 @@ def elementwise(choose):
     a = arrays("a", *shape, scale=choose(1.0, 5.0, 0.01))
     with_engine(choose)
     name = choose("tanh", "sech2")
-    result = getattr(pyrnn, name)(a)
+    result = getattr(pyrnn.elementwise, name)(a)
     arrays.check_unchanged()
     dtype = np.result_type(np.float32, a.dtype)
     ea = exact(a)
@@ -1286,7 +1369,7 @@ def losses(choose):
 
 def loss_and_gradients(choose):
     """One call against the calls that it stands for, bit by bit."""
-    net = Network(choose, which=("none",), forms=False, drives=False).finish()
+    net = Network(choose, which=("none",), drives=False).finish()
     net.steps.reverse, arrays = False, net.arrays
     T, B, _I, H = net.shape
     rows = () if B is None else (B,)
@@ -1308,9 +1391,8 @@ def loss_and_gradients(choose):
     if _kernels.selected() == "base":
         _kernels.select(None)  # the engine blas, whose bits depend on how arrays lie
     wanted = choose(True, False)
-    params = (net.U, net.W, net.b, V, c)
     call = lambda **more: pyrnn.loss_and_gradients(
-        params, net.x, targets, loss=loss, h0=net.h0, weights=weights, x_gradient=wanted, **more
+        net.network(V, c), net.x, targets, loss=loss, h0=net.h0, weights=weights, x_gradient=wanted, **more
     )
     value, g = call()
     arrays.check_unchanged()
@@ -1318,19 +1400,23 @@ def loss_and_gradients(choose):
     check_own_memory(named, arrays)
     conformed = lambda a: None if a is None else np.array(a, dtype)
     x, U, W, b, h0, eV, ec = map(conformed, (net.x, net.U, net.W, net.b, net.h0, V, c))
-    h = pyrnn.forward(x, U, W, b, h0)
-    o = h if V is None else pyrnn.output(h, eV, ec)
-    expected, do = getattr(pyrnn, loss)(o, targets, weights)
+    run = pyrnn.simulate(pyrnn.Network(U, W, b, eV, ec, cell=net.cell), x, h0)
+    expected, do = getattr(pyrnn, loss)(run.output(), targets, weights)
     do, top = do.astype(dtype, copy=False), None
     if V is not None:
-        top = pyrnn.output_gradients(do, h, eV)
-    below = pyrnn.backward(do if top is None else top.h, h, x, U, W, h0)
+        top = pyrnn.output_gradients(do, run.read, eV)
+    arrives = do if top is None else top.h
+    below = run.backward(*((None, arrives) if net.cell.current else (arrives,)))
     pairs = {"U": below.U, "W": below.W, "b": None if b is None else below.b, "V": None if top is None else top.V,
-             "c": None if c is None else top.c, "x": below.x if wanted else None, "h0": below.h0}  # fmt: skip
+             "c": None if c is None else top.c, "x": below.x if wanted else None, "h0": below.h0,
+             "alpha": below.alpha}  # fmt: skip
 
-    def compare(value, g):
+    def compare(value, g, parts=False):
         same_bits("loss", value, expected)
         for name, a in pairs.items():
+            if parts and name == "alpha" and a is not None:  # added up by parts of time
+                of_alpha(net, run, arrives).check(net.bounds, name, np.asarray(g.alpha))
+                continue
             same_bits(f"gradient of {name}", getattr(g, name), a)
 
     compare(value, g)
@@ -1343,29 +1429,16 @@ def loss_and_gradients(choose):
                 raise
             value, g = call(memory_limit=int(str(error).split("at least ")[1].split()[0]))
         arrays.check_unchanged()
-        compare(value, g)
+        compare(value, g, parts=True)
 
 
-def vjp(choose):
-    """vjp against forward and backward, bit by bit."""
-    net = Network(choose).finish()
-    options = with_engine(choose) | net.cell.options() | net.steps.options() | {"drive": net.drive, "engine": "fused"}
-    h, pullback = pyrnn.vjp(net.x, net.U, net.W, net.b, net.h0, **options)
-    rates = None if net.cell.alpha is None else np.empty(h.shape, h.dtype)
-    same_bits("h", h, pyrnn.forward(net.x, net.U, net.W, net.b, net.h0, rates=rates, **options))
-    dh = net.arrays.numbers.standard_normal(h.shape).astype(h.dtype)
-    wanted = choose(True, False)
-    g = pullback(dh, x_gradient=wanted)
-    # All arguments in one dtype: that of b counts in vjp, and backward is not given it.
-    conformed = lambda a: None if a is None or np.ndim(a) == 0 else np.array(a, h.dtype)
-    options |= {"drive": conformed(net.drive)}
-    if np.ndim(net.cell.alpha):
-        options["alpha"] = conformed(net.cell.alpha)
-    x, U, W, h0 = map(conformed, (net.x, net.U, net.W, net.h0))
-    expected = pyrnn.backward(dh, h, x, U, W, h0, rates=rates, x_gradient=wanted, **options)
-    net.arrays.check_unchanged()
-    for name in FIELDS:
-        same_bits(f"gradient of {name}", getattr(g, name), getattr(expected, name))
+def of_alpha(net, run, arrives):
+    """The gradients of what arrives from the output layer, with their bounds."""
+    net.bounds, net.ecell = Bounds(run.h.dtype, net.bounds.nan), rounded(net.cell, run.h.dtype)
+    h, rates, arrives = net.batched(run.h), net.batched(run.rates), net.batched(arrives)
+    if net.cell.current:
+        return through(net, np.zeros(run.h.shape), h, rates, drates=arrives)
+    return through(net, arrives, h, rates)
 
 
 def rtrl(choose):
@@ -1380,11 +1453,9 @@ def rtrl(choose):
     with_engine(choose)
     kind = choose("RTRL", "BlockedRTRL")
     more = {"every_step": True, "block": choose(2, 1, 3, None)} if kind == "BlockedRTRL" else {}
-    learner = getattr(pyrnn, kind)(net.U, net.W, net.b, net.h0, batch=B, **net.cell.options(), **more)
+    learner = getattr(pyrnn.online, kind)(net.network(), net.h0, batch=B, **more)
     at = {t for t in range(T) if choose(False, True)} | {T - 1}
-    h = pyrnn.forward(net.x, net.U, net.W, net.b, net.h0, engine="fused", rates=None, **net.cell.options())
-    rates = None if net.cell.alpha is None else np.empty_like(h)
-    h = pyrnn.forward(net.x, net.U, net.W, net.b, net.h0, engine="fused", rates=rates, **net.cell.options())
+    h, rates = net.forward(engine="fused")
     eh, erates = net.batched(h), None if rates is None else net.batched(rates)
     for t in range(T):
         if t not in at:
@@ -1421,18 +1492,17 @@ def stepper(choose):
     c = arrays("c", O) if V is not None and choose(False, True) else None
     with_engine(choose)
     cell = net.cell
-    stepper = pyrnn.Stepper(net.U, net.W, net.b, V, c, batch=B, h0=net.h0, **cell.options())
+    stepper = pyrnn.Stepper(net.network(V, c), net.h0, batch=B)
     dtype = stepper.dtype
     x = np.array(net.x).astype(dtype) if np.asarray(net.x).dtype.itemsize > dtype.itemsize else net.x
     if np.result_type(np.asarray(net.x).dtype, np.float32).itemsize > dtype.itemsize:
         with np.errstate(all="ignore"):
             x = np.array(net.x, dtype)
-    conformed = lambda a: None if a is None else np.array(a, dtype) if np.ndim(a) else a
+    conformed = lambda a: None if a is None else np.array(a, dtype)
     with np.errstate(all="ignore"):
         given = [conformed(a) for a in (x, net.U, net.W, net.b, net.h0)]
-    options = cell.options() | {"alpha": conformed(cell.alpha)}
     rates = None if cell.alpha is None else np.empty((*np.shape(x)[:-1], H), dtype)
-    h = pyrnn.forward(*given, engine="fused", rates=rates, **options)
+    h = pyrnn.forward(*given, engine="fused", rates=rates, cell=cell)
     sent = rates if cell.current else h
     result = h if V is None else pyrnn.output(sent, conformed(V), conformed(c))
     exactly = V is None or _kernels.selected() != "base"
@@ -1484,7 +1554,7 @@ def rnn(choose):
     bounds, exists = Bounds(dtype), steps.exists[..., np.newaxis]
     leaky = form == "current" or np.ndim(alpha) or alpha != 1
     cell_alpha = exact(np.broadcast_to(np.asarray(alpha, dtype), (H,))) if leaky else None
-    cell = {"nonlinearity": nonlinearity, "alpha": cell_alpha, "form": form}
+    cell = pyrnn.Cell(nonlinearity, cell_alpha, form)
     eh0 = np.zeros((L * D, rows, H)) if h0 is None else exact(h0).reshape(L * D, rows, H)
     layers, below = [], np.where(exists, time_first(x), 0)
     of = {name: exact(a) for name, a in rnn.named_parameters()}
@@ -1597,7 +1667,7 @@ class Layer:
         self.edrive, self.eh, self.rates, self.rows = None, states, rates, below.shape[1]
         self.shape = (*below.shape, len(self.eW))
         self.steps = steps_of(steps, bool(direction))
-        self.cell = argparse.Namespace(**cell, current=cell["form"] == "current")
+        self.cell = cell
 
 
 def steps_of(steps, reverse):
@@ -1609,25 +1679,24 @@ def steps_of(steps, reverse):
 def identity(choose):
     """⟨u, J v⟩ = ⟨Jᵀ u, v⟩ of jvp and backward, for all arguments."""
     net = Network(choose, magnitudes=("ordinary",), dtypes=(np.float64,)).finish()
-    arrays, cell = net.arrays, net.cell
     h, rates = net.forward()
-    u = arrays("u", *h.shape)
-    dots = directions(net, choose, h)
-    options = cell.options() | net.steps.options() | {"rates": rates}
+    u = net.arrays("u", *h.shape)
+    if net.drive is None:  # whose gradient is taken too
+        net.drive = np.zeros(h.shape)
+    run = net.trajectory(h, rates)
+    dots = direction_for(net, choose, h)
     exists = net.steps.exists.reshape(h.shape[:-1])[..., np.newaxis]
     if net.steps.lengths is not None:
         u = np.where(exists, u, 0)
-    h_dot = pyrnn.jvp(h, net.x, net.U, net.W, net.h0, **dots, **options)
-    drive = net.drive if net.drive is not None else np.zeros(h.shape)
-    g = pyrnn.backward(u, h, net.x, net.U, net.W, net.h0, drive=drive, **options)
+    h_dot, g = pyrnn.jvp(run, pyrnn.Direction(**dots)), run.backward(u)
     t = through(net, u, net.batched(h), None if rates is None else net.batched(rates))
     T, _B, I, H = net.shape
     one, two = (u * h_dot).sum(), 0.0
     size, error = np.abs(u * h_dot).sum(), 0.0
     for name in FIELDS:
-        if name + "_dot" not in dots:
+        if name not in dots:
             continue
-        a, d = np.asarray(getattr(g, name)), np.asarray(dots[name + "_dot"])
+        a, d = np.asarray(getattr(g, name)), np.asarray(dots[name])
         d = np.where(exists, d, 0) if name in ("x", "drive") else d
         two, size = two + (d * a).sum(), size + np.abs(d * a).sum()
         # jvp sums the same products in another order: its error is bounded by the same sums of absolute values.
@@ -1645,12 +1714,10 @@ def bits(choose):
     T, B, _I, H = net.shape
     h, rates = net.forward(engine="fused", n_threads=1)
     dh = arrays.numbers.standard_normal(h.shape).astype(h.dtype)
-    options = cell.options() | {"engine": "fused"}
+    options = {"cell": cell, "engine": "fused"}
     conformed = lambda a: None if a is None else np.array(a, h.dtype)
     with np.errstate(all="ignore"):
         x, U, W, b, h0, drive = map(conformed, (net.x, net.U, net.W, net.b, net.h0, net.drive))
-        if np.ndim(cell.alpha):
-            options["alpha"] = conformed(cell.alpha)
     given = steps.options()
     names = (*FIELDS, "h", "rates")
 
@@ -1697,10 +1764,10 @@ def bits(choose):
 
 
 FUNCTIONS = {
-    "forward": forward, "backward": backward, "state_gradients": state_gradients, "jacobian": jacobian, "jvp": jvp,
-    "backward_jvp": backward_jvp, "per_sample_gradients": per_sample_gradients, "products": products,
-    "preactivations": preactivations, "output": output, "elementwise": elementwise, "losses": losses,
-    "loss_and_gradients": loss_and_gradients, "vjp": vjp, "rtrl": rtrl, "stepper": stepper, "rnn": rnn,
+    "forward": forward, "backward": backward, "simulate": simulate, "state_gradients": state_gradients,
+    "jacobian": jacobian, "jvp": jvp, "backward_jvp": backward_jvp, "per_sample_gradients": per_sample_gradients,
+    "products": products, "preactivations": preactivations, "output": output, "elementwise": elementwise,
+    "losses": losses, "loss_and_gradients": loss_and_gradients, "rtrl": rtrl, "stepper": stepper, "rnn": rnn,
     "identity": identity, "bits": bits,
 }  # fmt: skip
 

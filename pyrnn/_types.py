@@ -1,0 +1,120 @@
+"""The types that the annotations of this package share. Nothing imports this module at run time.
+
+An array is ``np.ndarray``, of any shape and dtype: which of float32 and float64 it has, the arguments of a call decide.
+"""
+
+from collections.abc import Callable
+from os import PathLike
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pyrnn.layers.rnn import RNN
+from pyrnn.network import Network
+
+# ---- Arguments of public functions ----------------------------------------------------------------------------------
+Nonlinearity: TypeAlias = Literal["tanh", "relu", "identity"]
+Form: TypeAlias = Literal["rate", "current"]
+AnyNetwork: TypeAlias = Network | RNN  # an RNN of one layer and direction
+Engine: TypeAlias = Literal["auto", "blas", "fused"]
+Loss: TypeAlias = Literal["softmax_cross_entropy", "squared_error"]
+Scheme: TypeAlias = Literal["orthogonal", "gaussian", "uniform", "glorot", "identity"]
+Norm: TypeAlias = Literal["spectral", "frobenius"]
+Dale: TypeAlias = Literal["rectified", "absolute"]
+Omega: TypeAlias = Literal["book", "published"]
+Activation: TypeAlias = Literal["tanh", "relu", "linear"]
+MergeMode: TypeAlias = Literal["concat", "sum", "mul", "ave"]
+OnnxDirection: TypeAlias = Literal["forward", "reverse", "bidirectional"]
+Seed: TypeAlias = int | np.random.Generator | None
+Path: TypeAlias = str | PathLike[str]
+Nest = TypeVar("Nest", bound=np.ndarray | tuple[Any, ...] | list[Any] | dict[Any, Any] | None)
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+# ---- Inside of the package ------------------------------------------------------------------------------------------
+Shape: TypeAlias = tuple[int, ...]
+# One of several arrays, those of optional arguments None: the caller knows which.
+MaybeArray: TypeAlias = np.ndarray | Any
+CellOptions: TypeAlias = tuple[int, np.ndarray | None, bool]  # phi, leak, current
+ImmediateStep: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]  # of _online.immediate
+CallOptions: TypeAlias = tuple[int | None, int, np.ndarray | None, bool]  # n_threads, phi, leak, current
+StepOptions: TypeAlias = tuple[np.ndarray | None, np.ndarray | None, bool]  # lengths, mask, reverse
+Dots: TypeAlias = tuple[np.ndarray | None, ...]  # in the order of _directions.DOTS
+# A loss by step: of outputs, targets and weights, its values and its gradient.
+OfSteps: TypeAlias = Callable[[ArrayLike, ArrayLike, ArrayLike | None], tuple[np.ndarray, np.ndarray]]
+Results: TypeAlias = tuple[  # x, U, W, b, h0, drive, alpha
+    np.ndarray | None, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None
+]
+
+
+class Compiled(Protocol):
+    """The compiled module of an engine."""
+
+    def takes_sequences(self, B: int) -> bool: ...
+    def forward(
+        self,
+        x: np.ndarray,
+        U: np.ndarray,
+        W: np.ndarray,
+        b: np.ndarray | None,
+        h0: np.ndarray,
+        out: np.ndarray | None,
+        n_threads: int | None = None,
+        phi: int = 0,
+        alpha: np.ndarray | None = None,
+        current: bool = False,
+        drive: np.ndarray | None = None,
+        rates: np.ndarray | None = None,
+        offsets: np.ndarray | None = None,
+    ) -> np.ndarray: ...
+    def backward(
+        self,
+        dh: np.ndarray,
+        h: np.ndarray,
+        x: np.ndarray,
+        U: np.ndarray,
+        W: np.ndarray,
+        h0: np.ndarray,
+        n_threads: int | None = None,
+        phi: int = 0,
+        alpha: np.ndarray | None = None,
+        current: bool = False,
+        drive: bool = False,
+        rates: np.ndarray | None = None,
+        offsets: np.ndarray | None = None,
+        results: Results | None = None,
+        lost: np.ndarray | None = None,
+        accumulate: bool = False,
+        goes_on: bool = False,
+        add_x: bool = False,
+    ) -> Results: ...
+    def state_gradients(
+        self,
+        dh: np.ndarray,
+        h: np.ndarray,
+        W: np.ndarray,
+        phi: int = 0,
+        alpha: np.ndarray | None = None,
+        current: bool = False,
+        rates: np.ndarray | None = None,
+        offsets: np.ndarray | None = None,
+    ) -> np.ndarray: ...
+    def output(
+        self, h: np.ndarray, V: np.ndarray, c: np.ndarray | None, out: np.ndarray | None = None
+    ) -> np.ndarray: ...
+    def output_gradients(
+        self,
+        do: np.ndarray,
+        h: np.ndarray,
+        V: np.ndarray,
+        results: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+        accumulate: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+
+
+class CompiledBlas(Compiled, Protocol):
+    """That of the engine ``blas``, which has the Jacobians of both."""
+
+    def jacobian(
+        self, rates: np.ndarray, W: np.ndarray, phi: int = 0, alpha: np.ndarray | None = None, current: bool = False
+    ) -> np.ndarray: ...

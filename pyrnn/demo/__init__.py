@@ -1,0 +1,1 @@
+"""What `python -m pyrnn` does: forecasts of the yearly sunspot numbers."""

@@ -1,0 +1,53 @@
+"""Losses and gradients of whole networks, and what training does with them."""
+
+from pyrnn._results import GradientErrors, LossGradients, RegularizerGradients, SampleGradients
+from pyrnn.training.check import check_gradients
+from pyrnn.training.clipping import clip_gradients, gradient_norm
+from pyrnn.training.connectivity import balanced, scale_spectral_radius, spectral_radius
+from pyrnn.training.constraints import Constraint
+from pyrnn.training.feedback import (
+    FeedbackGradients,
+    Samples,
+    ScheduledGradients,
+    free_running,
+    free_running_output,
+    sample,
+    scheduled_sampling,
+    teacher_forcing,
+)
+from pyrnn.training.gradients import loss_and_gradients
+from pyrnn.training.objective import Objective
+from pyrnn.training.per_sample import per_sample_gradients
+from pyrnn.training.regularizer import vanishing_regularizer
+from pyrnn.training.tangent_kernel import output_jacobian
+from pyrnn.training.truncated import TruncatedGradients, truncated_gradients, truncated_updates
+
+__all__ = [
+    "Constraint",
+    "FeedbackGradients",
+    "GradientErrors",
+    "LossGradients",
+    "Objective",
+    "RegularizerGradients",
+    "SampleGradients",
+    "Samples",
+    "ScheduledGradients",
+    "TruncatedGradients",
+    "balanced",
+    "check_gradients",
+    "clip_gradients",
+    "free_running",
+    "free_running_output",
+    "gradient_norm",
+    "loss_and_gradients",
+    "output_jacobian",
+    "per_sample_gradients",
+    "sample",
+    "scale_spectral_radius",
+    "scheduled_sampling",
+    "spectral_radius",
+    "teacher_forcing",
+    "truncated_gradients",
+    "truncated_updates",
+    "vanishing_regularizer",
+]
