@@ -29,7 +29,7 @@ def functions():
             value = getattr(module, name)
             if inspect.isfunction(value) and next(iter(inspect.signature(value).parameters), None) in TAKES:
                 found[name] = value
-            elif inspect.isclass(value) and not issubclass(value, tuple):
+            elif inspect.isclass(value) and not issubclass(value, tuple | Exception):
                 found |= {name: value} if next(iter(inspect.signature(value).parameters), None) == "network" else {}
     methods = inspect.getmembers(pyrnn.Trajectory, inspect.isfunction)
     return found | {f"Trajectory.{name}": f for name, f in methods if not name.startswith("_")}
