@@ -13,7 +13,7 @@ import pytest
 import pyrnn
 from pyrnn import dynamics, online, plots, reference, training
 
-pytestmark = pytest.mark.compiled
+pytestmark = pytest.mark.once
 
 T, B, I, H, O = 6, 2, 3, 4, 2
 LEAKS = ({}, {"alpha": 0.6}, {"alpha": np.array([0.4, 0.9, 0.7, 1.0]), "form": "current"})
