@@ -1,4 +1,4 @@
-"""Which steps of which sequences exist, and in what order they are made: the check of the arguments that say so."""
+"""The check of lengths, mask and reverse: which steps of each sequence exist, and the order in which they are made."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import pyrnn
 from pyrnn import reference
 from pyrnn.training import Objective, output_jacobian, tangent_kernel
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.compiled
 
 PLAIN = pyrnn.Cell()
 every_loss = pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])

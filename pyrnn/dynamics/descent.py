@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FIRST_BLOCK = 32  # starts; each block after it has twice as many
 LEAST_BETWEEN = 32  # pairs of points, half-way between which the search goes on; a quarter of the starts, if more
-FLOAT_STEPS = 60  # so many steps are found in float, twice as fast; later ones may need the digits of double
+FLOAT_STEPS = 60  # The first 60 steps are found in float, twice as fast; later ones may need the digits of double.
 LEAST_COSINE = 0.3  # between a state's last step and the way to a point, for that point to be tried
 DRAWN = 0.5  # a state is assigned to a known point if one Newton step leaves at most this fraction of the distance
 BOWL = 0.6, 1.6  # -∇q · way / 2 (q - q of the point), 1 where q is quadratic: between these, the step is tried

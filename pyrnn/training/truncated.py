@@ -57,7 +57,7 @@ def truncated_gradients(
     targets : array_like
         As in `loss_and_gradients`.
     k1 : int
-        The losses of so many steps, and at the end of those that are left, go back through time together.
+        The number of steps whose losses go back through time together; at the end of time, those that are left.
     k2 : int
         How many steps back from the last one of them, not less than k1. k2 = k1 cuts time into pieces; from k2 = T on
         the gradients are those of `loss_and_gradients`.

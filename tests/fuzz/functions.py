@@ -285,7 +285,7 @@ def sizes(choose):
 
 
 def random_cell(choose, arrays, H, with_alpha=True):
-    """A cell; an array of alpha in some dtype and layout, neither of which counts: it is copied."""
+    """A random cell. Its alpha may have any dtype and layout; the cell copies it."""
     nonlinearity = choose("tanh", "tanh", "relu", "identity")
     form = choose("rate", "rate", "current") if with_alpha else "rate"
     if not with_alpha or (form == "rate" and choose(True, False)):
@@ -1196,7 +1196,7 @@ def products(choose):
 
 
 def sums_of(net, eh):
-    """The sums of absolute values of which pre-activations are made, and the error of those."""
+    """Return the sums of absolute values behind each pre-activation, and the bound of its error."""
     bounds, prev = net.bounds, net.steps.previous(eh, net.eh0)
     f, fed = bounds.floor, PHI[net.cell.nonlinearity](prev) if net.cell.current else prev
     limit = absolute(fed, f) @ absolute(net.eW, f).T + absolute(net.eX, f) @ absolute(net.eU, f).T + f
