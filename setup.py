@@ -35,10 +35,10 @@ MACROS = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
 PROFILE = os.environ.get("PYRNN_PROFILE", "0") != "0"
 BUILD = Path("build", "profile") if PROFILE else Path("build")
 GENERATED = BUILD / "generated"
-MODULES = ("_blas", "_bptt", "_fixed_points", "_fused", "_jacobian_products", "_layer", "_lyapunov", "_online")
-MODULES += ("_memory", "_profile", "_scratch", "_sequences", "_stepper", "_tangents", "_team")
+MODULES = ("blas", "chains", "engine_blas", "engine_fused", "fixed_points", "layer", "lyapunov", "memory", "online")
+MODULES += ("profile", "scratch", "sequences", "stepper", "tangents", "team")
 # No loops over numbers in them, but 5 % of a wheel to save.
-SMALL = ("pyrnn._blas", "pyrnn._layer", "pyrnn._memory", "pyrnn._profile", "pyrnn._scratch")
+SMALL = tuple(f"pyrnn._core.{name}" for name in ("blas", "layer", "memory", "profile", "scratch"))
 
 if PROFILE:
     if sys.version_info[:2] == (3, 12):
@@ -48,7 +48,7 @@ if PROFILE:
 
 
 def blas_int():
-    """The integer type of scipy.linalg.cython_blas, for _blas.pyx.
+    """The integer type of scipy.linalg.cython_blas, for blas.pyx.
 
     SciPy from 1.18 on names it `blas_int` (64-bit where SciPy was built so); before, it is int.
     """
@@ -100,14 +100,14 @@ class Build(build_ext):
 
 def declarations(name):
     """The files that a module reads: its own .pxd, and those that it, or one of them, cimports or includes."""
-    found, pending = set(), [Path("csrc", f"{name}.pyx"), Path("pyrnn", f"{name}.pxd")]
+    found, pending = set(), [Path("csrc", f"{name}.pyx"), Path("pyrnn", "_core", f"{name}.pxd")]
     while pending:
         path = pending.pop()
         if path not in found and path.exists():
             found.add(path)
             text = path.read_text(encoding="utf-8")
-            cimported = re.findall(r"^ *from pyrnn\.(\w+) cimport", text, re.MULTILINE)
-            pending += [Path("pyrnn", f"{other}.pxd") for other in cimported]
+            cimported = re.findall(r"^ *from pyrnn\._core\.(\w+) cimport", text, re.MULTILINE)
+            pending += [Path("pyrnn", "_core", f"{other}.pxd") for other in cimported]
             pending += [GENERATED / other for other in re.findall(r'^ *include "(.+?)"', text, re.MULTILINE)]
     return sorted(found - {Path("csrc", f"{name}.pyx")})
 
@@ -136,7 +136,7 @@ def extension(same, name, *sources):
         else:
             generated.unlink()
     return Extension(
-        f"pyrnn.{name}",
+        f"pyrnn._core.{name}",
         [str(source), *sources],
         include_dirs=["csrc", np.get_include()],
         depends=[str(p) for p in (*Path("csrc").glob("*.[hi]*"), *read)],
@@ -150,7 +150,7 @@ if __name__ == "__main__":  # of the processes that Cython starts each imports t
     setup(
         ext_modules=cythonize(
             [
-                extension(same, "_kernels", "csrc/kernels.c"),  # first, for it takes longest
+                extension(same, "table", "csrc/kernels.c"),  # first, for it takes longest
                 *(extension(same, name) for name in MODULES),
             ],
             build_dir=str(GENERATED),

@@ -1,18 +1,18 @@
 """What the machine can do at most, measured in the run that speaks of it: multiply-adds and reads a second."""
 
-from pyrnn import _kernels
+from pyrnn._core import table
 
 
 def multiply_add_peak(dtype):
     """Operations a second of one thread that does multiply-adds in registers and nothing else, a multiply-add being
     two; None where the kernels do not measure it."""
-    measure = getattr(_kernels, "multiply_add_peak", None)
+    measure = getattr(table, "multiply_add_peak", None)
     return measure(dtype) if measure else None
 
 
 def read_bandwidth(nbytes, dtype):
     """Bytes a second at which one thread reads so many bytes again and again."""
-    return _kernels.read_bandwidth(nbytes, dtype)
+    return table.read_bandwidth(nbytes, dtype)
 
 
 def operations(work, H, B, T, I):

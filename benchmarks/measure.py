@@ -19,7 +19,7 @@ import timing
 from sections import PLANS, SECTIONS
 
 import pyrnn
-from pyrnn import _kernels
+from pyrnn._core import table
 
 
 def write(results, path):
@@ -43,7 +43,7 @@ def machine():
     return {
         "processor": names[0] if names else platform.processor() or platform.machine(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "instructions": _kernels.selected(),
+        "instructions": table.selected(),
         "versions": versions,
     }
 

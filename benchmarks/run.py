@@ -72,7 +72,7 @@ def parts(options):
 
 def instruction_sets():
     """Those of this machine, best first."""
-    ask = "from pyrnn import _kernels; print(*_kernels.available())"
+    ask = "from pyrnn._core import table; print(*table.available())"
     return subprocess.run([sys.executable, "-P", "-c", ask], check=True, capture_output=True, text=True).stdout.split()
 
 

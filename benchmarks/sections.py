@@ -16,7 +16,7 @@ import steppers
 import timing
 
 import pyrnn
-from pyrnn import _kernels
+from pyrnn._core import table
 
 DTYPES = ("float32", "float64")
 
@@ -118,7 +118,7 @@ def tanh_cells(plan, threads):
 def engine_cells(plan, threads):
     """In plain C every multiply-add of the fused engine is a library call: few steps there, and no large networks."""
     cells = both_types(plan, threads)
-    if _kernels.selected() == "base":
+    if table.selected() == "base":
         cells = [cell | {"T": min(plan.T, 20)} for cell in cells]
         operations = lambda H, B, T, I, dtype: limits.operations("both", H, B, T, I)
         cells = [cell for cell in cells if operations(**cell) < 2e8]
@@ -191,7 +191,7 @@ def against_cells(cell, plan, threads, only):
 
 def against_numpy_tanh(cell, plan, threads, only):
     x = 2 * np.random.default_rng(0).standard_normal(cell["n"]).astype(cell["dtype"])
-    functions = {"pyrnn": functools.partial(_kernels.tanh, x), "NumPy": functools.partial(np.tanh, x)}
+    functions = {"pyrnn": functools.partial(table.tanh, x), "NumPy": functools.partial(np.tanh, x)}
     times = timing.in_turn(functions, seconds=plan.seconds, rounds=plan.rounds)
     yield {"work": "tanh", "seconds": timing.medians(times), "ratio": timing.ratios(times)}
 
@@ -203,7 +203,7 @@ def between_engines(cell, plan, threads, only):
         functions = {engine: getattr(c, work) for engine, c in found.items()}
         times = timing.in_turn(functions, seconds=plan.seconds, rounds=plan.rounds)
         ratio = timing.ratios(times, to="fused")
-        yield {"instructions": _kernels.selected(), "work": work, "seconds": timing.medians(times), "ratio": ratio}
+        yield {"instructions": table.selected(), "work": work, "seconds": timing.medians(times), "ratio": ratio}
 
 
 class Section(NamedTuple):

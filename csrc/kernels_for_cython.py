@@ -5,8 +5,8 @@
 Two files, which setup.py writes to build/generated before anything is translated, so that they cannot differ from
 kernels.h:
 
-    kernel_table.pxi    the table of functions, included by pyrnn/_kernels.pxd
-    typed_kernels.pxi   an inline function for each kernel over the fused type `real`, included by pyrnn/_typed.pxd
+    kernel_table.pxi    the table of functions, included by pyrnn/_core/table.pxd
+    typed_kernels.pxi   an inline function for each kernel over the fused type `real`, included by pyrnn/_core/typed.pxd
 """
 
 import re
@@ -56,7 +56,7 @@ def table(kernels):
 
 def typed(kernels):
     """One name for both types. The type is that of the arrays; a kernel of none is told the size of a number, last."""
-    lines = ["from pyrnn._kernels cimport kernels"]
+    lines = ["from pyrnn._core.table cimport kernels"]
     for result, kernel, parameters in kernels:
         of_arrays = any(type_ == "REAL" for _, type_, _, _ in parameters)
         given = ", ".join(written("real", *parameter) for parameter in parameters)

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-if importlib.util.find_spec("pyrnn._bptt") is None:
+if importlib.util.find_spec("pyrnn._core.engine_blas") is None:
     raise ImportError(
         f"pyrnn has no compiled modules in {__path__[0]}: this is the source folder, found before the installed "
         "package because it lies in the current folder. Run `python -P -m ...`, or from another folder, or install "

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from pyrnn import _bptt, _checks, _memory, _sequences
+from pyrnn import _checks
+from pyrnn._core import engine_blas, memory
+from pyrnn._core.sequences import Sequences, common
 from pyrnn._results import Gradients
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def forward(
             x, drive, h, rates = (in_order(a, True) for a in (x, drive, h, rates))
         compiled.forward(x, U, W, b, h0, h, *options, drive, rates)
         return
-    if (n := _sequences.common(lengths)) == len(x):
+    if (n := common(lengths)) == len(x):
         forward(compiled, x, U, W, b, h0, h, options, drive, rates, (None, None, reverse))
         return
     if n >= 0:  # one length for all
@@ -50,7 +52,7 @@ def forward(
             if a is not None:
                 a[n:] = 0
         return
-    sequences = _sequences.Sequences(len(x), x.shape[1], *steps)
+    sequences = Sequences(len(x), x.shape[1], *steps)
     if mask is None and compiled.takes_sequences(len(sequences.order)):
         first = sequences.first_rows(h0)
         compiled.forward(x, U, W, b, first, h, *options, drive, rates, sequences.offsets, sequences)  # type: ignore[call-arg]
@@ -97,7 +99,7 @@ def backward(
             results = (dx, dU, dW, db, dh0, d_drive, d_alpha)
         compiled.backward(dh, h, x, U, W, h0, *cell, rates, None, results, *adds)
         return
-    if (n := _sequences.common(lengths)) == len(x):
+    if (n := common(lengths)) == len(x):
         steps = (None, None, reverse)
         backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results, accumulate, add_x)
         return
@@ -110,7 +112,7 @@ def backward(
             if a is not None:
                 a[n:] = 0
         return
-    sequences = _sequences.Sequences(len(x), x.shape[1], *steps)
+    sequences = Sequences(len(x), x.shape[1], *steps)
     if mask is None and compiled.takes_sequences(len(sequences.order)):
         dh0[...] = 0
         first, d_first = sequences.first_rows(h0), sequences.first_rows(h0)
@@ -130,7 +132,7 @@ def backward(
     compiled.backward(packed_dh, h, x, U, W, first, *cell, rates, sequences.offsets, packed, *adds[:-1])
     sequences.add_first_rows(d_first, dh0)
     if dx is not None:
-        to = _memory.empty(dx.shape, dx.dtype) if add_x else dx
+        to = memory.empty(dx.shape, dx.dtype) if add_x else dx
         sequences.scatter(packed_dx, to)
         if add_x:
             dx += to
@@ -155,11 +157,11 @@ def state_gradients(
         dh, h, rates = (in_order(a, reverse) for a in (dh, h, rates))
         grad_h = compiled.state_gradients(dh, h, W, *numbers, rates)
         return np.ascontiguousarray(grad_h[::-1]) if reverse else grad_h
-    sequences = _sequences.Sequences(len(h), h.shape[1], *steps)
+    sequences = Sequences(len(h), h.shape[1], *steps)
     packed_dh = sequences.gather_gradients(dh, np.empty(h.shape[1:], h.dtype))
     packed_h, packed_rates = _checks.map_given(sequences.gather, h, rates)
     packed = compiled.state_gradients(packed_dh, packed_h, W, *numbers, packed_rates, sequences.offsets)
-    grad_h = _memory.empty(h.shape, h.dtype)
+    grad_h = memory.empty(h.shape, h.dtype)
     sequences.scatter(packed, grad_h)
     if mask is not None:
         _pass_back(compiled, grad_h, h, W, cell, leak, rates, mask, reverse)
@@ -200,7 +202,7 @@ def _pass_back(
 
 def previous(h: np.ndarray, h0: np.ndarray | None, lengths: np.ndarray | None, reverse: bool) -> np.ndarray:
     """h_{t-1} for every step, a new array; h may have no batch axis, and h0 None stands for zeros."""
-    before, first = _memory.empty(h.shape, h.dtype), np.zeros((), h.dtype) if h0 is None else h0
+    before, first = memory.empty(h.shape, h.dtype), np.zeros((), h.dtype) if h0 is None else h0
     if reverse:
         before[:-1], before[-1:] = h[1:], first
         if lengths is not None:
@@ -215,7 +217,7 @@ def phi_of_previous(
 ) -> np.ndarray:
     """phi(h_{t-1}) for every step."""
     before, n = previous(h, h0, lengths, reverse), h.shape[-1]
-    return _bptt._phi(before.reshape(before.size // max(n, 1), n), cell.number).reshape(h.shape)
+    return engine_blas._phi(before.reshape(before.size // max(n, 1), n), cell.number).reshape(h.shape)
 
 
 def to_previous(a: np.ndarray, lengths: np.ndarray | None, reverse: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -272,7 +274,7 @@ def new_results(x_gradient: bool, x: np.ndarray, U: np.ndarray, drive: bool, lea
     H = len(U)
     shapes = [x.shape if x_gradient else None, U.shape, (H, H), (H,), (B, H)]
     shapes += [(T, B, H) if drive else None, None if leak is None else (H,)]
-    return cast("Results", tuple(None if shape is None else _memory.empty(shape, x.dtype) for shape in shapes))
+    return cast("Results", tuple(None if shape is None else memory.empty(shape, x.dtype) for shape in shapes))
 
 
 def results_of(
@@ -289,7 +291,7 @@ def results_of(
     elif not isinstance(d_alpha, np.ndarray):
         return None
     results = (*out[:5], out.drive if drive else None, d_alpha)
-    return results if _bptt.fit_results(results, x, U, inputs) else None
+    return results if engine_blas.fit_results(results, x, U, inputs) else None
 
 
 def check_gradients(

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from pyrnn import _calls, _checks, _engines, _memory, _sequences, _tangents
+from pyrnn import _calls, _checks, _engines
+from pyrnn._core import memory, tangents
+from pyrnn._core.sequences import Sequences
 from pyrnn.trajectory import Direction, Trajectory
 
 if TYPE_CHECKING:
@@ -126,9 +128,9 @@ def tangent(
 ) -> None:
     """Write h_dot, and to `second` a_dot; in the current form, for which it is needed, the tangent of phi(h)."""
     if run.network.cell.current and second is None:
-        second = _memory.empty(h_dot.shape, h_dot.dtype)
+        second = memory.empty(h_dot.shape, h_dot.dtype)
     arguments = (*_arguments(run, direction), offsets, h_dot, second)
-    _tangents.tangent(*arguments)
+    tangents.tangent(*arguments)
 
 
 def tangent_of_steps(run: Trajectory, direction: Direction, h_dot: np.ndarray) -> None:
@@ -138,7 +140,7 @@ def tangent_of_steps(run: Trajectory, direction: Direction, h_dot: np.ndarray) -
         tangent(ordered, moves, _calls.in_order(h_dot, run.reverse))
         return
     T, B, H = run.h.shape
-    sequences, dots = _sequences.Sequences(T, B, run.lengths, run.mask, run.reverse), cast("Any", direction)
+    sequences, dots = Sequences(T, B, run.lengths, run.mask, run.reverse), cast("Any", direction)
     h, x, rates, x_dot, drive_dot = _checks.map_given(sequences.gather, run.h, run.x, run.rates, dots.x, dots.drive)
     h0, h0_dot = _checks.map_given(sequences.first_rows, run.h0, dots.h0)
     packed = sequences.empty(h, H)
@@ -151,7 +153,7 @@ def tangent_of_steps(run: Trajectory, direction: Direction, h_dot: np.ndarray) -
 def kept_tangent(run: Trajectory, direction: Direction) -> Pair:
     """(h_dot, second), new arrays as `second_order` reads them."""
     T, B, H = run.h.shape
-    h_dot, second = (_tangents.padded_rows(run.h, T, B, H) for _ in range(2))
+    h_dot, second = (tangents.padded_rows(run.h, T, B, H) for _ in range(2))
     tangent(run, direction, h_dot, second)
     return h_dot, second
 
@@ -161,7 +163,7 @@ def gradient_states(run: Trajectory, dh: np.ndarray) -> Pair:
     W: MaybeArray = run.network.W
     numbers = run.network.cell.numbers(len(W), run.h.dtype)
     g = _engines.choose().state_gradients(dh, run.h, W, *numbers, run.written_rates)
-    return g, _tangents.deltas(g, *numbers, run.rates)
+    return g, tangents.deltas(g, *numbers, run.rates)
 
 
 def second_order(
@@ -174,7 +176,7 @@ def second_order(
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray, np.ndarray, np.ndarray]:
     """(delta_dot, g_dot, dx_dot, dU_dot, dW_dot, db_dot); moved: of `kept_tangent`, states: of `gradient_states`."""
     arguments = (*states, dh_dot, *moved, *_arguments(run, direction), x_gradient)
-    return _tangents.second_order(*arguments)
+    return tangents.second_order(*arguments)
 
 
 def _arguments(run: Trajectory, direction: Direction) -> tuple[Any, ...]:

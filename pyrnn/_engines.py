@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 
-from pyrnn import _bptt, _fused, _kernels, profiling
+from pyrnn import profiling
+from pyrnn._core import engine_blas, engine_fused, table
 
 if TYPE_CHECKING:
     from pyrnn._types import Compiled, CompiledBlas
 
-ENGINES = {"blas": _bptt, "fused": _fused}
+ENGINES = {"blas": engine_blas, "fused": engine_fused}
 BOOLEANS = (bool, np.bool_)
 RULE = "fused on avx512, avx2 and neon; blas on base"
 
@@ -24,7 +25,7 @@ def automatic() -> Literal["blas", "fused"]:
     (CHANGELOG.md has the figures). In plain C every multiply-add is a library call, and ``blas`` wins.
     ``python -P benchmarks/run.py engines`` measures both engines on every instruction set.
     """
-    return "blas" if _kernels.selected() == "base" else "fused"
+    return "blas" if table.selected() == "base" else "fused"
 
 
 @overload

@@ -36,7 +36,7 @@ Shape: TypeAlias = tuple[int, ...]
 # One of several arrays, those of optional arguments None: the caller knows which.
 MaybeArray: TypeAlias = np.ndarray | Any
 CellOptions: TypeAlias = tuple[int, np.ndarray | None, bool]  # phi, leak, current
-ImmediateStep: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]  # of _online.immediate
+ImmediateStep: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]  # of online.immediate
 CallOptions: TypeAlias = tuple[int | None, int, np.ndarray | None, bool]  # n_threads, phi, leak, current
 StepOptions: TypeAlias = tuple[np.ndarray | None, np.ndarray | None, bool]  # lengths, mask, reverse
 Dots: TypeAlias = tuple[np.ndarray | None, ...]  # in the order of _directions.DOTS

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyrnn import _bptt, _checks
+from pyrnn import _checks
+from pyrnn._core import engine_blas
 from pyrnn.elementwise import sech2
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Cell:
         """phi of an array of any shape, as the kernels compute it."""
         rates = np.array(a, order="C")
         H = rates.shape[-1]
-        _bptt._phi(rates.reshape(rates.size // max(H, 1), H), self.number)
+        engine_blas._phi(rates.reshape(rates.size // max(H, 1), H), self.number)
         return rates
 
     def slope(self, r: np.ndarray) -> np.ndarray:

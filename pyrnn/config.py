@@ -11,7 +11,8 @@ import numpy as np
 import scipy
 
 import pyrnn
-from pyrnn import _engines, _kernels, _team
+from pyrnn import _engines
+from pyrnn._core import table, team
 
 
 @overload
@@ -50,20 +51,20 @@ def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
     config: dict[str, dict[str, Any]] = {
         "versions": {
             "pyrnn": pyrnn.__version__,
-            "compiler": _kernels.compiler(),
+            "compiler": table.compiler(),
             "python": platform.python_version(),
             "numpy": np.__version__,
             "scipy": scipy.__version__,
         },
         "instructions": {
-            "selected": _kernels.selected(),
-            "available": list(_kernels.available()),
+            "selected": table.selected(),
+            "available": list(table.available()),
             "PYRNN_CPU": os.environ.get("PYRNN_CPU"),
         },
         "engine": {"auto": _engines.automatic(), "rule": _engines.RULE},
         "threads": {
-            "default": _team.default_threads(),
-            "processors": _team.processors(),
+            "default": team.default_threads(),
+            "processors": team.processors(),
             "PYRNN_NUM_THREADS": os.environ.get("PYRNN_NUM_THREADS"),
         },
         "blas": {

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from pyrnn import _calls, _checks, _directions, _memory
+from pyrnn import _calls, _checks, _directions
+from pyrnn._core import memory
 from pyrnn._results import Gradients
 from pyrnn.profiling import timed
 
@@ -71,7 +72,7 @@ def jvp(run: Trajectory, direction: Direction) -> np.ndarray:
     run, direction, _ = _directions.conform(run, direction)
     batched = run.h.ndim == 3
     run, direction, _ = _directions.with_batch(run, direction)
-    h_dot = _memory.empty(run.h.shape, run.h.dtype)
+    h_dot = memory.empty(run.h.shape, run.h.dtype)
     _directions.tangent_of_steps(run, direction, h_dot)
     return h_dot if batched else h_dot[:, 0]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyrnn import _checks, _kernels
+from pyrnn import _checks
+from pyrnn._core import table
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -42,7 +43,7 @@ def tanh(a: ArrayLike) -> Any:
     array([0. , 0.6, 1. ])
     """
     (a,) = _checks.as_real_arrays(a=a)
-    return _kernels.tanh(a)[()]
+    return table.tanh(a)[()]
 
 
 def sech2(a: ArrayLike) -> Any:
@@ -77,4 +78,4 @@ def sech2(a: ArrayLike) -> Any:
     9.278091320974275e-16 8.881784197001252e-16
     """
     (a,) = _checks.as_real_arrays(a=a)
-    return _kernels.sech2(a)[()]
+    return table.sech2(a)[()]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from pyrnn import _bptt, _calls, _checks, _engines, _memory, _steps
+from pyrnn import _calls, _checks, _engines, _steps
 from pyrnn import cell as cells
+from pyrnn._core import engine_blas, memory
 from pyrnn._results import Gradients
 from pyrnn.cell import PLAIN, Cell
 
@@ -114,7 +115,7 @@ def forward(
         cells.check(cell)
     leak = None if cell.alpha is None else cells.early_leak(cell, x, U)
     simple = type(reverse) is bool and (leak is None) == (cell.alpha is None)
-    if simple and _bptt.fit(x, U, W, b, h0, None, None, drive, leak, rates, out):  # the short way past the checks
+    if simple and engine_blas.fit(x, U, W, b, h0, None, None, drive, leak, rates, out):  # the short way past the checks
         if TYPE_CHECKING:
             x, U, W, b, h0, drive = cast("list[MaybeArray]", [])  # `fit` has found arrays
         if h0 is None:
@@ -122,7 +123,7 @@ def forward(
         if lengths is mask is None and not reverse:
             return compiled.forward(x, U, W, b, h0, out, n_threads, cell.number, leak, cell.current, drive, rates)
         steps = _steps.check(lengths, mask, reverse, x)
-        h = _memory.empty((*x.shape[:2], len(U)), x.dtype) if out is None else out
+        h = memory.empty((*x.shape[:2], len(U)), x.dtype) if out is None else out
         options = (n_threads, cell.number, leak, cell.current)
         _calls.forward(compiled, x, U, W, b, h0, h, options, drive, rates, steps)
         return h
@@ -138,7 +139,7 @@ def forward(
     if out is not None:
         _checks.check_out(out, states, x.dtype, given | {"rates": rates}, (*arrays, rates))
     U, W = _checks.matrix(U), _checks.matrix(W)
-    batched, rates_to, h = x.ndim == 3, rates, _memory.empty(states, x.dtype) if out is None else out
+    batched, rates_to, h = x.ndim == 3, rates, memory.empty(states, x.dtype) if out is None else out
     if not batched:
         x, drive, h, rates_to = _calls.with_batch(x, drive, h, rates)
         h0, lengths, mask = _calls.with_one_row(h0, lengths, None if mask is None else mask)
@@ -247,7 +248,7 @@ def backward(
     to_add = _calls.names_to_add(accumulate, out)
     leak, wants_drive = None if cell.alpha is None else cells.early_leak(cell, x, U), drive is not None
     simple = type(reverse) is bool and (rates is None) == (leak is None) == (cell.alpha is None)
-    if simple and dh is not None and _bptt.fit(x, U, W, None, h0, dh, h, drive, leak, rates):
+    if simple and dh is not None and engine_blas.fit(x, U, W, None, h0, dh, h, drive, leak, rates):
         if TYPE_CHECKING:
             dh, h, x, U, W, h0, drive, rates = cast("list[MaybeArray]", [])  # `fit` has found arrays
         if h0 is None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast, overload
 
-from pyrnn import _kernels, _profile
+from pyrnn._core import profile as counters
+from pyrnn._core import table as kernels
 
 if TYPE_CHECKING:
     from pyrnn._types import AnyFunction, Compiled
@@ -136,16 +137,16 @@ class profile:
             self._clear()
             running = self
             self._since = time.perf_counter()
-            _profile.start()
+            counters.start()
         return self
 
     def __exit__(self, *exception: type[BaseException] | BaseException | TracebackType | None) -> None:
         global running
         with _lock:
-            counts = _profile.stop()
+            counts = counters.stop()
             self.seconds = time.perf_counter() - self._since
             running = None
-        self.instruction_set = _kernels.selected()
+        self.instruction_set = kernels.selected()
         self.records = tuple(
             PhaseRecord(phase, thread, member, dtype, calls, seconds, flops, nbytes)
             for thread, member, phase, dtype, calls, seconds, flops, nbytes in sorted(
@@ -173,7 +174,7 @@ class profile:
     def phases(self) -> dict[str, PhaseTotals]:
         return {
             phase: self._totals(records)
-            for phase in _profile.PHASES
+            for phase in counters.PHASES
             if (records := [r for r in self.records if r.phase == phase])
         }
 
@@ -259,7 +260,7 @@ _peaks: dict[tuple[str, str], float] = {}
 
 def _peak(instruction_set: str, dtype: str) -> float:
     """The best measurement of this process so far, since other work can only make one smaller."""
-    best = max(_peaks.get((instruction_set, dtype), 0.0), _kernels.multiply_add_peak(dtype))
+    best = max(_peaks.get((instruction_set, dtype), 0.0), kernels.multiply_add_peak(dtype))
     _peaks[instruction_set, dtype] = best
     return best
 
@@ -268,11 +269,11 @@ class _Watch:
     """Seconds, and among them those of phases on this thread, since it was made."""
 
     def __init__(self) -> None:
-        self.profile, self.phases, self.since = running, _profile.own_seconds(), time.perf_counter()
+        self.profile, self.phases, self.since = running, counters.own_seconds(), time.perf_counter()
 
     def stop(self, name: str) -> None:
         if self.profile is not None:
-            self.profile._count(name, time.perf_counter() - self.since, _profile.own_seconds() - self.phases)
+            self.profile._count(name, time.perf_counter() - self.since, counters.own_seconds() - self.phases)
 
 
 class Measured:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pyrnn import _calls, _checks, _memory, _steps, functional
+from pyrnn import _calls, _checks, _steps, functional
 from pyrnn import network as networks
+from pyrnn._core import memory
 from pyrnn._results import Gradients, OutputGradients
 from pyrnn.network import Network
 from pyrnn.readout import output, output_gradients
@@ -405,7 +406,7 @@ def simulate(
     U, W, b, cell = made.U, made.W, made.b, made.cell
     lengths, mask, reverse = _steps.check(lengths, mask, reverse, x_)
     states = (*x_.shape[:-1], len(U))
-    rates = None if cell.alpha is None else _memory.empty(states, x_.dtype)
+    rates = None if cell.alpha is None else memory.empty(states, x_.dtype)
     options: dict[str, Any] = {
         "lengths": lengths,
         "mask": mask,

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pyrnn
+from pyrnn._core import engine_blas
 
 pytestmark = pytest.mark.compiled
 
@@ -570,15 +571,15 @@ OTHERWISE = {
 @pytest.mark.parametrize("name", ["x", "U", "W", "b", "h0", "dh", "h"])
 def test_only_what_fits_goes_past_the_checks(name, otherwise):
     n = {k: v for k, v in network(dtype=np.float64).items() if k in ("x", "U", "W", "b", "h0", "dh", "h")}
-    assert pyrnn._bptt.fit(**n)
-    assert not pyrnn._bptt.fit(**n | {name: OTHERWISE[otherwise](n[name])})
+    assert engine_blas.fit(**n)
+    assert not engine_blas.fit(**n | {name: OTHERWISE[otherwise](n[name])})
 
 
 def test_what_fits_and_may_be_missing():
     n = network(dtype=np.float64)
-    assert pyrnn._bptt.fit(n["x"], n["U"], n["W"], None, None)
+    assert engine_blas.fit(n["x"], n["U"], n["W"], None, None)
     for name in ("U", "W"):
-        assert not pyrnn._bptt.fit(*({**n, name: rows_overlap(n[name])}[k] for k in ("x", "U", "W", "b", "h0")))
-    assert not pyrnn._bptt.fit(n["x"], n["U"], n["W"], None, None, n["dh"], None)
+        assert not engine_blas.fit(*({**n, name: rows_overlap(n[name])}[k] for k in ("x", "U", "W", "b", "h0")))
+    assert not engine_blas.fit(n["x"], n["U"], n["W"], None, None, n["dh"], None)
     for name in ("x", "U", "W"):
-        assert not pyrnn._bptt.fit(*({**n, name: None}[k] for k in ("x", "U", "W", "b", "h0")))
+        assert not engine_blas.fit(*({**n, name: None}[k] for k in ("x", "U", "W", "b", "h0")))

@@ -16,7 +16,7 @@ import tables
 import timing
 
 import pyrnn
-from pyrnn import _kernels
+from pyrnn._core import table
 
 pytestmark = pytest.mark.once
 
@@ -67,7 +67,7 @@ def test_results(folder):
         if "ratio" in cell and cell["section"] != "engines":
             assert set(cell["ratio"]) == {"NumPy"}
             assert set(cell["seconds"]) == {"pyrnn", "NumPy"}
-    assert {c["instructions"] for c in cells if c["section"] == "engines"} == set(_kernels.available())
+    assert {c["instructions"] for c in cells if c["section"] == "engines"} == set(table.available())
 
 
 def test_tables(folder):
@@ -210,7 +210,7 @@ def test_operations():
 
 
 def test_part_of_the_peak(monkeypatch):
-    monkeypatch.setattr(_kernels, "multiply_add_peak", lambda dtype: 5e11, raising=False)
+    monkeypatch.setattr(table, "multiply_add_peak", lambda dtype: 5e11, raising=False)
     plan = sections.PLANS["tiny"]
     for cell in sections.SECTIONS["peak"].cells(plan, 1):
         for record in sections.SECTIONS["peak"].measure(cell, plan, 1, None):
@@ -223,20 +223,20 @@ def test_part_of_the_peak(monkeypatch):
 @pytest.mark.parametrize("dtype", [np.float32, "float64"])
 @pytest.mark.parametrize("nbytes", [8, 1000, 1 << 16])
 def test_read_bandwidth(dtype, nbytes):
-    before = _kernels.selected()
+    before = table.selected()
     try:
-        for name in _kernels.available():
-            _kernels.select(name)
-            assert 1e6 < _kernels.read_bandwidth(nbytes, dtype) < 1e13
+        for name in table.available():
+            table.select(name)
+            assert 1e6 < table.read_bandwidth(nbytes, dtype) < 1e13
     finally:
-        _kernels.select(before)
+        table.select(before)
 
 
 def test_read_bandwidth_of_wrong_arguments():
     with pytest.raises(ValueError, match="nbytes must be at least 8, the size of one float64, got 7"):
-        _kernels.read_bandwidth(7, np.float64)
+        table.read_bandwidth(7, np.float64)
     with pytest.raises(TypeError, match="dtype must be float32 or float64, got int32"):
-        _kernels.read_bandwidth(64, np.int32)
+        table.read_bandwidth(64, np.int32)
 
 
 def test_forms():

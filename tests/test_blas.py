@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import _blas
+from pyrnn._core import blas
 
 pytestmark = pytest.mark.compiled
 
@@ -59,7 +59,7 @@ def check(A, B, C, ta, tb, accumulate, **options):
     if not accumulate:
         C[...] = np.nan
     before = A.copy(), B.copy()
-    _blas.multiply(A, B, C, ta, tb, accumulate, **options)
+    blas.multiply(A, B, C, ta, tb, accumulate, **options)
     assert np.isfinite(C).all()
     assert (np.abs(C - expected) <= terms * np.finfo(C.dtype).eps * scale).all()
     np.testing.assert_array_equal(A, before[0])
@@ -117,8 +117,8 @@ def test_splitting_loses_and_doubles_nothing(ta, tb, dtype):
     rng = np.random.default_rng(0)
     A, B, C = (rng.integers(-4, 5, a.shape).astype(dtype) for a in operands(30, 31, 32, ta, tb, dtype))
     whole, parts = C.copy(), C.copy()
-    _blas.multiply(A, B, whole, ta, tb, True)
-    _blas.multiply(A, B, parts, ta, tb, True, largest=7)
+    blas.multiply(A, B, whole, ta, tb, True)
+    blas.multiply(A, B, parts, ta, tb, True, largest=7)
     np.testing.assert_array_equal(parts, whole)
     np.testing.assert_array_equal(whole, sum_of_products(A, B, C, ta, tb, True))
 
@@ -127,10 +127,10 @@ def test_the_limit_is_obeyed_and_restored():
     # A sum that was split is rounded in other places.
     A, B, C = operands(20, 30, 500, False, False, "float32")
     network = {"x": A[np.newaxis], "U": operands(30, 500, 1, False, False, "float32")[2], "W": np.eye(30, dtype="f")}
-    _blas.multiply(A, B, C)
+    blas.multiply(A, B, C)
     before = pyrnn.forward(**network)
     parts = np.empty_like(C)
-    _blas.multiply(A, B, parts, largest=7)
+    blas.multiply(A, B, parts, largest=7)
     assert (parts != C).any()
     np.testing.assert_array_equal(pyrnn.forward(**network), before)
 
@@ -148,7 +148,7 @@ def test_nan_and_inf_spread_as_in_the_sums(special, where, M, N, K, ta, tb, accu
         expected = sum_of_products(A, B, C, ta, tb, accumulate)
     if not accumulate:
         C[...] = np.nan
-    _blas.multiply(A, B, C, ta, tb, accumulate)
+    blas.multiply(A, B, C, ta, tb, accumulate)
     assert not np.isfinite(expected).all()
     np.testing.assert_array_equal(np.isnan(C), np.isnan(expected))
     infinite = np.isinf(expected)
@@ -162,10 +162,10 @@ def test_nan_and_inf_spread_as_in_the_sums(special, where, M, N, K, ta, tb, accu
 def test_nan_and_inf_in_c_count_only_when_added_to(special, M, N, K, dtype):
     A, B, C = operands(M, N, K, False, True, dtype)
     C[0, 0] = special
-    _blas.multiply(A, B, C, False, True, True)
+    blas.multiply(A, B, C, False, True, True)
     np.testing.assert_array_equal(C[0, 0], special)
     assert np.isfinite(C.ravel()[1:]).all()
-    _blas.multiply(A, B, C, False, True, False)
+    blas.multiply(A, B, C, False, True, False)
     assert np.isfinite(C).all()
 
 
@@ -175,7 +175,7 @@ def test_an_empty_sum_is_zero_or_nothing(ta, tb, accumulate, dtype):
     A, B, C = operands(3, 5, 0, ta, tb, dtype)
     C = padded(C, 2)
     expected = C.copy() if accumulate else np.zeros((3, 5))
-    _blas.multiply(A, B, C, ta, tb, accumulate)
+    blas.multiply(A, B, C, ta, tb, accumulate)
     np.testing.assert_array_equal(C, expected)
     assert np.isnan(C.base[:, 5:]).all()
 
@@ -183,4 +183,4 @@ def test_an_empty_sum_is_zero_or_nothing(ta, tb, accumulate, dtype):
 def test_dtypes_are_not_mixed():
     A, B, C = operands(2, 2, 2, False, False, "float64")
     with pytest.raises((TypeError, ValueError)):
-        _blas.multiply(A.astype(np.float32), B, C)
+        blas.multiply(A.astype(np.float32), B, C)

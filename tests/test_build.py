@@ -28,10 +28,10 @@ def after_a_change_of(changed, folder, edit=None, **environment):
     environment: variables that the last build did not have.
     """
     folder.mkdir()
-    for pattern in ("setup.py", "csrc/*", "pyrnn/*.pxd"):
+    for pattern in ("setup.py", "csrc/*", "pyrnn/_core/*.pxd"):
         for path in ROOT.glob(pattern):
             copy = folder / path.relative_to(ROOT)
-            copy.parent.mkdir(exist_ok=True)
+            copy.parent.mkdir(exist_ok=True, parents=True)
             copy.write_bytes(path.read_bytes())
             os.utime(copy, (1e9, 1e9))
     generated = folder / "build" / "generated" / "csrc"
@@ -55,9 +55,9 @@ def after_a_change_of(changed, folder, edit=None, **environment):
     depends, anew = {}, set()
     for line in run(**environment).splitlines():
         name, source, *files = line.split()
-        depends[name.removeprefix("pyrnn.")] = set(files)
+        depends[name.removeprefix("pyrnn._core.")] = set(files)
         if source.endswith(".pyx"):
-            anew.add(name.removeprefix("pyrnn."))
+            anew.add(name.removeprefix("pyrnn._core."))
     assert set(depends) == modules
     assert anew == modules - {path.stem for path in generated.glob("*.c")}  # no old C is left
     return anew, depends
@@ -68,11 +68,11 @@ def test_a_changed_pxd_makes_every_module_anew_that_reads_it(tmp_path):
     pytest.importorskip("setuptools")
     for i, (name, readers, others) in enumerate(
         [
-            ("_team", {"_team", "_fused"}, {"_kernels", "_blas"}),  # its own module, and one that cimports it
-            ("_kernels", {"_kernels", "_bptt", "_fused", "_online"}, {"_memory", "_profile"}),  # by way of _typed.pxd
+            ("team", {"team", "engine_fused"}, {"table", "blas"}),  # its own module, and one that cimports it
+            ("table", {"table", "engine_blas", "engine_fused", "online"}, {"memory", "profile"}),  # by way of typed.pxd
         ]
     ):
-        pxd = f"pyrnn/{name}.pxd"
+        pxd = f"pyrnn/_core/{name}.pxd"
         anew, depends = after_a_change_of(pxd, tmp_path / str(i))
         assert readers <= anew
         assert not others & anew
@@ -95,8 +95,8 @@ def test_a_new_kernel_is_declared_to_cython_by_the_next_build(tmp_path):
     assert "        float (*one_more_f32)(Py_ssize_t n, const float *x) noexcept nogil\n" in table
     assert "        double (*one_more_f64)(Py_ssize_t n, const double *x) noexcept nogil\n" in table
     assert "cdef inline real one_more(Py_ssize_t n, const real *x) noexcept nogil:\n" in typed
-    assert {"_kernels", "_bptt", "_fused", "_online"} <= anew
-    assert not {"_memory", "_profile"} & anew
+    assert {"table", "engine_blas", "engine_fused", "online"} <= anew
+    assert not {"memory", "profile"} & anew
     assert anew == {name for name, files in depends.items() if str(Path("build/generated/kernel_table.pxi")) in files}
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import _kernels, elementwise, reference
+from pyrnn import elementwise, reference
+from pyrnn._core import table
 
 pytestmark = pytest.mark.compiled
 
@@ -65,9 +66,9 @@ def test_what_is_no_real_number_is_refused(function, bad):
 # ------------------------------------------------------------------------------------------------------- show_config
 def test_config_says_what_is_in_use(capsys):
     config = pyrnn.show_config(mode="dicts")
-    assert config["instructions"]["selected"] == _kernels.selected()
+    assert config["instructions"]["selected"] == table.selected()
     assert config["versions"]["pyrnn"] == pyrnn.__version__
-    assert config["engine"]["auto"] == ("blas" if _kernels.selected() == "base" else "fused")
+    assert config["engine"]["auto"] == ("blas" if table.selected() == "base" else "fused")
     assert capsys.readouterr().out == ""
     pyrnn.show_config()
     printed = capsys.readouterr().out

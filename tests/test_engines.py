@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import _fused, _kernels, _team, reference
+from pyrnn import reference
+from pyrnn._core import engine_fused, table, team
 
 pytestmark = [pytest.mark.compiled, pytest.mark.python]
 
@@ -21,12 +22,12 @@ SIZES += [
 ]  # several blocks of sequences, delta packed, more rows than a tile of dW goes through at once
 
 
-@pytest.fixture(params=[name for name in _kernels.available() if name != "base"])
+@pytest.fixture(params=[name for name in table.available() if name != "base"])
 def instruction_set(request):
-    before = _kernels.selected()
-    _kernels.select(request.param)
+    before = table.selected()
+    table.select(request.param)
     yield request.param
-    _kernels.select(before)
+    table.select(before)
 
 
 def arrays(T, B, I, H, dtype, seed=0):
@@ -67,11 +68,13 @@ def test_engine_against_reference(engine, dtype, size, instruction_set):
 def test_rows_do_not_depend_on_the_batch(dtype, size, instruction_set):
     x, U, W, b, h0, dh = arrays(*size, dtype)
     h = pyrnn.forward(x, U, W, b, h0, engine="fused")
-    grad_h, J = _fused.state_gradients(dh, h, W), pyrnn.jacobian(h[:2], W)
+    grad_h, J = engine_fused.state_gradients(dh, h, W), pyrnn.jacobian(h[:2], W)
     for r in {0, size[1] // 2, size[1] - 1}:
         alone = pyrnn.forward(x[:, r], U, W, b, h0[r], engine="fused")
         assert bits([alone]) == bits([h[:, r]])
-        assert bits([_fused.state_gradients(dh[:, r : r + 1], h[:, r : r + 1], W)]) == bits([grad_h[:, r : r + 1]])
+        assert bits([engine_fused.state_gradients(dh[:, r : r + 1], h[:, r : r + 1], W)]) == bits(
+            [grad_h[:, r : r + 1]]
+        )
         assert bits([pyrnn.jacobian(alone[:2], W)]) == bits([J[:, r]])
 
 
@@ -93,11 +96,11 @@ def test_bits_do_not_depend_on_threads(dtype, size, chunk, set_chunk_bytes):
     x, U, W, b, h0, dh = network
     expected = bits(everything(*network, engine="fused", n_threads=1))
     h = pyrnn.forward(x, U, W, b, h0, engine="fused", n_threads=1)
-    grad_h = bits([_fused.state_gradients(dh, h, W, n_threads=1)])
+    grad_h = bits([engine_fused.state_gradients(dh, h, W, n_threads=1)])
     for n_threads in (2, 3, 7):
         for _ in range(3):
             assert bits(everything(*network, engine="fused", n_threads=n_threads)) == expected
-            assert bits([_fused.state_gradients(dh, h, W, n_threads=n_threads)]) == grad_h
+            assert bits([engine_fused.state_gradients(dh, h, W, n_threads=n_threads)]) == grad_h
 
 
 def test_bits_of_weight_gradients_a_thousand_times():
@@ -146,20 +149,20 @@ def test_first_use_of_the_kernels_chooses_the_best(gcc, kernels_object, tmp_path
     """A C program that chooses nothing, on 16 threads at once; then what pyrnn_select chooses, and refuses."""
     program = ROOT / "tests" / "first_use.c"
     subprocess.run([gcc, *FLAGS, "-pthread", program, kernels_object, "-lm", "-o", tmp_path / "first_use"], check=True)
-    best = _kernels.available()[0]
+    best = table.available()[0]
     assert output_of([tmp_path / "first_use"]) == [best, "base", "base", best]
 
 
-@pytest.mark.parametrize(("text", "expected"), [("1", 1), ("3", 3), ("", _team.processors())])
+@pytest.mark.parametrize(("text", "expected"), [("1", 1), ("3", 3), ("", team.processors())])
 def test_default_threads(text, expected, monkeypatch):
     monkeypatch.setenv("PYRNN_NUM_THREADS", text)
-    assert _team.default_threads() == expected
+    assert team.default_threads() == expected
 
 
 def test_wrong_default_threads(monkeypatch):
     monkeypatch.setenv("PYRNN_NUM_THREADS", "many")
     with pytest.raises(ValueError, match="PYRNN_NUM_THREADS must be a positive integer below 10\\^9, got 'many'"):
-        _team.default_threads()
+        team.default_threads()
 
 
 FORK = """

@@ -9,7 +9,8 @@ import pytest
 from helpers import allocated, assert_close, complex_step, network, with_cell
 
 import pyrnn
-from pyrnn import _fused, reference
+from pyrnn import reference
+from pyrnn._core import engine_fused
 
 pytestmark = pytest.mark.compiled
 
@@ -685,7 +686,7 @@ def test_pieces_of_time_have_the_bits_of_the_whole(set_chunk_bytes, dtype, leak,
     alpha = np.broadcast_to(np.asarray(form["alpha"], dtype), 6).copy() if "alpha" in form else None
     options = (n_threads, 0, alpha, form.get("form") == "current", True)
     U, W = n["U"], n["W"]
-    whole = _fused.backward(n["dh"], h, n["x"], U, W, n["h0"], *options, rates)
+    whole = engine_fused.backward(n["dh"], h, n["x"], U, W, n["h0"], *options, rates)
 
     dh, lost, sums, end = n["dh"].copy(), np.zeros((3, 6), dtype), None, 43
     for start in (33, 13, 8, 0):
@@ -696,7 +697,7 @@ def test_pieces_of_time_have_the_bits_of_the_whole(set_chunk_bytes, dtype, leak,
         if sums is not None:
             results = (results[0], *sums[1:4], *results[4:6], sums[6])
         r = None if rates is None else rates[part]
-        sums = _fused.backward(
+        sums = engine_fused.backward(
             dh[part], h[part], n["x"][part], U, W, first, *options, r, None, results, lost, end < 43, start > 0
         )
         end = start

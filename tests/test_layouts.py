@@ -13,7 +13,8 @@ import pytest
 from helpers import LAYOUTS, WRITEABLE_LAYOUTS
 
 import pyrnn
-from pyrnn import _bptt, _engines, _fused, _sequences
+from pyrnn import _engines
+from pyrnn._core import engine_blas, engine_fused, sequences
 
 pytestmark = pytest.mark.plain_c
 
@@ -665,7 +666,7 @@ def wrong(a):
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("engine", [_bptt, _fused], ids=["blas", "fused"])
+@pytest.mark.parametrize("engine", [engine_blas, engine_fused], ids=["blas", "fused"])
 @pytest.mark.parametrize(("function", "name"), [(f, name) for f, names in COMPILED.items() for name in names])
 def test_compiled_functions_refuse_arrays_that_they_cannot_read(engine, function, name):
     a = values(SIZES, np.float64)
@@ -685,9 +686,9 @@ def test_compiled_functions_refuse_offsets_and_lengths_beyond_the_arrays():
     T, B, H = a["h"].shape
     for lengths in ([1, T + 1, 0], [-1, 1, 1], [1, 1]):
         with pytest.raises(ValueError, match="lengths"):
-            _sequences.Sequences(T, B, np.array(lengths), None, False)
+            sequences.Sequences(T, B, np.array(lengths), None, False)
     packed = a["h"].reshape(1, T * B, H)
     for offsets in ([0, 3, 20], [0, 3, 2, 12], [1, 12], [0, 5, 12], [0, 3]):
-        for engine in (_bptt, _fused):
+        for engine in (engine_blas, engine_fused):
             with pytest.raises(ValueError, match=r"offsets|packed"):
                 engine.state_gradients(packed, packed, a["W"], 0, None, False, None, np.array(offsets))

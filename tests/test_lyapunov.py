@@ -7,7 +7,8 @@ import pytest
 from helpers import stops_early
 
 import pyrnn
-from pyrnn import _lyapunov, _progress, reference
+from pyrnn import _progress, reference
+from pyrnn._core import lyapunov as compiled
 from pyrnn.dynamics import lyapunov, lyapunov_spectrum
 from pyrnn.elementwise import sech2
 
@@ -73,7 +74,7 @@ def test_the_walk_itself():
     expected, end = by_qr_at_each_step((1 - h**2)[:, :, np.newaxis] * W, first)
     for interval, automatic in ((1, True), (100, True), (1, False)):
         Q, total = np.ascontiguousarray(first.T), np.zeros(H)
-        times, last, _ = _lyapunov.vectors(W, 0, h, None, None, False, Q, interval, automatic, total)
+        times, last, _ = compiled.vectors(W, 0, h, None, None, False, Q, interval, automatic, total)
         np.testing.assert_allclose(Q @ Q.T, np.eye(H), atol=1e-13)
         np.testing.assert_allclose(np.abs((Q @ end).diagonal()), 1, atol=1e-8)
         np.testing.assert_allclose(total, expected, rtol=1e-8, atol=1e-7)

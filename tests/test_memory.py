@@ -12,7 +12,7 @@ import pytest
 from helpers import network
 
 import pyrnn
-from pyrnn import _kernels, _memory
+from pyrnn._core import memory, table
 
 pytestmark = pytest.mark.compiled
 
@@ -23,17 +23,17 @@ KEPT = 64 << 20
 @pytest.fixture(autouse=True)
 def nothing_kept():
     gc.collect()
-    _memory.release()
+    memory.release()
     yield
-    _memory.release()
+    memory.release()
 
 
 @pytest.fixture
 def keeps():
     """Skips where nothing is kept: with the address sanitizer, which wants each array alone."""
-    a = _memory.empty(LARGE, np.float32)
+    a = memory.empty(LARGE, np.float32)
     del a
-    if _memory.release() == 0:
+    if memory.release() == 0:
         pytest.skip("nothing is kept in this build")
 
 
@@ -42,13 +42,13 @@ def address(a):
 
 
 def test_memory_comes_back(keeps):
-    a = _memory.empty(LARGE, np.float32)
+    a = memory.empty(LARGE, np.float32)
     first = address(a)
     view = a[3:]
     del a
-    assert address(_memory.empty(LARGE, np.float32)) != first  # the view holds it
+    assert address(memory.empty(LARGE, np.float32)) != first  # the view holds it
     del view
-    assert address(_memory.empty(LARGE, np.float32)) == first
+    assert address(memory.empty(LARGE, np.float32)) == first
 
 
 def test_results_of_public_functions(keeps):
@@ -64,7 +64,7 @@ def test_results_of_public_functions(keeps):
 
 @pytest.mark.parametrize("size", [1, 1000, 1 << 14, 1 << 20, 1 << 24])
 def test_arrays_are_like_others(size):
-    a = _memory.empty((size,), np.float64)
+    a = memory.empty((size,), np.float64)
     assert a.flags.owndata
     assert a.flags.c_contiguous
     assert a.base is None
@@ -80,55 +80,55 @@ def test_arrays_are_like_others(size):
 
 
 def test_empty_and_impossible_shapes():
-    assert _memory.empty((0, 5), np.float32).shape == (0, 5)
-    assert _memory.empty((), np.float32).shape == ()
+    assert memory.empty((0, 5), np.float32).shape == (0, 5)
+    assert memory.empty((), np.float32).shape == ()
     with pytest.raises(ValueError, match="negative dimensions"):
-        _memory.empty((-1,), np.float32)
+        memory.empty((-1,), np.float32)
     with pytest.raises((MemoryError, ValueError)):
-        _memory.empty((1 << 60,), np.float32)
+        memory.empty((1 << 60,), np.float32)
     a = np.empty(1 << 20)  # the choice of NumPy's memory is as it was
     del a
-    assert _memory.release() == 0
+    assert memory.release() == 0
 
 
 def test_a_block_serves_what_is_a_little_smaller(keeps):
     n = 1 << 20
-    a = _memory.empty((n,), np.uint8)
+    a = memory.empty((n,), np.uint8)
     at = address(a)
     del a
-    larger, much_smaller = _memory.empty((n + 1,), np.uint8), _memory.empty((n // 2,), np.uint8)
+    larger, much_smaller = memory.empty((n + 1,), np.uint8), memory.empty((n // 2,), np.uint8)
     assert at not in (address(larger), address(much_smaller))
-    smaller = _memory.empty((n - n // 10,), np.uint8)
+    smaller = memory.empty((n - n // 10,), np.uint8)
     assert address(smaller) == at
     del smaller  # as large as it was
-    assert address(_memory.empty((n,), np.uint8)) == at
+    assert address(memory.empty((n,), np.uint8)) == at
 
 
 def test_no_more_than_64_MB(keeps):
-    arrays = [_memory.empty((1 << 20,), np.uint8) for _ in range(100)]
+    arrays = [memory.empty((1 << 20,), np.uint8) for _ in range(100)]
     del arrays
-    assert _memory.release() <= KEPT
-    too_large = _memory.empty((KEPT + 1,), np.uint8)
+    assert memory.release() <= KEPT
+    too_large = memory.empty((KEPT + 1,), np.uint8)
     del too_large
-    assert _memory.release() == 0
-    many = [_memory.empty((1 << 16,), np.uint8) for _ in range(200)]
+    assert memory.release() == 0
+    many = [memory.empty((1 << 16,), np.uint8) for _ in range(200)]
     del many
-    assert _memory.release() == 64 << 16  # blocks
+    assert memory.release() == 64 << 16  # blocks
 
 
 def test_the_oldest_are_given_up_first(keeps):
     sizes = [(20 << 20) + (i << 22) for i in range(3)]  # 20, 24, 28 MB: too much together
-    a, b, c = (_memory.empty((n,), np.uint8) for n in sizes)
+    a, b, c = (memory.empty((n,), np.uint8) for n in sizes)
     addresses = address(a), address(b), address(c)
     del a, b, c
-    b, c = (_memory.empty((n,), np.uint8) for n in sizes[1:])
+    b, c = (memory.empty((n,), np.uint8) for n in sizes[1:])
     assert (address(b), address(c)) == addresses[1:]
-    assert _memory.release() == 0
+    assert memory.release() == 0
 
 
 def test_tracemalloc_sees_them():
     tracemalloc.start()
-    a = _memory.empty((1 << 20,), np.uint8)
+    a = memory.empty((1 << 20,), np.uint8)
     with_it = tracemalloc.get_traced_memory()[0]
     del a
     without = tracemalloc.get_traced_memory()[0]
@@ -148,7 +148,7 @@ def test_no_two_arrays_share_memory():
                 if not (a == value).all():
                     wrong.append((seed, a.shape))
             value = rng.integers(1 << 30)
-            a = _memory.empty((rng.integers(1, 100_000),), np.int64)
+            a = memory.empty((rng.integers(1, 100_000),), np.int64)
             a[...] = value
             arrays.append((a, value))
             del a
@@ -165,13 +165,13 @@ def test_no_two_arrays_share_memory():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_after_a_fork():
-    a = _memory.empty(LARGE, np.float32)
+    a = memory.empty(LARGE, np.float32)
     del a
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            b = _memory.empty(LARGE, np.float32)
+            b = memory.empty(LARGE, np.float32)
             b[...] = 1
             status = int(b.sum() != b.size)
         finally:
@@ -197,5 +197,5 @@ def test_a_loop_of_training_gets_no_fresh_pages(keeps, B):
     for _ in range(20):
         step()
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    if _kernels.selected() != "base":  # the blas engine has scratch memory of its own
+    if table.selected() != "base":  # the blas engine has scratch memory of its own
         assert faults < 20 * 20, faults

@@ -9,7 +9,8 @@ import pytest
 from helpers import allocated, network
 
 import pyrnn
-from pyrnn import _kernels, reference
+from pyrnn import reference
+from pyrnn._core import table
 from pyrnn.online import RFLO, RTRL, UORO, BlockedRTRL, OnlineGradients, SnAp1
 
 pytestmark = pytest.mark.compiled
@@ -102,17 +103,17 @@ def test_blocks_at_every_step_are_rtrl(make_cell, B, block):
 
 
 @pytest.mark.parametrize("cls", EXACT)
-@pytest.mark.parametrize("name", _kernels.available())
+@pytest.mark.parametrize("name", table.available())
 def test_every_instruction_set(cls, name):
-    n, before = network(T=9, B=None, I=1, H=65), _kernels.selected()
+    n, before = network(T=9, B=None, I=1, H=65), table.selected()
     learner, total = made(cls, n, None, **({"block": 2} if cls is BlockedRTRL else {})), None
     try:
-        _kernels.select(name)
+        table.select(name)
         for x, dh in zip(n["x"], n["dh"], strict=True):
             total = added(total, learner.step(x, dh))
         total = added(total, learner.finish()) if cls is BlockedRTRL else total
     finally:
-        _kernels.select(before)
+        table.select(before)
     assert_same(total, exact(n, PLAIN, 9))
 
 

@@ -12,7 +12,8 @@ import pytest
 from helpers import network
 
 import pyrnn
-from pyrnn import _calls, _engines, _kernels, profiling
+from pyrnn import _calls, _engines, profiling
+from pyrnn._core import table
 
 pytestmark = pytest.mark.profile
 
@@ -73,7 +74,7 @@ def test_flops_and_bytes_are_those_of_the_formulas(net, dtype, engine, n_threads
 
 @pytest.mark.parametrize("engine", ["blas", "fused"])
 def test_the_other_functions(net, dtype, engine, monkeypatch):
-    monkeypatch.setattr(_kernels, "selected", lambda: {"blas": "base", "fused": "avx2"}[engine])
+    monkeypatch.setattr(table, "selected", lambda: {"blas": "base", "fused": "avx2"}[engine])
     with pyrnn.profile() as p:
         pyrnn.state_gradients(net["dh"], net["h"], net["W"])
         pyrnn.jacobian(net["h"], net["W"])
@@ -132,7 +133,7 @@ def test_threads_and_phases_are_two_sums_of_the_same(net):
             break
     assert len(members) > 1
     for i in range(4):
-        by_thread, by_phase = (sum(totals[i] for totals in table.values()) for table in (p.threads, p.phases))
+        by_thread, by_phase = (sum(totals[i] for totals in parts.values()) for parts in (p.threads, p.phases))
         assert by_thread == pytest.approx(by_phase, rel=1e-12)
         assert by_phase == pytest.approx(sum(r[i + 4] for r in p.records), rel=1e-12)
     for totals in p.threads.values():
@@ -212,7 +213,7 @@ def test_table(net):
     assert sum("(member 1)" in line for line in lines) == len(p.threads) - 1  # on a busy machine it may come too late
 
 
-@pytest.mark.skipif(_kernels.selected() == "base", reason="plain C has no peak to compare with")
+@pytest.mark.skipif(table.selected() == "base", reason="plain C has no peak to compare with")
 @pytest.mark.parametrize("B", [1, 16])
 def test_fraction_of_peak(dtype, B):
     n = network(20, B, 128, 128, dtype=dtype)
@@ -225,16 +226,16 @@ def test_fraction_of_peak(dtype, B):
     assert all(0 < fraction <= 1.05 for fraction in fractions.values()), fractions
 
 
-@pytest.mark.parametrize("instruction_set", _kernels.available())
+@pytest.mark.parametrize("instruction_set", table.available())
 def test_peak(instruction_set, dtype):
-    before = _kernels.selected()
-    _kernels.select(instruction_set)
+    before = table.selected()
+    table.select(instruction_set)
     try:
-        assert _kernels.multiply_add_peak(dtype) > 1e6
+        assert table.multiply_add_peak(dtype) > 1e6
         with pytest.raises(TypeError, match="dtype must be float32 or float64, got int64"):
-            _kernels.multiply_add_peak(np.int64)
+            table.multiply_add_peak(np.int64)
     finally:
-        _kernels.select(before)
+        table.select(before)
 
 
 def in_threads(count, function):

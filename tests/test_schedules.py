@@ -12,7 +12,7 @@ import pytest
 import threaded_forms
 
 import pyrnn
-from pyrnn import _team
+from pyrnn._core import team
 
 pytestmark = [pytest.mark.compiled, pytest.mark.peer]
 
@@ -25,7 +25,7 @@ MANY_SEEDS = 1000
 def own_threads(monkeypatch):
     monkeypatch.setenv("PYRNN_NUM_THREADS", "1")  # put back after the test, whatever that sets
     yield
-    _team.set_schedule(0)
+    team.set_schedule(0)
 
 
 def different(forms, seeds):
@@ -37,10 +37,10 @@ def different(forms, seeds):
     for seed, n_threads in seeds:
         threaded_forms.threads(n_threads)
         for name, form in forms.items():
-            _team.set_schedule(seed)
+            team.set_schedule(seed)
             if form() != expected[name]:
                 found.append((name, seed, n_threads))
-    _team.set_schedule(0)
+    team.set_schedule(0)
     return found
 
 
@@ -75,12 +75,12 @@ def test_many_seeds(set_chunk_bytes, chunk, n_threads):
 
 def test_seed_decides(monkeypatch):
     """Seeds are what `set_schedule` returns, and all threads that are asked for take part, in calls of any size."""
-    assert _team.set_schedule(5) == 0
-    assert _team.set_schedule(0) == 5
+    assert team.set_schedule(5) == 0
+    assert team.set_schedule(0) == 5
     if not os.path.isdir("/proc/self/task"):
         pytest.skip("needs /proc to count threads")
     form = next(iter(threaded_forms.loops("small").values()))
-    _team.set_schedule(1)
+    team.set_schedule(1)
     threaded_forms.threads(7)
     form()
     assert len(os.listdir("/proc/self/task")) >= 7
@@ -104,7 +104,7 @@ def test_one_handler_while_a_call_winds_down():
     h, old = pyrnn.forward(x, U, W), signal.signal(signal.SIGALRM, handler)
     try:
         for seed in range(1, 9):
-            _team.set_schedule(seed, nap=200_000)
+            team.set_schedule(seed, nap=200_000)
             handled.clear()
             try:
                 with pytest.raises(KeyboardInterrupt):

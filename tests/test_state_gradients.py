@@ -5,7 +5,8 @@ import pytest
 from helpers import agree, arguments, assert_close, complex_step, network, states, with_cell
 
 import pyrnn
-from pyrnn import _kernels, reference
+from pyrnn import reference
+from pyrnn._core import table
 
 pytestmark = [pytest.mark.compiled, pytest.mark.plain_c]
 
@@ -94,8 +95,8 @@ def test_new_array_owes_nothing_to_old_memory():
 @pytest.mark.parametrize("form", [{}, {"alpha": 0.3}, {"alpha": 0.3, "form": "current"}])
 def test_large_gradients_before_holes_leave_the_digits_of_small_ones(form, reverse, engine):
     """What a state passes on to a step that a mask leaves out has a gradient of its own, not a difference of two."""
-    selected = _kernels.selected()
-    _kernels.select("base" if engine == "base" else None)  # of which the engine is blas
+    selected = table.selected()
+    table.select("base" if engine == "base" else None)  # of which the engine is blas
     try:
         rng = np.random.default_rng(0)
         T, B, H = 8, 3, 5
@@ -111,4 +112,4 @@ def test_large_gradients_before_holes_leave_the_digits_of_small_ones(form, rever
             pyrnn.state_gradients(dh, h, W, **options), reference.state_gradients(dh, h, W, **options), rtol=1e-10
         )
     finally:
-        _kernels.select(selected)
+        table.select(selected)

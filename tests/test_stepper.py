@@ -16,7 +16,8 @@ from helpers import allocated, network
 from numpy.lib.stride_tricks import as_strided
 
 import pyrnn
-from pyrnn import _kernels, reference
+from pyrnn import reference
+from pyrnn._core import engine_fused, table
 
 pytestmark = [pytest.mark.compiled, pytest.mark.python]
 
@@ -25,12 +26,12 @@ BATCHES = [None, 0, 1, 3, 20]
 PLAIN = pyrnn.Cell()
 
 
-@pytest.fixture(params=_kernels.available())
+@pytest.fixture(params=table.available())
 def instruction_set(request):
-    before = _kernels.selected()
-    _kernels.select(request.param)
+    before = table.selected()
+    table.select(request.param)
     yield request.param
-    _kernels.select(before)
+    table.select(before)
 
 
 def made(*sizes, cell=PLAIN, **options):
@@ -59,7 +60,7 @@ def test_bits_of_forward(dtype, instruction_set, I, H, O, B, with_output):
     expected = h
     if with_output:
         rows = h if B is not None else h[:, np.newaxis]
-        expected = pyrnn._fused.output(rows, V, c).reshape(*h.shape[:-1], O)
+        expected = engine_fused.output(rows, V, c).reshape(*h.shape[:-1], O)
     make = lambda: pyrnn.Stepper(of(n, "UWbVc" if with_output else "UWb"), h0, batch=B)
 
     stepper = make()
@@ -95,7 +96,7 @@ def test_bits_of_forward_in_all_forms(dtype, nonlinearity, leak, with_output, B,
     if with_output:
         read = rates if cell.current else h
         rows = read if B is not None else read[:, np.newaxis]
-        expected = pyrnn._fused.output(rows, V, c).reshape(*h.shape[:-1], 4)
+        expected = engine_fused.output(rows, V, c).reshape(*h.shape[:-1], 4)
     stepper = pyrnn.Stepper(of(n, "UWbVc" if with_output else "UWb", cell), h0, batch=B)
     copies = [stepper, copy.copy(stepper), pickle.loads(pickle.dumps(stepper))]
     for other in copies:
@@ -175,14 +176,14 @@ def test_another_instruction_set_between_steps():
     """The panels of one instruction set are not those of the next."""
     n = network(12, 3, 5, 40, 6, dtype=np.float32)
     make = lambda: pyrnn.Stepper(of(n), batch=3)
-    expected, stepper, before = make().run(n["x"]), make(), _kernels.selected()
+    expected, stepper, before = make().run(n["x"]), make(), table.selected()
     try:
-        for t, name in zip(range(0, 12, 2), itertools.cycle(_kernels.available()), strict=False):
-            _kernels.select(name)
+        for t, name in zip(range(0, 12, 2), itertools.cycle(table.available()), strict=False):
+            table.select(name)
             assert bits(stepper.step(n["x"][t])) == bits(expected[t])
             assert bits(stepper.run(n["x"][t + 1 : t + 2])) == bits(expected[t + 1 : t + 2])
     finally:
-        _kernels.select(before)
+        table.select(before)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import _kernels, elementwise, reference
+from pyrnn import elementwise, reference
+from pyrnn._core import table
 
 FLUSHES = platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64")
 pytestmark = [
@@ -108,12 +109,12 @@ ENGINES = ["forward", "forward of relu", "backward", "backward of driven states"
 CASES = [(name, None) for name in TWINS] + [(name, "blas") for name in ENGINES]
 
 
-@pytest.fixture(params=[name for name in _kernels.available() if name != "avx2"])
+@pytest.fixture(params=[name for name in table.available() if name != "avx2"])
 def instruction_set(request):
-    before = _kernels.selected()
-    _kernels.select(request.param)
+    before = table.selected()
+    table.select(request.param)
     yield
-    _kernels.select(before)
+    table.select(before)
 
 
 @pytest.mark.parametrize(("name", "engine"), CASES)

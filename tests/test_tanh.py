@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import _kernels
+from pyrnn._core import table
 
 pytestmark = pytest.mark.compiled
 
@@ -31,13 +31,13 @@ WORST = {  # on both sides of the split
 }
 
 
-@pytest.fixture(params=_kernels.available())
+@pytest.fixture(params=table.available())
 def instructions(request):
     """Every instruction set in turn; the one that was in use is restored."""
-    before = _kernels.selected()
-    _kernels.select(request.param)
+    before = table.selected()
+    table.select(request.param)
     yield request.param
-    _kernels.select(before)
+    table.select(before)
 
 
 @pytest.fixture(params=DTYPES, ids=["float32", "float64"])
@@ -85,7 +85,7 @@ def exact_error(x):
     """The error of tanh of one float64, in units in the last place, by 50 digits."""
     with mpmath.workdps(50):
         truth = mpmath.tanh(mpmath.mpf(float(x)))
-        difference = abs(mpmath.mpf(float(_kernels.tanh(np.array([x]))[0])) - truth)
+        difference = abs(mpmath.mpf(float(table.tanh(np.array([x]))[0])) - truth)
         return float(difference / mpmath.ldexp(1, max(mpmath.frexp(truth)[1] - 53, -1074)))
 
 
@@ -117,8 +117,8 @@ def test_zeros_infinities_and_saturation(instructions, dtype):
         dtype,
     )
     expected = np.array([0, 1, np.nextafter(dtype(1), dtype(0)), 1, 1, 1, 1, 1], dtype)
-    np.testing.assert_array_equal(bits(_kernels.tanh(x)), bits(expected))
-    np.testing.assert_array_equal(bits(_kernels.tanh(-x)), bits(-expected))
+    np.testing.assert_array_equal(bits(table.tanh(x)), bits(expected))
+    np.testing.assert_array_equal(bits(table.tanh(-x)), bits(-expected))
 
 
 def test_nan_keeps_sign_and_payload(instructions, dtype):
@@ -126,28 +126,28 @@ def test_nan_keeps_sign_and_payload(instructions, dtype):
     quiet, exponent = 1 << (digits - 1), ((1 << exponent_digits) - 1) << digits
     payloads = [1, 2, quiet - 1, quiet, quiet + 1, quiet | 0x2345, (1 << digits) - 1]
     numbers = [sign << (digits + exponent_digits) | exponent | payload for sign in (0, 1) for payload in payloads]
-    y = _kernels.tanh(from_bits(numbers, dtype))
+    y = table.tanh(from_bits(numbers, dtype))
     np.testing.assert_array_equal(bits(y), bits(from_bits([n | quiet for n in numbers], dtype)))
 
 
 def test_nan_stays_in_its_lane(instructions, dtype):
     x = samples(dtype, 400)
-    expected = _kernels.tanh(x)
+    expected = table.tanh(x)
     x[::7] = expected[::7] = np.nan
-    np.testing.assert_array_equal(_kernels.tanh(x), expected)
+    np.testing.assert_array_equal(table.tanh(x), expected)
 
 
 def test_denormals_and_tiny_numbers_are_kept(instructions, dtype):
     tiny = np.finfo(dtype).smallest_subnormal * np.array([1, 2, 3, 1000], dtype)
     x = np.concatenate([tiny, around(np.finfo(dtype).smallest_normal, dtype, 20)])
-    np.testing.assert_array_equal(bits(_kernels.tanh(x)), bits(x))
-    np.testing.assert_array_equal(bits(_kernels.tanh(-x)), bits(-x))
+    np.testing.assert_array_equal(bits(table.tanh(x)), bits(x))
+    np.testing.assert_array_equal(bits(table.tanh(-x)), bits(-x))
 
 
 def test_odd_bounded_and_signed(instructions, dtype):
     x = np.concatenate([samples(dtype, 40_000), exponent_boundaries(dtype, 100)])
-    y = _kernels.tanh(x)
-    np.testing.assert_array_equal(bits(_kernels.tanh(-x)), bits(-y))
+    y = table.tanh(x)
+    np.testing.assert_array_equal(bits(table.tanh(-x)), bits(-y))
     assert (np.abs(y) <= 1).all()
     np.testing.assert_array_equal(np.signbit(y), np.signbit(x))
     assert (np.abs(y[np.abs(x) >= ALWAYS_ONE_FROM[dtype]]) == 1).all()
@@ -155,21 +155,21 @@ def test_odd_bounded_and_signed(instructions, dtype):
 
 def test_monotone_where_branches_meet(instructions, dtype):
     for place in [SPLIT[dtype], *(np.arange(1, 56) + 0.5) * np.log(2) / 2]:
-        assert (np.diff(_kernels.tanh(around(place, dtype, 2_000))) >= 0).all(), place
+        assert (np.diff(table.tanh(around(place, dtype, 2_000))) >= 0).all(), place
 
 
 def test_monotone_from_zero_to_one(instructions):
     x = np.arange(0, bits(np.float32([9.1]))[0], 251, dtype=np.uint32).view(np.float32)
-    assert (np.diff(_kernels.tanh(x)) >= 0).all()
+    assert (np.diff(table.tanh(x)) >= 0).all()
 
 
 # --------------------------------------------------------------------------------------------------- lengths and bits
 @pytest.mark.parametrize("start", [0, 1, 3, 5])
 def test_every_length_from_every_start(instructions, dtype, start):
     x = samples(dtype, 400)
-    y = _kernels.tanh(x)
+    y = table.tanh(x)
     for n in range(41):
-        np.testing.assert_array_equal(bits(_kernels.tanh(x[start : start + n])), bits(y[start : start + n]))
+        np.testing.assert_array_equal(bits(table.tanh(x[start : start + n])), bits(y[start : start + n]))
 
 
 def test_rows_of_every_length_leave_their_neighbours_alone(instructions, dtype):
@@ -178,26 +178,26 @@ def test_rows_of_every_length_leave_their_neighbours_alone(instructions, dtype):
         a = samples(dtype, 400)[: 3 * n].reshape(3, n)
         U, W = np.eye(n, dtype=dtype), np.zeros((n, n), dtype)
         pyrnn.forward(a[np.newaxis], U, W, out=out[np.newaxis, :, 1:-1])
-        np.testing.assert_array_equal(out[:, 1:-1], _kernels.tanh(a))
+        np.testing.assert_array_equal(out[:, 1:-1], table.tanh(a))
         assert (out[:, [0, -1]] == 7).all()
 
 
 GUARDED = """
 import ctypes, mmap, os
 import numpy as np
-from pyrnn import _kernels
+from pyrnn._core import table
 libc, page = ctypes.CDLL(None, use_errno=True), mmap.PAGESIZE
 pages = mmap.mmap(-1, 3 * page)
 address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
 for guard in (0, 2):
     assert libc.mprotect(ctypes.c_void_p(address + guard * page), ctypes.c_size_t(page), 0) == 0  # PROT_NONE
-for name in _kernels.available():
-    _kernels.select(name)
+for name in table.available():
+    table.select(name)
     for dtype in (np.float32, np.float64):
         middle = np.frombuffer(pages, dtype, page // np.dtype(dtype).itemsize, page)
         for n in range(41):
-            _kernels.tanh(middle[:n])
-            _kernels.tanh(middle[middle.size - n:])
+            table.tanh(middle[:n])
+            table.tanh(middle[middle.size - n:])
 print("read nothing else", flush=True)
 os._exit(0)  # without closing the map, which NumPy still holds
 """
@@ -212,23 +212,23 @@ def test_nothing_beyond_the_array_is_read():
 def test_the_same_bits_on_every_instruction_set(instructions, dtype):
     n = 100_000
     x = np.concatenate([samples(dtype, n), exponent_boundaries(dtype, 200), from_bits([0, 1, 2, 3], dtype)])
-    ours = _kernels.tanh(x)
-    _kernels.select("base")
-    np.testing.assert_array_equal(bits(ours), bits(_kernels.tanh(x)))
+    ours = table.tanh(x)
+    table.select("base")
+    np.testing.assert_array_equal(bits(ours), bits(table.tanh(x)))
 
 
 def test_shape_is_kept_and_the_input_is_not_written(instructions, dtype):
     x = samples(dtype, 24).reshape(2, 3, 4)
     before = x.copy()
-    assert _kernels.tanh(x.T).shape == (4, 3, 2)
-    np.testing.assert_array_equal(_kernels.tanh(x.T), _kernels.tanh(x).T)
+    assert table.tanh(x.T).shape == (4, 3, 2)
+    np.testing.assert_array_equal(table.tanh(x.T), table.tanh(x).T)
     np.testing.assert_array_equal(x, before)
 
 
 # ----------------------------------------------------------------------------------------------------------- accuracy
 def float32_errors(x):
     exact = np.tanh(x.astype(np.float64))
-    return np.abs(_kernels.tanh(x) - exact) / units_in_the_last_place(exact, np.float32)
+    return np.abs(table.tanh(x) - exact) / units_in_the_last_place(exact, np.float32)
 
 
 def test_float32_error(instructions):
@@ -263,7 +263,7 @@ def test_float64_error_against_long_double(instructions):
         ]
     )
     exact = np.tanh(x.astype(np.longdouble))
-    errors = np.abs(_kernels.tanh(x) - exact) / units_in_the_last_place(exact, np.float64)
+    errors = np.abs(table.tanh(x) - exact) / units_in_the_last_place(exact, np.float64)
     assert errors.max() <= 1.2203
 
 
@@ -283,7 +283,7 @@ def test_every_positive_float32_is_monotone(instructions):
     previous = np.float32(0)
     for start in range(0, end, step):
         x = np.arange(start, min(start + step, end), dtype=np.uint32).view(np.float32)
-        y = _kernels.tanh(x)
+        y = table.tanh(x)
         assert y[0] >= previous
         assert (np.diff(y) >= 0).all()
         assert x[0] < 10 or (y == 1).all()
@@ -300,7 +300,7 @@ def test_the_worst_of_every_float32_and_of_many_float64(gcc, tmp_path):
     subprocess.run([gcc, *flags, *sources, "-lm", "-o", tmp_path / "tanh_error"], check=True)
     lines = subprocess.check_output([tmp_path / "tanh_error", "20000000"], text=True).splitlines()
     seen = {(name, kind): rest for name, kind, *rest in map(str.split, lines)}
-    assert set(seen) == {(name, kind) for name in _kernels.available() for kind in ("f32", "f64")}
+    assert set(seen) == {(name, kind) for name in table.available() for kind in ("f32", "f64")}
     for (_, kind), (below, place_below, above, place_above) in seen.items():
         worst = WORST[np.float32 if kind == "f32" else np.float64]
         if kind == "f32":
@@ -320,7 +320,7 @@ def test_sech2_against_50_digits(instructions, dtype):
     rng = np.random.default_rng(3)
     digits, least, zero = (24, -149, 52) if dtype == np.float32 else (53, -1074, 373)
     x = np.concatenate([rng.uniform(0, top, 300) for top in (0.1, 1, 4, 20, zero)]).astype(dtype)
-    for v, y in zip(x, _kernels.sech2(x), strict=True):
+    for v, y in zip(x, table.sech2(x), strict=True):
         exact = exact_sech2(v)
         unit = mpmath.ldexp(1, max(mpmath.frexp(exact)[1] - digits, least))
         assert abs(mpmath.mpf(float(y)) - exact) <= 4.2 * unit, v
@@ -328,34 +328,34 @@ def test_sech2_against_50_digits(instructions, dtype):
 
 def test_sech2_of_special_values(instructions, dtype):
     x = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1e30, -1e30], dtype)
-    np.testing.assert_array_equal(_kernels.sech2(x), np.array([1, 1, 0, 0, np.nan, 0, 0], dtype))
+    np.testing.assert_array_equal(table.sech2(x), np.array([1, 1, 0, 0, np.nan, 0, 0], dtype))
 
 
 def test_sech2_is_even_and_has_the_same_bits_everywhere(instructions, dtype):
     x = samples(dtype, 40_000)
-    y = _kernels.sech2(x)
-    np.testing.assert_array_equal(bits(y), bits(_kernels.sech2(-x)))
-    _kernels.select("base")
-    np.testing.assert_array_equal(bits(y), bits(_kernels.sech2(x)))
+    y = table.sech2(x)
+    np.testing.assert_array_equal(bits(y), bits(table.sech2(-x)))
+    table.select("base")
+    np.testing.assert_array_equal(bits(y), bits(table.sech2(x)))
 
 
 def test_sech2_keeps_digits_where_the_difference_has_none(instructions):
     x = np.float64([9.0, 18.0])  # 1 - tanh² has 9 digits left, then one
     exact = np.array([float(exact_sech2(v)) for v in x])
-    np.testing.assert_allclose(_kernels.sech2(x), exact, rtol=1e-15)
+    np.testing.assert_allclose(table.sech2(x), exact, rtol=1e-15)
     assert abs(1 - np.tanh(18.0) ** 2 - exact[1]) > 0.01 * exact[1]
 
 
 # -------------------------------------------------------------------------------------------- choosing the instructions
-@pytest.mark.parametrize("name", _kernels.available())
+@pytest.mark.parametrize("name", table.available())
 def test_environment_variable_chooses(name):
-    process = run_python("from pyrnn import _kernels; print(_kernels.selected())", PYRNN_CPU=name)
+    process = run_python("from pyrnn._core import table; print(table.selected())", PYRNN_CPU=name)
     assert process.stdout.strip() == name, process.stderr
 
 
 def test_no_choice_is_the_best():
-    process = run_python("from pyrnn import _kernels; print(_kernels.selected())", PYRNN_CPU="")
-    assert process.stdout.strip() == _kernels.available()[0], process.stderr
+    process = run_python("from pyrnn._core import table; print(table.selected())", PYRNN_CPU="")
+    assert process.stdout.strip() == table.available()[0], process.stderr
 
 
 def test_unknown_instructions_are_an_error_on_import():
@@ -364,18 +364,18 @@ def test_unknown_instructions_are_an_error_on_import():
     message = process.stderr.strip().splitlines()[-1]
     assert message == (
         f"ValueError: environment variable PYRNN_CPU: instruction set must be one of "
-        f"{', '.join(_kernels.available())} on this machine, got 'nonsense'"
+        f"{', '.join(table.available())} on this machine, got 'nonsense'"
     )
 
 
 def test_select_refuses_and_keeps_what_it_had():
-    before = _kernels.selected()
+    before = table.selected()
     with pytest.raises(ValueError, match="instruction set must be one of"):
-        _kernels.select("nonsense")
-    assert _kernels.selected() == before
+        table.select("nonsense")
+    assert table.selected() == before
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.longdouble, np.int64, complex])
 def test_other_dtypes_are_refused(dtype):
     with pytest.raises(TypeError, match="x must be float32 or float64"):
-        _kernels.tanh(np.zeros(3, dtype))
+        table.tanh(np.zeros(3, dtype))

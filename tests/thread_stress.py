@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import threaded_forms
 
 import pyrnn
-from pyrnn import _bptt, _team
+from pyrnn._core import engine_blas, team
 
 
 def forced(forms, expected, seeds):
@@ -34,10 +34,10 @@ def forced(forms, expected, seeds):
     for seed in seeds:
         threaded_forms.threads((2, 3, 7)[seed % 3])
         for name, form in forms.items():
-            _team.set_schedule(seed)
+            team.set_schedule(seed)
             if form() != expected[name]:
                 wrong.append(f"{name}, seed {seed}")
-    _team.set_schedule(0)
+    team.set_schedule(0)
     return wrong
 
 
@@ -84,7 +84,7 @@ def main():
     forms = {name: form for name, form in forms.items() if options.only in name}
     wrong = []
     for chunk in threaded_forms.CHUNKS:
-        _bptt.set_chunk_bytes(chunk)
+        engine_blas.set_chunk_bytes(chunk)
         threaded_forms.threads(1)
         expected = {name: form() for name, form in forms.items()}
         wrong += forced(forms, expected, range(1, 1 + options.seeds))

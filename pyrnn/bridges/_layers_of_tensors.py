@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from pyrnn import Gradients, _engines, _layer, _memory
-from pyrnn._layer import array
+from pyrnn import Gradients, _engines
+from pyrnn._core import layer, memory
+from pyrnn._core.layer import array
 from pyrnn.cell import Cell
 from pyrnn.functional import backward, forward
 
@@ -37,10 +38,10 @@ def forward_layer(
     """The states, and to h_n those in which sequences end."""
     (T, B, _), H = x.shape, h_n.shape[2]
     cell = CELLS[nonlinearity]
-    h = _memory.empty((T, B, len(directions) * H), x.dtype)
+    h = memory.empty((T, B, len(directions) * H), x.dtype)
     for d, parameters in enumerate(directions):
         k, compiled = first + d, _engines.choose("auto", n_threads)
-        if lengths is None and _layer.forward(compiled, x, parameters, h0, h, h_n, k, d, cell.number, n_threads):
+        if lengths is None and layer.forward(compiled, x, parameters, h0, h, h_n, k, d, cell.number, n_threads):
             continue
         U, W, *b = map(array, parameters)
         states = h[:, :, d * H : (d + 1) * H]
@@ -77,7 +78,7 @@ def backward_layer(
     """
     H, I = h.shape[2] // len(directions), x.shape[2]
     cell = CELLS[nonlinearity]
-    dx = _memory.empty(x.shape, x.dtype) if x_gradient else None
+    dx = memory.empty(x.shape, x.dtype) if x_gradient else None
     weights: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for d, parameters in enumerate(directions):
         k, compiled = first + d, _engines.choose("auto", n_threads)
@@ -85,7 +86,7 @@ def backward_layer(
         results = (dx, *new, np.empty((x.shape[1], H), x.dtype) if d_h0 is None else d_h0[k])
         weights.append(new)
         plain = lengths is None and len(x) > 0
-        if plain and _layer.backward(compiled, dh, h, x, parameters, h0, k, d, results, cell.number, n_threads):
+        if plain and layer.backward(compiled, dh, h, x, parameters, h0, k, d, results, cell.number, n_threads):
             continue
         U, W = map(array, parameters[:2])
         dh_d, h_d = (a[:, :, d * H : (d + 1) * H] for a in (dh, h))

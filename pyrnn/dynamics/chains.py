@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyrnn import _calls, _checks, _directions, _jacobian_products
+from pyrnn import _calls, _checks, _directions
+from pyrnn._core import chains as compiled
 from pyrnn._results import ScaledProduct
 from pyrnn.dynamics import slopes
 from pyrnn.losses import QUIET
@@ -87,7 +88,7 @@ def jacobian_product(
     _, B, H = steps.slopes.shape
     columns = np.tile(np.eye(H, dtype=steps.W.dtype), (B, 1, 1))
     scales = np.zeros((B, H), np.int64)
-    _jacobian_products.vectors(*steps, False, columns, scales)
+    compiled.vectors(*steps, False, columns, scales)
     mantissa, scales = _joined(columns, scales)
     mantissa, log_scale = mantissa.swapaxes(1, 2).copy(), scales * np.log(2)
     return ScaledProduct(mantissa, log_scale) if run.h.ndim == 3 else ScaledProduct(mantissa[0], log_scale[0])
@@ -198,7 +199,7 @@ def _through(
     elif not batched or v.shape != (B, v.shape[1] if v.ndim == 3 else -1, H):
         _checks.shape_error(name, f"(k, {H}) or ({B}, k, {H})" if batched else f"(k, {H})", v, "h", h)
     v, scales = normalized(np.broadcast_to(v, (B, *v.shape[-2:])))
-    _jacobian_products.vectors(*steps, backwards, v, scales)
+    compiled.vectors(*steps, backwards, v, scales)
     v, shift = normalized(v)
     log_scale = (scales + shift) * np.log(2)
     return ScaledProduct(v, log_scale) if batched else ScaledProduct(v[0], log_scale[0])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg import lapack
 
-from pyrnn import _fixed_points
+from pyrnn._core import fixed_points as compiled
 
 if TYPE_CHECKING:
     from pyrnn._progress import Progress
@@ -89,7 +89,7 @@ class Descent:
         n, H = starts.shape
         self._odd = cell.nonlinearity in ODD and not c.any()  # F(-h) = -F(h)
         self._tolerance, self._max_iterations, self._unique_tolerance = tolerance, max_iterations, unique_tolerance
-        self._landscape = _fixed_points.Landscape(W, c, leak(cell, H), cell.number, cell.current)
+        self._landscape = compiled.Landscape(W, c, leak(cell, H), cell.number, cell.current)
         self.starts, self._n = starts, n
         self._take(self._new_states(np.array(starts)))
         self.points: list[int] = []
@@ -157,14 +157,14 @@ class Descent:
         """One step for these states; returns those that go on."""
         before, outcomes = self.h[rows], np.empty(len(rows), np.int8)
         self._products += self._landscape.descend(self._states(), rows, self._tolerance, in_float, outcomes)
-        lost = outcomes == _fixed_points.LOST
+        lost = outcomes == compiled.LOST
         if in_float and lost.any():  # numbers that float cannot hold
             again = np.empty(np.count_nonzero(lost), np.int8)
             self._landscape.descend(self._states(), rows[lost], self._tolerance, False, again)
             outcomes[lost] = again
-        for outcome, slow in ((_fixed_points.FIXED, False), (_fixed_points.SLOW, True)):
+        for outcome, slow in ((compiled.FIXED, False), (compiled.SLOW, True)):
             self._arrive(rows[outcomes == outcome], slow)
-        on = outcomes == _fixed_points.GOES_ON
+        on = outcomes == compiled.GOES_ON
         rows, steps = rows[on], self.h[rows[on]] - before[on]
         if not self.points or self._products - self._looked < BETWEEN_LOOKS:
             return rows

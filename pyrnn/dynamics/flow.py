@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pyrnn import _calls, _checks, _jacobian_products
+from pyrnn import _calls, _checks
 from pyrnn import network as networks
+from pyrnn._core import chains as compiled
 from pyrnn.dynamics import slopes
 from pyrnn.dynamics.singular_values import log_singular_values
 from pyrnn.layers.rnn import RNN
@@ -275,7 +276,7 @@ def _norms_of_rows(steps: Steps, rows: np.ndarray, add: MaybeArray = None) -> np
     """Logs [T, B, k] of the norms of rows [B, k, H] on their way back from the last step, in the order of the steps."""
     rows, logs = rows.astype(steps.W.dtype), np.empty((len(steps.slopes), *rows.shape[:2]))
     add = None if add is None else np.ascontiguousarray(add)
-    _jacobian_products.vectors(*steps, True, rows, np.zeros(rows.shape[:2], np.int64), add, logs)
+    compiled.vectors(*steps, True, rows, np.zeros(rows.shape[:2], np.int64), add, logs)
     return logs
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from pyrnn import _checks, _lyapunov
+from pyrnn import _checks
 from pyrnn import network as networks
+from pyrnn._core import lyapunov as compiled
 from pyrnn._progress import Progress
 from pyrnn.network import Network
 from pyrnn.trajectory import simulate
@@ -362,7 +363,7 @@ class Tangents:
             exact, n = np.zeros_like(logs), len(slopes if h is None else h)
             cell = self._cell
             arguments = (self._W, cell.number, h, slopes, self._keep, cell.current, before, 1, True, exact)
-            self.enough = n / _lyapunov.vectors(*arguments)[0]
+            self.enough = n / compiled.vectors(*arguments)[0]
             self.loss = max(self.loss, np.where(logs == exact, 0, abs(logs - exact)).max() / n)
         return times
 
@@ -375,7 +376,7 @@ class Tangents:
         Q: np.ndarray,
         total: np.ndarray,
     ) -> int:
-        times, self._intervals[which], spread = _lyapunov.vectors(
+        times, self._intervals[which], spread = compiled.vectors(
             W,
             self._cell.number,
             h,

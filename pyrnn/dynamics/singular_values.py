@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyrnn import _jacobian_products
+from pyrnn._core import chains
 from pyrnn.dynamics import slopes
 
 if TYPE_CHECKING:
@@ -77,5 +77,5 @@ def log_singular_values(
     steps = slopes.prepare(run, start, stop, preactivations, np.float64)
     n, B, H = steps.slopes.shape
     logs = np.empty((n + 1, B, H))
-    _jacobian_products.log_singular_values(*steps, logs)
+    chains.log_singular_values(*steps, logs)
     return logs if run.h.ndim == 3 else logs[:, 0]

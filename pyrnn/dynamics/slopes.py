@@ -21,7 +21,7 @@ TOGETHER = 100_000_000  # multiply-adds of steps that NumPy computes in one call
 
 
 class Steps(NamedTuple):
-    """Some steps of a run, as the loops of csrc/_jacobian_products.pyx take them."""
+    """Some steps of a run, as the loops of csrc/chains.pyx take them."""
 
     slopes: np.ndarray  # [n, B, H], each row divided by a power of two
     exponents: np.ndarray  # [n, B], of those powers

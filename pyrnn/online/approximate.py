@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyrnn import _online
+from pyrnn._core import online
 from pyrnn.online.learner import Learner, OnlineGradients, quiet
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ class _Traced(Learner[OnlineGradients]):
         self._trace = np.zeros((self._rows, self.hidden_size, self._columns), self.dtype)
 
     def _advance(self, step: ImmediateStep, dh: np.ndarray | None) -> None:
-        _online.advance_trace(self._trace, step, self._network.W, self._numbers, self._recurrent)
+        online.advance_trace(self._trace, step, self._network.W, self._numbers, self._recurrent)
 
     def _collect(self, dh: np.ndarray) -> OnlineGradients:
         self._settle()
-        return self._named(_online.contract_trace(self._trace, dh))
+        return self._named(online.contract_trace(self._trace, dh))
 
 
 class SnAp1(_Traced):
@@ -179,11 +179,11 @@ class UORO(Learner[OnlineGradients]):
 
     def _advance(self, step: ImmediateStep, dh: np.ndarray | None) -> None:
         signs = (2 * self._rng.integers(0, 2, self._v.shape, np.int8) - 1).astype(self.dtype)
-        _online.advance_rank_one(self._v, self._theta, signs, step, self._network.W, self._numbers)
+        online.advance_rank_one(self._v, self._theta, signs, step, self._network.W, self._numbers)
 
     @quiet
     def _collect(self, dh: np.ndarray) -> OnlineGradients:
         self._settle()
         along = np.einsum("bi,bi->b", dh, self._v)
         factors = np.ascontiguousarray(np.broadcast_to(along[:, np.newaxis], dh.shape))
-        return self._named(_online.contract_trace(self._theta, factors))
+        return self._named(online.contract_trace(self._theta, factors))

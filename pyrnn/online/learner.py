@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from pyrnn import _checks, _fused, _online
+from pyrnn import _checks
 from pyrnn import network as networks
+from pyrnn._core import engine_fused, online
 from pyrnn.online.arguments import check_held, copied, of_dtype, owned
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Learner(Generic[Returned]):
         phi, leak, current = self._numbers
         h = np.empty((1, *self._h.shape), self.dtype)
         rates = np.empty_like(h) if leak is not None and not current else None
-        _fused.forward(x[np.newaxis], U, W, b, self._h, h, 1, phi, leak, current, None, rates)
+        engine_fused.forward(x[np.newaxis], U, W, b, self._h, h, 1, phi, leak, current, None, rates)
         self._follow(x, h[0], None if rates is None else rates[0])
         self._h = h[0]
         return self.h
@@ -314,7 +315,7 @@ class Learner(Generic[Returned]):
 
     def _follow(self, x: np.ndarray, h: np.ndarray, rates: np.ndarray | None) -> None:
         """Keep of a step from self._h to h what `_advance` needs."""
-        self._step = _online.immediate(x, self._h, h, rates, self._numbers)
+        self._step = online.immediate(x, self._h, h, rates, self._numbers)
 
     def _before_update(self) -> None:
         self._settle()

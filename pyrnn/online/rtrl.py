@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from pyrnn import _checks, _fused, _online
+from pyrnn import _checks
+from pyrnn._core import engine_fused, online
 from pyrnn.online.learner import Learner, OnlineGradients, Returned, quiet
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ class _Influential(Learner[Returned]):
 
     def _begin(self) -> None:
         B, H, C = self._rows, self.hidden_size, self._columns + 1
-        self._memory, self._high = _online.influence_memory(self._h, B, H, C), False
+        self._memory, self._high = online.influence_memory(self._h, B, H, C), False
         self._influence()[:, np.arange(H), C - 1, np.arange(H)] = 1  # of h0 on itself
 
     def _influence(self) -> np.ndarray:
-        return _online.influence_rows(self._memory, self._high, self._rows, self.hidden_size, self._columns + 1)
+        return online.influence_rows(self._memory, self._high, self._rows, self.hidden_size, self._columns + 1)
 
     def _complete(self) -> None:
         """Bring the influence up to the last state."""
@@ -59,7 +60,7 @@ class _Influential(Learner[Returned]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        P, self._memory = self._memory, _online.influence_memory(self._h, *self._memory.shape[:3])
+        P, self._memory = self._memory, online.influence_memory(self._h, *self._memory.shape[:3])
         self._influence()[...] = P
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -143,20 +144,20 @@ class RTRL(_Influential[OnlineGradients]):
         ] = ()  # pending steps, which the influence has not made yet, each with its Jacobian
 
     def _advance(self, step: ImmediateStep, dh: np.ndarray | None) -> np.ndarray | None:
-        self._waiting += ((step, _online.jacobians(step, self._network.W, self._numbers)),)
+        self._waiting += ((step, online.jacobians(step, self._network.W, self._numbers)),)
         if len(self._waiting) == STEPS:
             return self._move(dh)
         return None if dh is None else self._contracted(dh)
 
     def _move(self, dh: np.ndarray | None = None) -> np.ndarray | None:
         """Make the pending steps; return G [B, H, C] for dh."""
-        G = _online.advance(self._memory, self._high, self._columns + 1, self._waiting, dh)
+        G = online.advance(self._memory, self._high, self._columns + 1, self._waiting, dh)
         self._high, self._waiting = not self._high, ()
         return G
 
     def _contracted(self, dh: np.ndarray) -> np.ndarray:
         """G for dh, without making them."""
-        return _online.contract(self._memory, self._high, self._columns + 1, dh, self._waiting)
+        return online.contract(self._memory, self._high, self._columns + 1, dh, self._waiting)
 
     def _complete(self) -> None:
         self._settle()
@@ -341,10 +342,10 @@ class BlockedRTRL(_Influential[OnlineGradients | None]):
         H, Z = self.hidden_size, self.hidden_size + self.input_size
         phi, leak, current = self._numbers
         x, _, h, rates = self._so_far()
-        _, U, W, b, g0, _, alpha = _fused.backward(
+        _, U, W, b, g0, _, alpha = engine_fused.backward(
             self._dhs[: self._steps], h, x, *self._network[:2], self._hs[0], 1, phi, leak, current, False, rates
         )
-        G = _online.contract(self._memory, self._high, self._columns + 1, g0)
+        G = online.contract(self._memory, self._high, self._columns + 1, g0)
         sums = G[0] if len(G) == 1 else G.sum(axis=0)
         alpha = None if leak is None else alpha + sums[:, Z + 1]
         return U + sums[:, H:Z], W + sums[:, :H], b + sums[:, Z], G[..., -1].copy(), alpha
@@ -356,9 +357,9 @@ class BlockedRTRL(_Influential[OnlineGradients | None]):
         self._whole = False
         n = self._steps * self._rows
         x, past, h, rates = _checks.map_given(lambda a: a.reshape(n, a.shape[2]), *self._so_far())
-        steps = _online.immediate(x, past, h, rates, self._numbers)
+        steps = online.immediate(x, past, h, rates, self._numbers)
         W, C = self._network.W, self._columns + 1
-        _online.advance_block(self._memory, self._high, C, self._rows, steps, W, self._numbers)
+        online.advance_block(self._memory, self._high, C, self._rows, steps, W, self._numbers)
         self._high = not self._high
         self._hs[0], self._dhs[: self._steps] = self._hs[self._steps], 0
         self._steps, self._whole = 0, True

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from pyrnn import _checks, _engines, _stepper
+from pyrnn import _checks, _engines
+from pyrnn._core import stepper as compiled
 from pyrnn.online.arguments import copied, of_dtype, owned
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pyrnn.network import Network
 
 
-class Stepper(_stepper.Stepper):
+class Stepper(compiled.Stepper):
     """An RNN that keeps its packed weights and its state between calls: one sample in, one state or output out.
 
     Each step computes h = tanh(b + U x + W h), or another form of the cell, and, with V, o = c + V h. The bits are

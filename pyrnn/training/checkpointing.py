@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pyrnn import _bptt, _checks, _engines, losses
+from pyrnn import _checks, _engines, losses
+from pyrnn._core import engine_blas
 from pyrnn._results import LossGradients
 from pyrnn.cell import PLAIN
 from pyrnn.functional import forward
@@ -72,8 +73,8 @@ def schedule(
     """
     if T * B == 0:  # nothing to keep
         return None
-    chunk = _bptt.steps_of_a_chunk(T, B, max(H, I), size)
-    output_chunk = _bptt.steps_of_a_chunk(T, B, max(H, O), size) if layer else chunk
+    chunk = engine_blas.steps_of_a_chunk(T, B, max(H, I), size)
+    output_chunk = engine_blas.steps_of_a_chunk(T, B, max(H, O), size) if layer else chunk
     state, rows, output_rows = B * H * size, chunk * B, output_chunk * B
     # Beside the states: what the losses and the compiled loops take for a chunk, the parameters packed and their
     # gradients twice, and the losses of all steps, whose sum must not depend on the segments.

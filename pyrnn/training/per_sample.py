@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyrnn import _calls, _checks, _directions, _tangents
+from pyrnn import _calls, _checks, _directions
+from pyrnn._core import tangents
 from pyrnn._results import SampleGradients
 from pyrnn.profiling import timed
 
@@ -89,7 +90,7 @@ def gradients_at(
 def _of_existing_steps(run: Trajectory, dh: np.ndarray, norms_only: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same of a run with lengths or a mask: nothing comes from steps that do not exist."""
     cell, missing = run.network.cell, _calls.missing_steps(run.h, run.lengths, run.mask)
-    delta = _tangents.deltas(run.state_gradients(dh), *cell.numbers(run.h.shape[-1], run.h.dtype), run.rates)
+    delta = tangents.deltas(run.state_gradients(dh), *cell.numbers(run.h.shape[-1], run.h.dtype), run.rates)
     before = _calls.previous(run.h, run.h0, run.lengths, run.reverse)
     x = run.require_x().copy()
     for a in (delta, before, x):
@@ -102,7 +103,7 @@ def _of_existing_steps(run: Trajectory, dh: np.ndarray, norms_only: bool) -> tup
 def _each(
     delta: np.ndarray, x: np.ndarray, fed: np.ndarray, fed0: np.ndarray, norms_only: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    result = _tangents.each(delta, x, fed, fed0, bool(norms_only))
+    result = tangents.each(delta, x, fed, fed0, bool(norms_only))
     if isinstance(result, tuple):
         return result
     with np.errstate(invalid="ignore"):

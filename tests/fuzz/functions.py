@@ -50,9 +50,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import helpers
 
 import pyrnn
-from pyrnn import _bptt, _kernels, reference
+from pyrnn import reference
+from pyrnn._core import engine_blas, table
 
-SETS = _kernels.available()
+SETS = table.available()
 SLOPES, PHI = reference.SLOPES, reference.NONLINEARITIES
 FIELDS = ("x", "U", "W", "b", "h0", "drive", "alpha")
 
@@ -603,9 +604,9 @@ class Through:
 def with_engine(choose):
     """Which engine, how many threads, which instruction set, and chunks of how many bytes."""
     if choose(False, False, False, True):
-        _kernels.select(choose(*SETS))
+        table.select(choose(*SETS))
     if choose(False, True):
-        _bptt.set_chunk_bytes(choose(1, 64, 256, 1024, 8192))
+        engine_blas.set_chunk_bytes(choose(1, 64, 256, 1024, 8192))
     return {"engine": choose("fused", "blas", "auto"), "n_threads": choose(1, None, 2, 3)}
 
 
@@ -1388,8 +1389,8 @@ def loss_and_gradients(choose):
         targets = arrays.numbers.integers(0, max(columns, 1), (T, *rows))
     weights = arrays("weights", T, *rows) if choose(False, True) else None
     with_engine(choose)
-    if _kernels.selected() == "base":
-        _kernels.select(None)  # the engine blas, whose bits depend on how arrays lie
+    if table.selected() == "base":
+        table.select(None)  # the engine blas, whose bits depend on how arrays lie
     wanted = choose(True, False)
     call = lambda **more: pyrnn.loss_and_gradients(
         net.network(V, c), net.x, targets, loss=loss, h0=net.h0, weights=weights, x_gradient=wanted, **more
@@ -1420,7 +1421,7 @@ def loss_and_gradients(choose):
             same_bits(f"gradient of {name}", getattr(g, name), a)
 
     compare(value, g)
-    if choose(False, True) and min(T, net.rows, H) > 0 and _kernels.selected() != "base":
+    if choose(False, True) and min(T, net.rows, H) > 0 and table.selected() != "base":
         limit = choose(1, 2000, 100_000)
         try:
             value, g = call(memory_limit=limit)
@@ -1505,7 +1506,7 @@ def stepper(choose):
     h = pyrnn.forward(*given, engine="fused", rates=rates, cell=cell)
     sent = rates if cell.current else h
     result = h if V is None else pyrnn.output(sent, conformed(V), conformed(c))
-    exactly = V is None or _kernels.selected() != "base"
+    exactly = V is None or table.selected() != "base"
     if choose(False, True):
         o = stepper.run(x)
         check_own_memory([("result", o)], arrays)
@@ -1735,7 +1736,7 @@ def bits(choose):
     if what == "threads":
         other = run(x, h0, drive, dh, n_threads=choose(2, 3, 7), **given)
     elif what == "set":
-        _kernels.select(choose(*SETS[::-1]))
+        table.select(choose(*SETS[::-1]))
         other = run(x, h0, drive, dh, n_threads=1, **given)
     elif what == "layout":
         moved = [None if a is None else WRITEABLE[choose(*WRITEABLE_NAMES)](a) for a in (x, h0, drive, dh)]
@@ -1775,14 +1776,14 @@ FUNCTIONS = {
 # ---- Cases ----------------------------------------------------------------------------------------------------------
 def run(name, choose):
     """Run one case; raises whatever is wrong."""
-    chunk, selected = _bptt.set_chunk_bytes(0), _kernels.selected()
-    _bptt.set_chunk_bytes(chunk)
+    chunk, selected = engine_blas.set_chunk_bytes(0), table.selected()
+    engine_blas.set_chunk_bytes(chunk)
     try:
         with np.errstate(all="ignore"):
             FUNCTIONS[name](choose)
     finally:
-        _bptt.set_chunk_bytes(chunk)
-        _kernels.select(selected)
+        engine_blas.set_chunk_bytes(chunk)
+        table.select(selected)
 
 
 def of_seed(seed, number, only=None):

@@ -14,17 +14,17 @@ thread: 512 KB against 4 MB is within 3 % up to H = 256, and at H = 1000 slower 
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport (
+from pyrnn._core.arrays cimport (
     AS_MATRIX, CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, data, empty, fits, gather, interrupted, kind_of, need, pass_on,
     pyrnn_seconds, real, stride, usable,
 )
-from pyrnn._blas cimport by_rows
-from pyrnn._kernels cimport flush_subnormals, restore_subnormals
-from pyrnn._profile cimport (
+from pyrnn._core.blas cimport by_rows
+from pyrnn._core.profile cimport (
     BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, JACOBIAN, OUTPUT, OUTPUT_GRADIENTS, PACK,
     WEIGHT_GRADIENTS, begin, lap,
 )
-from pyrnn._typed cimport (
+from pyrnn._core.table cimport flush_subnormals, restore_subnormals
+from pyrnn._core.typed cimport (
     column_sums, gemm, jacobian as jacobian_step, leaky_step_backward, leaky_step_forward, step_backward, step_forward,
     transpose,
 )
@@ -888,7 +888,7 @@ def forward(cnp.ndarray x not None, cnp.ndarray U not None, cnp.ndarray W not No
             bint current=False, cnp.ndarray drive=None, cnp.ndarray rates=None, cnp.ndarray offsets=None):
     """Write h [T, B, H] to out and return it; out is new if None, and b may be None. BLAS has threads of its own.
 
-    phi and current: numbers of pyrnn._cell; rates: written, or None. With `offsets` (see _sequences.pyx) x, drive,
+    phi and current: numbers of pyrnn.cell; rates: written, or None. With `offsets` (see sequences.pyx) x, drive,
     rates and h are [1, N, .].
     """
     cdef Job job
@@ -953,7 +953,7 @@ def state_gradients(cnp.ndarray dh, cnp.ndarray h not None, cnp.ndarray W not No
 
 
 def takes_sequences(Py_ssize_t B):
-    """Whether forward and backward read sequences of different lengths where they lie: see _fused.pyx."""
+    """Whether forward and backward read sequences of different lengths where they lie: see engine_fused.pyx."""
     return False
 
 

@@ -1,8 +1,8 @@
 # What loops of several modules do with a row of n contiguous numbers, where no kernel does it.
 from libc.math cimport sqrt
 
-from pyrnn._arrays cimport real
-from pyrnn._kernels cimport PYRNN_RELU, PYRNN_TANH
+from pyrnn._core.arrays cimport real
+from pyrnn._core.table cimport PYRNN_RELU, PYRNN_TANH
 
 cdef enum:
     LANES = 8  # of sums and maxima side by side: one after the other, each would wait for the one before

@@ -12,7 +12,7 @@ cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.string cimport memcpy, memset
 
-from pyrnn._wait cimport pyrnn_atomic, pyrnn_exchange
+from pyrnn._core.wait cimport pyrnn_atomic, pyrnn_exchange
 
 import numpy as np
 

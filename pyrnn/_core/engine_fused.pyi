@@ -1,6 +1,6 @@
 from numpy import ndarray
 
-from pyrnn._sequences import Sequences
+from pyrnn._core.sequences import Sequences
 
 def takes_sequences(B: int) -> bool: ...
 def packed(M: ndarray, transposed: bool) -> ndarray: ...

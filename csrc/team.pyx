@@ -23,11 +23,11 @@ from cpython.pythread cimport (
     WAIT_LOCK,
 )
 
-from pyrnn cimport _profile
-from pyrnn._arrays cimport interrupted
-from pyrnn._floating cimport pyrnn_floating, pyrnn_flush, pyrnn_restore
-from pyrnn._profile cimport WAIT, begin, lap
-from pyrnn._wait cimport (
+from pyrnn._core cimport profile
+from pyrnn._core.arrays cimport interrupted
+from pyrnn._core.floating cimport pyrnn_floating, pyrnn_flush, pyrnn_restore
+from pyrnn._core.profile cimport WAIT, begin, lap
+from pyrnn._core.wait cimport (
     pyrnn_add, pyrnn_atomic, pyrnn_atomic64, pyrnn_exchange, pyrnn_keep_off, pyrnn_load, pyrnn_load64, pyrnn_nap,
     pyrnn_pause, pyrnn_processor, pyrnn_replace64, pyrnn_seconds, pyrnn_store64, pyrnn_thread, pyrnn_yield,
 )
@@ -183,9 +183,9 @@ def set_schedule(unsigned long long number, unsigned long long nap=64):
     global seed, seeded_calls, longest_nap
     before, seed, seeded_calls, longest_nap = seed, number, 0, max(nap, 1)
     if number:
-        _profile.after_phase = between_phases
+        profile.after_phase = between_phases
     else:
-        _profile.after_phase = NULL
+        profile.after_phase = NULL
     return before
 
 

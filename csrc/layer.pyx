@@ -8,7 +8,7 @@ sequences. Of anything else nothing is done, and the caller, pyrnn/bridges/_laye
 cimport numpy as cnp
 from libc.string cimport memcpy
 
-from pyrnn._arrays cimport empty, kind_of, stride, usable
+from pyrnn._core.arrays cimport empty, kind_of, stride, usable
 
 cnp.import_array()
 

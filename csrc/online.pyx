@@ -20,18 +20,18 @@ cimport numpy as cnp
 from libc.math cimport sqrt
 from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport (
+from pyrnn._core.arrays cimport (
     CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, data, empty, interrupted, kind_of, line, lines, need, need_panels, padded,
     pass_on, real, stride,
 )
-from pyrnn._kernels cimport flush_subnormals, restore_subnormals
-from pyrnn._numbers cimport norm
-from pyrnn._scratch cimport Scratch
-from pyrnn._typed cimport (
+from pyrnn._core.numbers cimport norm
+from pyrnn._core.scratch cimport Scratch
+from pyrnn._core.table cimport flush_subnormals, restore_subnormals
+from pyrnn._core.typed cimport (
     gemm, jacobian as jacobian_step, outer, pack, pack_transposed, panels_size, product, step_backward, step_forward,
     transpose,
 )
-from pyrnn._wait cimport pyrnn_seconds
+from pyrnn._core.wait cimport pyrnn_seconds
 
 cnp.import_array()
 

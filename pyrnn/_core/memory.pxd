@@ -1,4 +1,4 @@
-# New arrays, large ones in memory of those that are gone; see _memory.pyx.
+# New arrays, large ones in memory of those that are gone; see memory.pyx.
 cimport numpy as cnp
 
 

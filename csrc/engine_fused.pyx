@@ -1,6 +1,6 @@
 """Time, in the fused engine: forward, backward and state gradients by the packed kernels of floor 1.
 
-The same sums as _bptt.pyx; see there for the letters, the chunks of time and how arrays are passed. The differences:
+The same sums as engine_blas.pyx; see there for the letters, the chunks of time and how arrays are passed. What differs:
 
 - Weights are packed once per call. A kernel takes rows at any stride, so that no sequence is ever copied.
 - Each product of a row and a column is one chain of multiply-adds from zero, a = (b + U x) + W h of two. The weight
@@ -18,28 +18,28 @@ The same sums as _bptt.pyx; see there for the letters, the chunks of time and ho
 cimport numpy as cnp
 from libc.string cimport memcpy
 
-from pyrnn._arrays cimport (
+from pyrnn._core.arrays cimport (
     AS_MATRIX, crowded, data, empty, gather, interrupted, kind_of, line, lines, most_block_rows, need, need_panels,
     padded, pass_on, real, stride,
 )
-from pyrnn._bptt cimport (
+from pyrnn._core.engine_blas cimport (
     Job, Rows, at, check_backward, check_forward, check_output, check_packed, chunk_steps, end_of_sums, feed,
     gradient_arrays, leak_gradient_of, output_results, phi_of, places, present, read, rows_before, rows_in, scattered,
     set_up,
 )
-from pyrnn._kernels cimport flush_subnormals, restore_subnormals
-from pyrnn._profile cimport (
+from pyrnn._core.profile cimport (
     BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, OUTPUT, OUTPUT_GRADIENTS, PACK,
     WEIGHT_GRADIENTS, begin, lap,
 )
-from pyrnn._scratch cimport Scratch
-from pyrnn._sequences cimport Sequences
-from pyrnn._team cimport run, work_function
-from pyrnn._wait cimport pyrnn_exchange, pyrnn_load, pyrnn_seconds
-from pyrnn._typed cimport (
+from pyrnn._core.scratch cimport Scratch
+from pyrnn._core.sequences cimport Sequences
+from pyrnn._core.table cimport flush_subnormals, restore_subnormals
+from pyrnn._core.team cimport run, work_function
+from pyrnn._core.typed cimport (
     column_sums, fused_backward, fused_forward, gather_rows, leaky_backward, leaky_forward, leaky_step_backward,
     outer, pack, pack_narrow, pack_rows_at, pack_transposed, panels_size, product, scatter_rows, step_backward,
 )
+from pyrnn._core.wait cimport pyrnn_exchange, pyrnn_load, pyrnn_seconds
 
 cnp.import_array()
 
@@ -654,7 +654,7 @@ cdef int check_sequences(const Job *job, cnp.ndarray x, Sequences sequences) exc
 def forward(cnp.ndarray x not None, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray h0 not None,
             cnp.ndarray out, n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False,
             cnp.ndarray drive=None, cnp.ndarray rates=None, cnp.ndarray offsets=None, Sequences sequences=None):
-    """Write h [T, B, H] to out and return it; arguments as in _bptt.pyx.
+    """Write h [T, B, H] to out and return it; arguments as in engine_blas.pyx.
 
     sequences: what of x, out, drive and rates exists, as they lie; nothing else of them is read or written. h0 has the
     `first_rows` of it, and offsets are its own.
@@ -728,7 +728,7 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x not None, cnp.ndarray 
              bint current=False, bint drive=False, cnp.ndarray rates=None, cnp.ndarray offsets=None,
              tuple results=None, cnp.ndarray lost=None, bint accumulate=False, bint goes_on=False, bint add_x=False,
              Sequences sequences=None):
-    """(dx, dU, dW, db, dh0, ddrive, dalpha); arguments as in _bptt.pyx, sequences as in forward."""
+    """(dx, dU, dW, db, dh0, ddrive, dalpha); arguments as in engine_blas.pyx, sequences as in forward."""
     cdef Job job
     cdef Scratch scratch = Scratch()
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = W.shape[0]

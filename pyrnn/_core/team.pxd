@@ -1,4 +1,4 @@
-from pyrnn._wait cimport pyrnn_atomic
+from pyrnn._core.wait cimport pyrnn_atomic
 
 # A task of a round of a job, done by `member`, 0 for the calling thread. A round has `tasks` tasks, which share it out;
 # they may be as few as 1: the result must not depend on it. Memory that a task writes in a round, no other task of that

@@ -21,15 +21,15 @@ cimport numpy as cnp
 from libc.math cimport INFINITY, sqrt
 from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport (
+from pyrnn._core.arrays cimport (
     CONTIGUOUS, WRITTEN, data, empty, interrupted, kind_of, line, lines, need, padded, pass_on, real,
 )
-from pyrnn._kernels cimport PYRNN_TANH, flush_subnormals, restore_subnormals
-from pyrnn._numbers cimport slopes_of
-from pyrnn._scratch cimport Scratch
-from pyrnn._sequences cimport between
-from pyrnn._typed cimport pack, pack_transposed, panels_size, product, step_forward
-from pyrnn._wait cimport pyrnn_seconds
+from pyrnn._core.numbers cimport slopes_of
+from pyrnn._core.scratch cimport Scratch
+from pyrnn._core.sequences cimport between
+from pyrnn._core.table cimport PYRNN_TANH, flush_subnormals, restore_subnormals
+from pyrnn._core.typed cimport pack, pack_transposed, panels_size, product, step_forward
+from pyrnn._core.wait cimport pyrnn_seconds
 
 cnp.import_array()
 
@@ -72,7 +72,7 @@ cdef struct States:
 
 # ---- q and its derivatives ------------------------------------------------------------------------------------------
 cdef inline double dot(Py_ssize_t n, const real *a, const real *b) noexcept nogil:
-    """aᵀ b in eight sums of the type of a; that of _numbers.pxd has sums in double, in another order."""
+    """aᵀ b in eight sums of the type of a; that of numbers.pxd has sums in double, in another order."""
     cdef real sums[8]
     cdef real rest = 0
     cdef Py_ssize_t i, j

@@ -10,7 +10,7 @@ import os
 
 from libc.string cimport memcpy, memset
 
-from pyrnn._wait cimport pyrnn_add, pyrnn_exchange, pyrnn_yield
+from pyrnn._core.wait cimport pyrnn_add, pyrnn_exchange, pyrnn_yield
 
 cdef extern from *:
     """

@@ -8,22 +8,22 @@ tangent of a step is linear in the one before,
 
 which is the step of backward with Wᵀ for W, so that the same kernel does it. `add` does not depend on the recurrence:
 its products are merged over a chunk of time and written where h_dot will stand, which the recurrence then reads while
-the chunk is in the cache. Letters, chunks, and how arrays are passed: see _bptt.pyx. One thread.
+the chunk is in the cache. Letters, chunks, and how arrays are passed: see engine_blas.pyx. One thread.
 """
 
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport (
+from pyrnn._core.arrays cimport (
     AS_MATRIX, CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, crowded, data, empty, interrupted, kind_of, need, need_padded,
     padded, pass_on, pyrnn_seconds, real, stride,
 )
-from pyrnn._bptt cimport Job, Rows, at, check_packed, chunk_steps, feed, present, rows_in, set_up
-from pyrnn._fused cimport APART, packed_in, rows_product
-from pyrnn._kernels cimport PYRNN_TANH, flush_subnormals, restore_subnormals
-from pyrnn._numbers cimport slopes_of
-from pyrnn._scratch cimport Scratch
-from pyrnn._typed cimport (
+from pyrnn._core.engine_blas cimport Job, Rows, at, check_packed, chunk_steps, feed, present, rows_in, set_up
+from pyrnn._core.engine_fused cimport APART, packed_in, rows_product
+from pyrnn._core.numbers cimport slopes_of
+from pyrnn._core.scratch cimport Scratch
+from pyrnn._core.table cimport PYRNN_TANH, flush_subnormals, restore_subnormals
+from pyrnn._core.typed cimport (
     column_sums, fused_backward, leaky_step_backward, outer, pack, pack_narrow, pack_transposed, panels_size, product,
     step_backward,
 )
@@ -618,7 +618,7 @@ def tangent(cnp.ndarray h, cnp.ndarray x not None, cnp.ndarray U, cnp.ndarray W 
     """Write h_dot [T, B, H] to out; dots: (x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, alpha_dot), any may be None.
 
     rates: phi of each step, needed with alpha. second [T, B, H], written with a_dot, or in the current form, where it
-    must be given, with the tangent of phi(h). With `offsets` (see _sequences.pyx) all sequences are [1, N, .].
+    must be given, with the tangent of phi(h). With `offsets` (see sequences.pyx) all sequences are [1, N, .].
     """
     cdef Tangent job
     cdef Scratch scratch = Scratch()

@@ -1,7 +1,7 @@
-# Vectors through one Jacobian, for the loops of other modules; what it does stands in csrc/_jacobian_products.pyx.
+# Vectors through one Jacobian, for the loops of other modules; what it does stands in csrc/chains.pyx.
 cimport numpy as cnp
 
-from pyrnn._arrays cimport real
+from pyrnn._core.arrays cimport real
 
 
 cdef struct Steps:

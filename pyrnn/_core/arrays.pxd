@@ -2,9 +2,9 @@
 cimport numpy as cnp
 from libc.string cimport memcpy
 
-from pyrnn._kernels cimport flush_subnormals, restore_subnormals
-from pyrnn._memory cimport new_array
-from pyrnn._wait cimport pyrnn_seconds
+from pyrnn._core.memory cimport new_array
+from pyrnn._core.table cimport flush_subnormals, restore_subnormals
+from pyrnn._core.wait cimport pyrnn_seconds
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept  # cpython.exc declares it `except -1`, which would raise it where nobody can see

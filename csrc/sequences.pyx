@@ -9,11 +9,11 @@ cimport cython
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport (
+from pyrnn._core.arrays cimport (
     CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, data, interrupted, kind_of, need, pass_on, real, stride,
 )
-from pyrnn._scratch cimport Scratch
-from pyrnn._typed cimport gather_rows, scatter_rows
+from pyrnn._core.scratch cimport Scratch
+from pyrnn._core.typed cimport gather_rows, scatter_rows
 
 cnp.import_array()
 

@@ -14,15 +14,15 @@ cimport numpy as cnp
 from libc.math cimport fabs, frexp, ldexp, log, sqrt
 from libc.string cimport memcpy, memset
 
-from pyrnn._arrays cimport (
+from pyrnn._core.arrays cimport (
     AS_MATRIX, CONTIGUOUS, OPTIONAL, WRITTEN, data, interrupted, kind_of, most_block_rows, need, padded, pass_on, real,
     stride,
 )
-from pyrnn._kernels cimport flush_subnormals, restore_subnormals
-from pyrnn._numbers cimport LANES, dot, norm
-from pyrnn._scratch cimport Scratch
-from pyrnn._typed cimport pack, pack_transposed, panels_size, product
-from pyrnn._wait cimport pyrnn_seconds
+from pyrnn._core.numbers cimport LANES, dot, norm
+from pyrnn._core.scratch cimport Scratch
+from pyrnn._core.table cimport flush_subnormals, restore_subnormals
+from pyrnn._core.typed cimport pack, pack_transposed, panels_size, product
+from pyrnn._core.wait cimport pyrnn_seconds
 
 cnp.import_array()
 

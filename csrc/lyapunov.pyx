@@ -15,15 +15,15 @@ from libc.string cimport memcpy
 from scipy.linalg.cython_blas cimport dgemm, dsyrk, dtrsm
 from scipy.linalg.cython_lapack cimport dgeqrf, dorgqr, dpotrf
 
-from pyrnn._arrays cimport (
+from pyrnn._core.arrays cimport (
     AS_MATRIX, CONTIGUOUS, OPTIONAL, WRITTEN, data, interrupted, kind_of, need, padded, pass_on, stride,
 )
-from pyrnn._blas cimport hold, let_go
-from pyrnn._jacobian_products cimport Steps, step
-from pyrnn._kernels cimport flush_subnormals, restore_subnormals
-from pyrnn._scratch cimport Scratch
-from pyrnn._typed cimport fused_backward, pack_transposed, panels_size
-from pyrnn._wait cimport pyrnn_seconds
+from pyrnn._core.blas cimport hold, let_go
+from pyrnn._core.chains cimport Steps, step
+from pyrnn._core.scratch cimport Scratch
+from pyrnn._core.table cimport flush_subnormals, restore_subnormals
+from pyrnn._core.typed cimport fused_backward, pack_transposed, panels_size
+from pyrnn._core.wait cimport pyrnn_seconds
 
 cnp.import_array()
 

@@ -6,8 +6,8 @@ import numpy as np
 
 cimport numpy as cnp
 
-from pyrnn._floating cimport pyrnn_floating, pyrnn_flush, pyrnn_restore
-from pyrnn._wait cimport pyrnn_nanoseconds
+from pyrnn._core.floating cimport pyrnn_floating, pyrnn_flush, pyrnn_restore
+from pyrnn._core.wait cimport pyrnn_nanoseconds
 
 cnp.import_array()
 

@@ -1,7 +1,7 @@
 # One name for both types: the kernels of floor 1 and the products of BLAS over the fused type `real`. What each does
-# stands in csrc/kernels.h and in _blas.pxd.
-from pyrnn._arrays cimport real
-from pyrnn._blas cimport gemm_f32, gemm_f64
+# stands in csrc/kernels.h and in blas.pxd.
+from pyrnn._core.arrays cimport real
+from pyrnn._core.blas cimport gemm_f32, gemm_f64
 
 include "typed_kernels.pxi"  # every kernel of csrc/kernels.h, with the parameters that it has there
 

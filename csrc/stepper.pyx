@@ -1,6 +1,6 @@
 """One step of time a call, for streams: weights packed once, the state kept between calls, and little beside the sums.
 
-The numbers are those of the fused engine, by the same kernels; see _fused.pyx. A call that finds its arrays as the
+The numbers are those of the fused engine, by the same kernels; see there. A call that finds its arrays as the
 kernels read them allocates nothing but its result, and takes no detour through Python.
 """
 
@@ -8,16 +8,16 @@ cimport cython
 cimport numpy as cnp
 from libc.string cimport memcpy
 
-from pyrnn import _fused
+from pyrnn._core import engine_fused
 
-from pyrnn._arrays cimport (
+from pyrnn._core.arrays cimport (
     CONTIGUOUS, IN_ROWS, OPTIONAL, data, empty, fits, kind_of, line, lines, need, padded, real, stride,
 )
-from pyrnn._floating cimport pyrnn_floating, pyrnn_flush, pyrnn_restore
-from pyrnn._kernels cimport kernels
-from pyrnn._profile cimport FORWARD_RECURRENCE, OUTPUT, begin, lap
-from pyrnn._typed cimport fused_forward, leaky_forward, product, step_forward
-from pyrnn._wait cimport pyrnn_atomic, pyrnn_exchange
+from pyrnn._core.floating cimport pyrnn_floating, pyrnn_flush, pyrnn_restore
+from pyrnn._core.profile cimport FORWARD_RECURRENCE, OUTPUT, begin, lap
+from pyrnn._core.table cimport kernels
+from pyrnn._core.typed cimport fused_forward, leaky_forward, product, step_forward
+from pyrnn._core.wait cimport pyrnn_atomic, pyrnn_exchange
 
 cnp.import_array()
 
@@ -98,8 +98,8 @@ cdef class Stepper:
         if self.packed_for != kernels().name:
             try:
                 U, W, _, V, _ = self._parameters
-                self.panels_U, self.panels_W = _fused.packed(U, True), _fused.packed(W, True)
-                self.panels_V = None if V is None else _fused.packed(V, True)
+                self.panels_U, self.panels_W = engine_fused.packed(U, True), engine_fused.packed(W, True)
+                self.panels_V = None if V is None else engine_fused.packed(V, True)
                 self.packed_for = kernels().name
             except BaseException:
                 self.release()
@@ -202,11 +202,12 @@ cdef class Stepper:
             rates = None
             if self.current and self.with_output:
                 rates = empty(x, (x.shape[0], x.shape[1], self.hidden_size))
-            h = _fused.forward_packed(x, self.panels_U, self.panels_W, self.b, self.read(), None, n_threads, self.phi,
-                                      self.alpha, self.current, rates)
+            h = engine_fused.forward_packed(x, self.panels_U, self.panels_W, self.b, self.read(), None, n_threads,
+                                            self.phi, self.alpha, self.current, rates)
             result = h
             if self.with_output:
-                result = _fused.output_packed(h if rates is None else rates, self.panels_V, self.output_size, self.c)
+                read = h if rates is None else rates
+                result = engine_fused.output_packed(read, self.panels_V, self.output_size, self.c)
             if x.shape[0] > 0:
                 self.write(h[x.shape[0] - 1])
             return result

@@ -1,9 +1,9 @@
 # One call as the loops of both engines see it, and what they share to walk through it.
 cimport numpy as cnp
 
-from pyrnn._arrays cimport real
-from pyrnn._typed cimport column_products, gather_rows
-from pyrnn._wait cimport pyrnn_atomic
+from pyrnn._core.arrays cimport real
+from pyrnn._core.typed cimport column_products, gather_rows
+from pyrnn._core.wait cimport pyrnn_atomic
 
 
 cdef struct Rows:
@@ -28,7 +28,7 @@ cdef struct Job:
     int phi                        # of the cell: PYRNN_TANH and so on
     bint leaky, current
     const void *alpha              # [H], or NULL
-    # Where sequences differ in length (see _sequences.pyx), else NULL: the rows before each step [T + 1], and the steps
+    # Where sequences differ in length (see sequences.pyx), else NULL: the rows before each step [T + 1], and the steps
     # of the sequences before each [B + 1]. Rows then lie one after the other, sb apart, or where `where` says.
     const Py_ssize_t *offsets
     const Py_ssize_t *steps_before

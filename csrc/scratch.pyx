@@ -3,8 +3,8 @@
 cimport cython
 cimport numpy as cnp
 
-from pyrnn._arrays cimport line
-from pyrnn cimport _team
+from pyrnn._core cimport team
+from pyrnn._core.arrays cimport line
 
 cnp.import_array()
 
@@ -56,7 +56,7 @@ cdef class Scratch:
 
     cdef int divide(self, object wanted, double flops, Py_ssize_t rows) except -1:
         self.release()
-        self.shares = _team.divide(wanted, flops, rows)
+        self.shares = team.divide(wanted, flops, rows)
         return 0
 
     cdef void **take_by_task(self, Py_ssize_t size) except NULL:
@@ -69,7 +69,7 @@ cdef class Scratch:
 
     cdef void release(self) noexcept:
         """Give the team back to other calls."""
-        _team.release(&self.shares)
+        team.release(&self.shares)
         self.shares.size = 1
 
     def __dealloc__(self):

@@ -1,8 +1,8 @@
 # What the loops over time tell a profile. They call `begin` before a phase and `lap` after each, once per chunk of
 # time, never per step; while no profile runs that is a look at one number.
-from pyrnn._wait cimport pyrnn_atomic, pyrnn_load, pyrnn_nanoseconds
+from pyrnn._core.wait cimport pyrnn_atomic, pyrnn_load, pyrnn_nanoseconds
 
-cdef enum:  # the phases; their names, in this order, are PHASES in _profile.pyx
+cdef enum:  # the phases; their names, in this order, are PHASES in profile.pyx
     PACK, INPUT_PRODUCT, FORWARD_RECURRENCE, BACKWARD_RECURRENCE, WEIGHT_GRADIENTS, INPUT_GRADIENTS, OUTPUT
     OUTPUT_GRADIENTS, JACOBIAN, WAIT, COUNT_OF_PHASES
 

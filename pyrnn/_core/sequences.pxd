@@ -1,8 +1,8 @@
-# What the loops over time ask of sequences of different lengths; see _sequences.pyx.
+# What the loops over time ask of sequences of different lengths; see sequences.pyx.
 cimport numpy as cnp
 
-from pyrnn._arrays cimport real
-from pyrnn._scratch cimport Scratch
+from pyrnn._core.arrays cimport real
+from pyrnn._core.scratch cimport Scratch
 
 
 cdef class Sequences:

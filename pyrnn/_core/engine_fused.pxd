@@ -1,8 +1,8 @@
-# Products over time with packed panels, for the loops of other modules; what each does stands in csrc/_fused.pyx.
+# Products over time with packed panels, for the loops of other modules; what each does stands in csrc/engine_fused.pyx.
 cimport numpy as cnp
 
-from pyrnn._arrays cimport real
-from pyrnn._scratch cimport Scratch
+from pyrnn._core.arrays cimport real
+from pyrnn._core.scratch cimport Scratch
 
 cdef enum:
     # Bytes between rows of delta from which on it is packed for the outer products: so far apart, the rows that a tile
