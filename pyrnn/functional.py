@@ -115,7 +115,7 @@ def forward(
         cells.check(cell)
     leak = None if cell.alpha is None else cells.early_leak(cell, x, U)
     simple = type(reverse) is bool and (leak is None) == (cell.alpha is None)
-    if simple and engine_blas.fit(x, U, W, b, h0, None, None, drive, leak, rates, out):  # the short way past the checks
+    if simple and engine_blas.fit(x, U, W, b, h0, None, None, drive, leak, rates, out):  # read as they are
         if TYPE_CHECKING:
             x, U, W, b, h0, drive = cast("list[MaybeArray]", [])  # `fit` has found arrays
         if h0 is None:

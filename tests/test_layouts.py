@@ -500,7 +500,7 @@ TOLERANCE = {64: 1e-11, 32: 2e-4}
 FLOAT64_OF_ROUNDED = (
     "dynamics.gradient_flow", "dynamics.log_singular_values", "training.free_running", "training.vanishing_regularizer",
 )  # fmt: skip
-# So are losses where the states come from BLAS.
+# So are losses where blas is the default engine: the states have the roundings of its products.
 LOSSES = (
     "loss_and_gradients", "training.scheduled_sampling", "training.teacher_forcing", "training.truncated_gradients",
     "training.truncated_updates",

@@ -96,7 +96,7 @@ def test_new_array_owes_nothing_to_old_memory():
 def test_large_gradients_before_holes_leave_the_digits_of_small_ones(form, reverse, engine):
     """What a state passes on to a step that a mask leaves out has a gradient of its own, not a difference of two."""
     selected = table.selected()
-    table.select("base" if engine == "base" else None)  # of which the engine is blas
+    table.select("base" if engine == "base" else None)  # where blas is the default engine
     try:
         rng = np.random.default_rng(0)
         T, B, H = 8, 3, 5
