@@ -19,20 +19,18 @@ cimport numpy as cnp
 from libc.string cimport memcpy
 
 from pyrnn._core.arrays cimport (
-    AS_MATRIX, crowded, data, empty, gather, interrupted, kind_of, line, lines, most_block_rows, need, need_panels,
-    padded, pass_on, real, stride,
+    AS_MATRIX, CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, crowded, data, empty, gather, interrupted, kind_of, line, lines,
+    most_block_rows, need, need_panels, padded, pass_on, real, stride,
 )
-from pyrnn._core.engine_blas cimport (
-    Job, Rows, at, check_backward, check_forward, check_output, check_packed, chunk_steps, end_of_sums, feed,
-    gradient_arrays, leak_gradient_of, output_results, phi_of, places, present, read, rows_before, rows_in, scattered,
-    set_up,
+from pyrnn._core.call cimport (
+    Call, Job, Rows, at, check_output, chunk_steps, end_of_sums, feed, leak_gradient_of, output_results, packed_call,
+    places, present, read, rows_before, scattered,
 )
 from pyrnn._core.profile cimport (
     BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, OUTPUT, OUTPUT_GRADIENTS, PACK,
     WEIGHT_GRADIENTS, begin, lap,
 )
 from pyrnn._core.scratch cimport Scratch
-from pyrnn._core.sequences cimport Sequences
 from pyrnn._core.table cimport flush_subnormals, restore_subnormals
 from pyrnn._core.team cimport run, work_function
 from pyrnn._core.typed cimport (
@@ -616,12 +614,6 @@ cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssiz
 
 
 # ---- For floor 3: checked arrays in, memory allocated here, and the GIL given up ------------------------------------
-def takes_sequences(Py_ssize_t B):
-    """Whether forward and backward read so many sequences of different lengths where they lie, which pays from some on:
-    for few, the input product of all steps at once brings more."""
-    return B >= FEW
-
-
 cpdef cnp.ndarray packed(cnp.ndarray M, bint transposed):
     """Panels of M, or of its transpose, in an array of their own, from the address that `line` finds."""
     need("M", M, kind_of("M", M, 2), AS_MATRIX, 2, M.shape[0], M.shape[1])
@@ -641,46 +633,6 @@ cdef int finish(work_function work, Job *job, Py_ssize_t rounds, Py_ssize_t item
     return pass_on(-1 if job.stop else 0)
 
 
-cdef int check_sequences(const Job *job, cnp.ndarray x, Sequences sequences) except -1:
-    """Raise ValueError unless x has the rows that the offsets of a job count, in place or packed."""
-    if sequences is None:
-        return check_packed(job, x)
-    if job.offsets != sequences.offset or x.shape[0] != sequences.T or x.shape[1] != sequences.B:
-        raise ValueError(f"sequences must be those of the offsets, and ({sequences.T}, {sequences.B}, ...), "
-                         f"got {x.shape[0]}, {x.shape[1]}")
-    return 0
-
-
-def forward(cnp.ndarray x not None, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray h0 not None,
-            cnp.ndarray out, n_threads=None, int phi=0, cnp.ndarray alpha=None, bint current=False,
-            cnp.ndarray drive=None, cnp.ndarray rates=None, cnp.ndarray offsets=None, Sequences sequences=None):
-    """Write h [T, B, H] to out and return it; arguments as in engine_blas.pyx.
-
-    sequences: what of x, out, drive and rates exists, as they lie; nothing else of them is read or written. h0 has the
-    `first_rows` of it, and offsets are its own.
-    """
-    cdef Scratch scratch = Scratch()
-    cdef int kind = kind_of("x", x, 3)
-    kind_of("h0", h0, 2)
-    need("U", U, kind, AS_MATRIX, 2, h0.shape[1], x.shape[2])
-    need("W", W, kind, AS_MATRIX, 2, h0.shape[1], h0.shape[1])
-    return run_forward(x, packed_in(scratch, U, True), packed_in(scratch, W, True), b, h0, out, n_threads, scratch, phi,
-                       alpha, current, drive, rates, offsets, sequences)
-
-
-def forward_packed(cnp.ndarray x not None, cnp.ndarray panels_U, cnp.ndarray panels_W, cnp.ndarray b,
-                   cnp.ndarray h0 not None, cnp.ndarray out, n_threads=None, int phi=0, cnp.ndarray alpha=None,
-                   bint current=False, cnp.ndarray rates=None):
-    """forward with panels of Uᵀ and Wᵀ."""
-    cdef int kind = kind_of("x", x, 3)
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
-    kind_of("h0", h0, 2)
-    need_panels("panels_U", panels_U, kind, panels_size(x.shape[2], h0.shape[1], size))
-    need_panels("panels_W", panels_W, kind, panels_size(h0.shape[1], h0.shape[1], size))
-    return run_forward(x, line(panels_U), line(panels_W), b, h0, out, n_threads, Scratch(), phi, alpha, current, None,
-                       rates, None, None)
-
-
 cdef int take_rows(Job *job, Scratch scratch, Py_ssize_t size, Py_ssize_t units) except -1:
     """Take what each task gathers scattered rows in: whole rows of a block, or B rows of `units` numbers."""
     cdef Py_ssize_t numbers
@@ -691,72 +643,66 @@ cdef int take_rows(Job *job, Scratch scratch, Py_ssize_t size, Py_ssize_t units)
     return 0
 
 
-cdef cnp.ndarray run_forward(cnp.ndarray x, const void *panels_U, const void *panels_W, cnp.ndarray b, cnp.ndarray h0,
-                             cnp.ndarray out, n_threads, Scratch scratch, int phi, cnp.ndarray alpha, bint current,
-                             cnp.ndarray drive, cnp.ndarray rates, cnp.ndarray offsets, Sequences sequences):
-    cdef Job job
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = h0.shape[1]
-    cdef tuple _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, False)
-    check_forward(&job, x, None, None, b, out, drive, rates)
-    check_sequences(&job, x, sequences)
-    cdef cnp.ndarray h = empty(x, (x.shape[0], x.shape[1], H)) if out is None else out
-    cdef Py_ssize_t most
-    job.h, job.drive, job.rates, job.b = rows_in(h), rows_in(drive), rows_in(rates), data(b)
+def forward(Call call not None):
+    """Compute a call of `Call.forward`."""
+    call.begin_forward(FEW)
+    call.job.panels_U, call.job.panels_W = packed_in(call.scratch, call.U, True), packed_in(call.scratch, call.W, True)
+    run_forward(call)
+
+
+def forward_packed(cnp.ndarray x not None, cnp.ndarray panels_U, cnp.ndarray panels_W, cnp.ndarray b,
+                   cnp.ndarray h0 not None, n_threads, int phi, cnp.ndarray alpha, bint current, cnp.ndarray rates):
+    """h [T, B, H], a new array, with panels of Uᵀ and Wᵀ; rates are written, or None."""
+    cdef int kind = kind_of("x", x, 3)
+    cdef Py_ssize_t T = x.shape[0], B = x.shape[1], I = x.shape[2], size = cnp.PyArray_ITEMSIZE(x)
+    cdef Py_ssize_t H = h0.shape[1] if kind_of("h0", h0, 2) else 0
+    need("x", x, kind, IN_ROWS, 3, T, B, I)
+    need_panels("panels_U", panels_U, kind, panels_size(I, H, size))
+    need_panels("panels_W", panels_W, kind, panels_size(H, H, size))
+    need("b", b, kind, CONTIGUOUS | OPTIONAL, 1, H)
+    need("h0", h0, kind, AS_MATRIX, 2, B, H)
+    need("alpha", alpha, kind, CONTIGUOUS | OPTIONAL, 1, H)
+    need("rates", rates, kind, IN_ROWS | WRITTEN | OPTIONAL, 3, T, B, H)
+    cdef Call call = packed_call(x, b, h0, empty(x, (T, B, H)), rates, phi, alpha, current, n_threads)
+    call.begin_forward(FEW)
+    call.job.panels_U, call.job.panels_W = line(panels_U), line(panels_W)
+    run_forward(call)
+    return call.h
+
+
+cdef int run_forward(Call call) except -1:
+    cdef Job *job = &call.job
+    cdef Scratch scratch = call.scratch
+    cdef Py_ssize_t size = call.size, H = job.H, most
     job.ld = padded(H, size)
-    scratch.divide(n_threads, 2.0 * rows_before(&job, job.T) * H * (H + job.inputs), job.B)
-    most = most_sequences(&job, scratch.shares.tasks)
-    if sequences is not None:
-        job.x.where, job.h.where = sequences.places(x), sequences.places(h)
-        if drive is not None:
-            job.drive.where = sequences.places(drive)
-        if rates is not None:
-            job.rates.where = sequences.places(rates)
-        job.longest_first = sequences.longest_first
+    scratch.divide(call.n_threads, 2.0 * rows_before(job, job.T) * H * (H + job.inputs), job.B)
+    most = most_sequences(job, scratch.shares.tasks)
+    if job.h.where != NULL:
         job.own = scratch.take_by_task(2 * most * job.ld * size)
-        take_rows(&job, scratch, size, 0)
-    if current or (not scattered(&job, &job.h) and job.B >= FEW and crowded(job.h.sb, size)):
+        take_rows(job, scratch, size, 0)
+    if job.current or (not scattered(job, &job.h) and job.B >= FEW and crowded(job.h.sb, size)):
         job.state = scratch.take_by_task(2 * most * job.ld * size)
-    if current:
-        feed(&job, size, scratch.take(job.B * H * size))
-    job.panels_U, job.panels_W = panels_U, panels_W
-    finish(forward_f32 if size == 4 else forward_f64, &job, 1, size, scratch)
-    return h
+    if job.current:
+        feed(job, size, scratch.take(job.B * H * size))
+    finish(forward_f32 if size == 4 else forward_f64, job, 1, size, scratch)
+    return call.end_forward()
 
 
-def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x not None, cnp.ndarray U not None,
-             cnp.ndarray W not None, cnp.ndarray h0 not None, n_threads=None, int phi=0, cnp.ndarray alpha=None,
-             bint current=False, bint drive=False, cnp.ndarray rates=None, cnp.ndarray offsets=None,
-             tuple results=None, cnp.ndarray lost=None, bint accumulate=False, bint goes_on=False, bint add_x=False,
-             Sequences sequences=None):
-    """(dx, dU, dW, db, dh0, ddrive, dalpha); arguments as in engine_blas.pyx, sequences as in forward."""
-    cdef Job job
-    cdef Scratch scratch = Scratch()
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = W.shape[0]
-    cdef tuple _kept = set_up(&job, x, H, h0, phi, alpha, current, offsets, True)
+def backward(Call call not None):
+    """Compute a call of `Call.backward`."""
+    cdef Job *job = &call.job
+    cdef Scratch scratch = call.scratch
+    cdef Py_ssize_t size = call.size, H = job.H
     cdef int tasks
-    check_backward(&job, x, U, W, dh, h, rates)
-    check_sequences(&job, x, sequences)
-    job.accumulate, job.add_x = accumulate, add_x
-    scratch.divide(n_threads, 4.0 * rows_before(&job, job.T) * H * (H + job.inputs), job.B)
+    call.begin_backward(FEW)
+    scratch.divide(call.n_threads, 4.0 * rows_before(job, job.T) * H * (H + job.inputs), job.B)
     tasks = scratch.shares.tasks
-    results = gradient_arrays(&job, x, drive, results, lost, scratch.take(3 * H * size), goes_on)
-    if current and rates is None:
-        rates = phi_of(h, phi)
-    job.dh, job.h, job.rates = rows_in(dh), rows_in(h), rows_in(h if alpha is None else rates)
-    if sequences is not None:
-        job.x.where, job.dh.where, job.h.where = sequences.places(x), sequences.places(dh), sequences.places(h)
-        job.rates.where = sequences.places(h if alpha is None else rates)
-        job.longest_first = sequences.longest_first
-        if results[0] is not None:
-            job.dx.where = sequences.places(results[0])
-        if results[5] is not None:
-            job.d_drive.where = sequences.places(results[5])
-        take_rows(&job, scratch, size, most_of(H, tasks) if job.leaky else 0)
-    job.fed = job.rates if current else job.h
     job.ld = padded(H, size)
-    if current:
-        feed(&job, size, scratch.take(job.B * H * size))
-    job.panels_U, job.panels_W = packed_in(scratch, U, False), packed_in(scratch, W, False)
+    if job.h.where != NULL:
+        take_rows(job, scratch, size, most_of(H, tasks) if job.leaky else 0)
+    if job.current:
+        feed(job, size, scratch.take(job.B * H * size))
+    job.panels_U, job.panels_W = packed_in(scratch, call.U, False), packed_in(scratch, call.W, False)
     job.delta = scratch.take((job.most + job.B) * job.ld * size)
     if job.leaky:
         job.grad = scratch.take((job.most + job.B) * job.ld * size)
@@ -765,29 +711,22 @@ def backward(cnp.ndarray dh, cnp.ndarray h, cnp.ndarray x not None, cnp.ndarray 
     job.panels_h = scratch.take(panels_size(job.most, H, size) * size)
     if job.ld * size >= APART:
         job.narrow = scratch.take_by_task(job.most * most_of(H, tasks) * size)
-    finish(backward_f32 if size == 4 else backward_f64, &job, 2 * job.chunks + 1 if job.T > 0 else 0, size, scratch)
-    return results
+    finish(backward_f32 if size == 4 else backward_f64, job, 2 * job.chunks + 1 if job.T > 0 else 0, size, scratch)
+    call.end_backward()
 
 
-def state_gradients(cnp.ndarray dh, cnp.ndarray h not None, cnp.ndarray W, int phi=0, cnp.ndarray alpha=None,
-                    bint current=False, cnp.ndarray rates=None, cnp.ndarray offsets=None, n_threads=None):
-    """grad_h [T, B, H], a new array."""
-    cdef Job job
-    cdef Scratch scratch = Scratch()
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(h), H = h.shape[2] if kind_of("h", h, 3) else 0
-    cdef tuple _kept = set_up(&job, h, H, None, phi, alpha, current, offsets, True)
-    check_backward(&job, h, None, W, dh, h, rates)
-    check_packed(&job, h)
-    cdef cnp.ndarray grad_h = empty(h, (h.shape[0], h.shape[1], H))
-    if current and rates is None:
-        rates = phi_of(h, phi)
-    job.dh, job.rates, job.grad_h = rows_in(dh), rows_in(h if alpha is None else rates), rows_in(grad_h)
+def state_gradients(Call call not None):
+    """Compute a call of `Call.state_gradients`."""
+    cdef Job *job = &call.job
+    cdef Scratch scratch = call.scratch
+    cdef Py_ssize_t size = call.size, H = job.H
+    call.begin_state_gradients()
     job.ld = padded(H, size)
-    job.panels_W = packed_in(scratch, W, False)
-    scratch.divide(n_threads, 2.0 * rows_before(&job, job.T) * H * H, job.B)
+    job.panels_W = packed_in(scratch, call.W, False)
+    scratch.divide(call.n_threads, 2.0 * rows_before(job, job.T) * H * H, job.B)
     job.step = scratch.take_by_task(2 * min(job.B, most_block_rows(H, size)) * job.ld * size)
-    finish(state_gradients_f32 if size == 4 else state_gradients_f64, &job, 1, size, scratch)
-    return grad_h
+    finish(state_gradients_f32 if size == 4 else state_gradients_f64, job, 1, size, scratch)
+    call.end_state_gradients()
 
 
 cdef cnp.ndarray run_output(real tag, cnp.ndarray h, const void *panels_V, Py_ssize_t O, cnp.ndarray c, cnp.ndarray o):

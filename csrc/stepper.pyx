@@ -202,8 +202,8 @@ cdef class Stepper:
             rates = None
             if self.current and self.with_output:
                 rates = empty(x, (x.shape[0], x.shape[1], self.hidden_size))
-            h = engine_fused.forward_packed(x, self.panels_U, self.panels_W, self.b, self.read(), None, n_threads,
-                                            self.phi, self.alpha, self.current, rates)
+            h = engine_fused.forward_packed(x, self.panels_U, self.panels_W, self.b, self.read(), n_threads, self.phi,
+                                            self.alpha, self.current, rates)
             result = h
             if self.with_output:
                 read = h if rates is None else rates

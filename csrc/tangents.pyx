@@ -18,7 +18,7 @@ from pyrnn._core.arrays cimport (
     AS_MATRIX, CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, crowded, data, empty, interrupted, kind_of, need, need_padded,
     padded, pass_on, pyrnn_seconds, real, stride,
 )
-from pyrnn._core.engine_blas cimport Job, Rows, at, check_packed, chunk_steps, feed, present, rows_in, set_up
+from pyrnn._core.call cimport Job, Rows, at, chunk_steps, count_steps, divide, feed, present, rows_in
 from pyrnn._core.engine_fused cimport APART, packed_in, rows_product
 from pyrnn._core.numbers cimport slopes_of
 from pyrnn._core.scratch cimport Scratch
@@ -538,6 +538,50 @@ def padded_rows(cnp.ndarray like not None, Py_ssize_t T, Py_ssize_t B, Py_ssize_
     return empty(like, (T, B, padded(H, cnp.PyArray_ITEMSIZE(like))))[..., :H]
 
 
+cdef int set_up(Job *job, Scratch scratch, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, int phi, cnp.ndarray alpha,
+                bint current, cnp.ndarray offsets, bint from_end) except -1:
+    """Write what x, h0, the cell and the lengths say into a job, and check them; who calls it checks the others."""
+    cdef Py_ssize_t *steps
+    cdef int kind = kind_of("x", x, 3)
+    memset(job, 0, sizeof(Job))
+    need("x", x, kind, IN_ROWS, 3, x.shape[0], x.shape[1], x.shape[2])
+    need("alpha", alpha, kind, CONTIGUOUS | OPTIONAL, 1, H)
+    job.T, job.B, job.inputs, job.H = x.shape[0], x.shape[1], x.shape[2], H
+    job.x, job.phi, job.leaky, job.current, job.alpha = rows_in(x), phi, alpha is not None, current, data(alpha)
+    if offsets is not None:
+        check_offsets(offsets, x)
+        job.offsets = <const Py_ssize_t *>data(offsets)
+        job.T = offsets.shape[0] - 1
+        job.B = job.offsets[1] if job.T > 0 else 0
+        steps = <Py_ssize_t *>scratch.take((job.B + 1) * sizeof(Py_ssize_t))
+        count_steps(job, steps)
+        job.steps_before = steps
+    need("h0", h0, kind, AS_MATRIX | OPTIONAL, 2, job.B, H)
+    if h0 is not None:
+        job.h0, job.ld_h0, job.fed0, job.ld_fed0 = data(h0), stride(h0, 0), data(h0), stride(h0, 0)
+    return divide(job, scratch, cnp.PyArray_ITEMSIZE(x), from_end)
+
+
+cdef int check_offsets(cnp.ndarray offsets, cnp.ndarray x) except -1:
+    """Raise ValueError unless offsets count the rows of x step by step, no step with more rows than the step before."""
+    cdef Py_ssize_t t, rows, before
+    cdef const Py_ssize_t *offset
+    need("offsets", offsets, cnp.NPY_INTP, CONTIGUOUS, 1, max(cnp.PyArray_SIZE(offsets), <Py_ssize_t>1))
+    offset = <const Py_ssize_t *>data(offsets)
+    before = offset[offsets.shape[0] - 1]
+    for t in range(offsets.shape[0] - 1):
+        rows = offset[t + 1] - offset[t]
+        if rows < 0 or rows > before:
+            raise ValueError(f"offsets must count fewer rows from step to step, got {rows} after {before}")
+        before = rows
+    if offset[0] != 0:
+        raise ValueError(f"offsets must begin with 0, got {offset[0]}")
+    if x.shape[0] != 1 or x.shape[1] != offset[offsets.shape[0] - 1]:
+        raise ValueError(f"sequences must be packed as (1, {offset[offsets.shape[0] - 1]}, ...), "
+                         f"got {x.shape[0]}, {x.shape[1]}")
+    return 0
+
+
 cdef int check_tangent(const Job *job, cnp.ndarray x, cnp.ndarray h, cnp.ndarray U, cnp.ndarray W, tuple dots,
                        cnp.ndarray rates, cnp.ndarray h_dot, cnp.ndarray second) except -1:
     """Raise ValueError for arrays that the loops cannot read or write in place; `set_up` checks x, h0 and alpha."""
@@ -568,8 +612,7 @@ cdef tuple set_up_tangent(Tangent *job, Scratch scratch, cnp.ndarray h, cnp.ndar
     cdef Job *j = &job.job
     memset(job, 0, sizeof(Tangent))
     x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, alpha_dot = dots
-    kept = set_up(j, x, H, h0, phi, alpha, current, offsets, from_end)
-    check_packed(j, x)
+    set_up(j, scratch, x, H, h0, phi, alpha, current, offsets, from_end)
     check_tangent(j, x, h, U, W, dots, rates, h_dot, second)
     j.h, j.rates, j.ld = rows_in(h), rows_in(h if alpha is None else rates), padded(H, size)
     j.fed = j.rates if current else j.h
@@ -589,7 +632,7 @@ cdef tuple set_up_tangent(Tangent *job, Scratch scratch, cnp.ndarray h, cnp.ndar
     job.panels_U = NULL if x_dot is None else packed_in(scratch, U, True)
     job.panels_U_dot = NULL if U_dot is None else packed_in(scratch, U_dot, True)
     job.panels_W_dot = NULL if W_dot is None else packed_in(scratch, W_dot, True)
-    return kept, x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, alpha_dot
+    return x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, alpha_dot
 
 
 cdef void feed_tangent(Tangent *job, Py_ssize_t itemsize, void *memory) noexcept:
@@ -641,7 +684,8 @@ def deltas(cnp.ndarray g, int phi, cnp.ndarray alpha, bint current, cnp.ndarray 
     cdef Job job
     need("g", g, kind, CONTIGUOUS, 3, g.shape[0], g.shape[1], g.shape[2])
     need("rates", rates, kind, IN_ROWS, 3, g.shape[0], g.shape[1], g.shape[2])
-    cdef tuple _kept = set_up(&job, g, g.shape[2], None, phi, alpha, current, None, False)
+    cdef Scratch scratch = Scratch()
+    set_up(&job, scratch, g, g.shape[2], None, phi, alpha, current, None, False)
     cdef cnp.ndarray delta = padded_rows(g, g.shape[0], g.shape[1], g.shape[2])
     job.rates, job.ld = rows_in(rates), padded(job.H, cnp.PyArray_ITEMSIZE(g))
     with nogil:
@@ -719,10 +763,9 @@ def each(cnp.ndarray delta, cnp.ndarray x, cnp.ndarray fed, cnp.ndarray fed0 not
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = delta.shape[2], T = x.shape[0], B = x.shape[1], I = x.shape[2]
     cdef Py_ssize_t many = 1 if norms else B
     cdef cnp.ndarray dU = None, dW = None, db = None, squares = None
-    cdef tuple _kept
     cdef int status
     memset(&job, 0, sizeof(Each))
-    _kept = set_up(&job.job, x, H, fed0, 0, None, False, None, False)
+    set_up(&job.job, scratch, x, H, fed0, 0, None, False, None, False)
     job.job.fed, job.job.ld, job.delta = rows_in(fed), padded(H, size), data(delta)
     job.chunk = chunk_steps(T, 1, max(H, I), size)
     if norms:

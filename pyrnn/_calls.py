@@ -1,203 +1,224 @@
-"""The calls of an engine behind forward, backward and state_gradients: in the order of the steps that exist.
+"""Calls of forward, backward and state_gradients whose arguments must be converted first, and what they return.
 
-Arrays here are checked, of one dtype, with a batch axis. `steps` is (lengths [B], mask [T, B], reverse), the first two
-may be None.
+`conform_forward` and the others check all arguments, make arrays of them that the loops can take as they are, and make
+the `Call`. Its `give` then makes what the caller wants of the result: without a batch axis, in the arrays of `out`.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyrnn import _checks
-from pyrnn._core import engine_blas, memory
-from pyrnn._core.sequences import Sequences, common
+from pyrnn import _checks, _steps
+from pyrnn import cell as cells
+from pyrnn._core import memory
+from pyrnn._core.call import Call
 from pyrnn._results import Gradients
 
 if TYPE_CHECKING:
-    from pyrnn._types import CallOptions, CellOptions, Compiled, MaybeArray, Results, Shape, StepOptions
+    from numpy.typing import ArrayLike
+
+    from pyrnn._types import Compiled, MaybeArray, Results, Shape
     from pyrnn.cell import Cell
 
 
-def forward(
-    compiled: Compiled,
-    x: np.ndarray,
-    U: np.ndarray,
-    W: np.ndarray,
-    b: np.ndarray | None,
-    h0: np.ndarray,
-    h: np.ndarray,
-    options: CallOptions,
-    drive: np.ndarray | None,
-    rates: np.ndarray | None,
-    steps: StepOptions,
-) -> None:
-    """Write h, and rates unless None; options: n_threads, and phi, alpha and current of the cell."""
-    lengths, mask, reverse = steps
-    if lengths is mask is None:
-        if reverse:
-            x, drive, h, rates = (in_order(a, True) for a in (x, drive, h, rates))
-        compiled.forward(x, U, W, b, h0, h, *options, drive, rates)
-        return
-    if (n := common(lengths)) == len(x):
-        forward(compiled, x, U, W, b, h0, h, options, drive, rates, (None, None, reverse))
-        return
-    if n >= 0:  # one length for all
-        x, drive, used_h, used_rates = _checks.map_given(lambda a: a[:n], x, drive, h, rates)
-        forward(compiled, x, U, W, b, h0, used_h, options, drive, used_rates, (None, None, reverse))
-        for a in (h, rates):
-            if a is not None:
-                a[n:] = 0
-        return
-    sequences = Sequences(len(x), x.shape[1], *steps)
-    if mask is None and compiled.takes_sequences(len(sequences.order)):
-        first = sequences.first_rows(h0)
-        compiled.forward(x, U, W, b, first, h, *options, drive, rates, sequences.offsets, sequences)  # type: ignore[call-arg]
-        for a in (h, rates):
-            if a is not None:
-                sequences.fill(a)
-        return
-    packed_h, packed_rates = _checks.map_given(lambda a: sequences.empty(x, a.shape[2]), h, rates)
-    x, drive = _checks.map_given(sequences.gather, x, drive)
-    first = sequences.first_rows(h0)
-    compiled.forward(x, U, W, b, first, packed_h, *options, drive, packed_rates, sequences.offsets)
-    sequences.scatter(packed_h, h, None if mask is None else h0)
-    if rates is not None:
-        sequences.scatter(packed_rates, rates)
-
-
-def backward(
-    compiled: Compiled,
-    dh: np.ndarray,
-    h: np.ndarray,
-    x: np.ndarray,
-    U: np.ndarray,
-    W: np.ndarray,
-    h0: np.ndarray,
-    options: CallOptions,
-    rates: np.ndarray | None,
-    steps: StepOptions,
-    results: Results,
-    accumulate: bool = False,
-    add_x: bool = False,
-) -> None:
-    """Write the results (dx, dU, dW, db, dh0, d_drive, d_alpha), of which some may be None; options as in forward.
-
-    accumulate: add to dU, dW, db and d_alpha instead, and add_x to dx.
-    """
-    lengths, mask, reverse = steps
-    dx, dU, dW, db, dh0, d_drive, d_alpha = results
-    n_threads, phi, leak, current = options
-    cell = (n_threads, phi, leak, current, d_drive is not None)
-    adds = (None, accumulate, False, add_x)
-    if lengths is mask is None:
-        if reverse:
-            dh, h, x, rates, dx, d_drive = (in_order(a, True) for a in (dh, h, x, rates, dx, d_drive))
-            results = (dx, dU, dW, db, dh0, d_drive, d_alpha)
-        compiled.backward(dh, h, x, U, W, h0, *cell, rates, None, results, *adds)
-        return
-    if (n := common(lengths)) == len(x):
-        steps = (None, None, reverse)
-        backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results, accumulate, add_x)
-        return
-    if n >= 0:
-        dh, h, x, rates, used_dx, used_drive = _checks.map_given(lambda a: a[:n], dh, h, x, rates, dx, d_drive)
-        results = (used_dx, dU, dW, db, dh0, used_drive, d_alpha)
-        steps = (None, None, reverse)
-        backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results, accumulate, add_x)
-        for a in (None if add_x else dx, d_drive):
-            if a is not None:
-                a[n:] = 0
-        return
-    sequences = Sequences(len(x), x.shape[1], *steps)
-    if mask is None and compiled.takes_sequences(len(sequences.order)):
-        dh0[...] = 0
-        first, d_first = sequences.first_rows(h0), sequences.first_rows(h0)
-        results = (dx, dU, dW, db, d_first, d_drive, d_alpha)
-        arguments = (first, *cell, rates, sequences.offsets, results, *adds, sequences)
-        compiled.backward(dh, h, x, U, W, *arguments)  # type: ignore[call-arg]
-        sequences.add_first_rows(d_first, dh0)
-        for a in (None if add_x else dx, d_drive):
-            if a is not None:
-                sequences.fill(a)
-        return
-    packed_dh = sequences.gather_gradients(dh, dh0)
-    h, x, rates = _checks.map_given(sequences.gather, h, x, rates)
-    first, d_first = sequences.first_rows(h0), sequences.first_rows(h0)
-    packed_dx, packed_drive = _checks.map_given(lambda a: sequences.empty(x, a.shape[2]), dx, d_drive)
-    packed = (packed_dx, dU, dW, db, d_first, packed_drive, d_alpha)
-    compiled.backward(packed_dh, h, x, U, W, first, *cell, rates, sequences.offsets, packed, *adds[:-1])
-    sequences.add_first_rows(d_first, dh0)
-    if dx is not None:
-        to = memory.empty(dx.shape, dx.dtype) if add_x else dx
-        sequences.scatter(packed_dx, to)
-        if add_x:
-            dx += to
-    if d_drive is not None:
-        sequences.scatter(packed_drive, d_drive)
-
-
-def state_gradients(
-    compiled: Compiled,
-    dh: np.ndarray,
-    h: np.ndarray,
-    W: np.ndarray,
+def conform_forward(
+    x: ArrayLike,
+    U: ArrayLike,
+    W: ArrayLike,
+    b: ArrayLike | None,
+    h0: ArrayLike | None,
     cell: Cell,
-    leak: np.ndarray | None,
+    drive: ArrayLike | None,
+    lengths: ArrayLike | None,
+    mask: ArrayLike | None,
+    reverse: bool,
     rates: np.ndarray | None,
-    steps: StepOptions,
-) -> np.ndarray:
-    """grad_h, a new array; leak: alpha [H] of the cell, or None."""
-    lengths, mask, reverse = steps
-    numbers: CellOptions = (cell.number, leak, cell.current)
-    if lengths is mask is None:
-        dh, h, rates = (in_order(a, reverse) for a in (dh, h, rates))
-        grad_h = compiled.state_gradients(dh, h, W, *numbers, rates)
-        return np.ascontiguousarray(grad_h[::-1]) if reverse else grad_h
-    sequences = Sequences(len(h), h.shape[1], *steps)
-    packed_dh = sequences.gather_gradients(dh, np.empty(h.shape[1:], h.dtype))
-    packed_h, packed_rates = _checks.map_given(sequences.gather, h, rates)
-    packed = compiled.state_gradients(packed_dh, packed_h, W, *numbers, packed_rates, sequences.offsets)
-    grad_h = memory.empty(h.shape, h.dtype)
-    sequences.scatter(packed, grad_h)
-    if mask is not None:
-        _pass_back(compiled, grad_h, h, W, cell, leak, rates, mask, reverse)
-        sequences.add_along_holes(dh, grad_h)
-    return grad_h
+    out: np.ndarray | None,
+    n_threads: int | None,
+) -> Call:
+    """The call of `pyrnn.forward` with these arguments."""
+    given = {"x": x, "U": U, "W": W, "b": b, "h0": h0, "drive": drive}
+    x, U, W, b, h0, drive = arrays = _checks.as_real_arrays("b", "h0", "drive", **given)
+    states = _check_network(x, U, W, h0)
+    H, batched = len(U), x.ndim == 3
+    _checks.check_shape("b", b, (H,), "U", U)
+    _checks.check_shape("drive", drive, states, "x", x, "U", U)
+    cell.check_units(H)
+    lengths, mask, reverse = _steps.check(lengths, mask, reverse, x)
+    cells.check_written_rates(cell, rates, states, x.dtype, given, arrays)
+    if out is not None:
+        _checks.check_out(out, states, x.dtype, given | {"rates": rates}, (*arrays, rates))
+    if not batched:
+        x, drive = with_batch(x, drive)
+        h0, lengths, mask = with_one_row(h0, lengths, mask)
+    U, W, h0, mask = *_matrices(U, W), _rows(h0), _steps_first(mask, batched)
+    # The loops write to out and rates as they lie, or else to others, which are then copied.
+    places = [None if a is None else np.asarray(a) if batched else np.asarray(a)[:, np.newaxis] for a in (out, rates)]
+    call = None
+    for h, r in (places, [None if a is None else np.empty(a.shape, a.dtype) for a in places]):
+        call = call or Call.forward(x, U, W, b, h0, cell, drive, lengths, mask, reverse, r, h, n_threads)
+    call = made(call)
+    written_rates = call.rates
+
+    def give(h: np.ndarray) -> np.ndarray:
+        for a, to in zip((h, written_rates), places, strict=True):
+            if to is not None and a is not to:
+                to[...] = a
+        return out if out is not None else h if batched else h[:, 0]
+
+    call.give = give
+    return call
+
+
+def conform_backward(
+    dh: ArrayLike,
+    h: ArrayLike,
+    x: ArrayLike,
+    U: ArrayLike,
+    W: ArrayLike,
+    h0: ArrayLike | None,
+    cell: Cell,
+    drive: ArrayLike | None,
+    lengths: ArrayLike | None,
+    mask: ArrayLike | None,
+    reverse: bool,
+    rates: ArrayLike | None,
+    x_gradient: bool,
+    out: Gradients | None,
+    n_threads: int | None,
+) -> Call:
+    """The call of `pyrnn.backward` with these arguments."""
+    given: dict[str, object] = {"dh": dh, "h": h, "x": x, "U": U, "W": W, "h0": h0, "drive": drive, "rates": rates}
+    dh, h, x, U, W, h0, drive, rates = arrays = _checks.as_real_arrays("h0", "drive", "rates", **given)
+    states = _check_network(x, U, W, h0)
+    _checks.check_shape("h", h, states, "x", x, "U", U)
+    for name, a in (("dh", dh), ("drive", drive), ("rates", rates)):
+        _checks.check_shape(name, a, states, "h", h)
+    cell.check_units(len(U))
+    cells.check_read_rates(cell, rates)
+    lengths, mask, reverse = _steps.check(lengths, mask, reverse, x)
+    if out is not None:
+        _check_gradients(out, x, U, drive, cell, given, arrays)
+        x_gradient = out.x is not None
+    batched = x.ndim == 3
+    if not batched:
+        dh, h, x, rates, drive = with_batch(dh, h, x, rates, drive)
+        h0, lengths, mask = with_one_row(h0, lengths, mask)
+    U, W, h0, mask = *_matrices(U, W), _rows(h0), _steps_first(mask, batched)
+    steps = (lengths, mask, reverse)
+    call = made(Call.backward(dh, h, x, U, W, h0, cell, drive, *steps, rates, x_gradient, None, n_threads))
+
+    def give(results: Results) -> Results:
+        if not batched:
+            dx, dU, dW, db, dh0, d_drive, d_alpha = results
+            dx, d_drive = _checks.map_given(lambda a: a[:, 0], dx, d_drive)
+            results = (dx, dU, dW, db, dh0[0], d_drive, d_alpha)
+        if out is None:
+            return results
+        written: Any = [None if a is None else to for a, to in zip(results, out, strict=True)]
+        if isinstance(cell.alpha, float):
+            written[6] = results[6]
+        for a, to in zip(results, written, strict=True):
+            if to is not None and to is not a:
+                to[...] = a
+        return tuple(written)
+
+    call.give = give
+    return call
+
+
+def conform_state_gradients(
+    dh: ArrayLike,
+    h: ArrayLike,
+    W: ArrayLike,
+    cell: Cell,
+    lengths: ArrayLike | None,
+    mask: ArrayLike | None,
+    reverse: bool,
+    rates: ArrayLike | None,
+) -> Call:
+    """The call of `pyrnn.state_gradients` with these arguments."""
+    dh, h, W, rates = _checks.as_real_arrays("rates", dh=dh, h=h, W=W, rates=rates)
+    check_states(h, W)
+    for name, a in (("dh", dh), ("rates", rates)):
+        _checks.check_shape(name, a, h.shape, "h", h)
+    cell.check_units(len(W))
+    cells.check_read_rates(cell, rates)
+    lengths, mask, reverse = _steps.check(lengths, mask, reverse, h)
+    batched = h.ndim == 3
+    if not batched:
+        dh, h, rates = with_batch(dh, h, rates)
+        lengths, mask = with_one_row(lengths, mask)
+    mask = _steps_first(mask, batched)
+    call = made(Call.state_gradients(dh, h, _checks.matrix(W), cell, lengths, mask, reverse, rates, None))
+    if not batched:
+        call.give = lambda grad_h: grad_h[:, 0]
+    return call
 
 
 @np.errstate(all="ignore")
-def _pass_back(
-    compiled: Compiled,
-    grad_h: np.ndarray,
-    h: np.ndarray,
-    W: np.ndarray,
-    cell: Cell,
-    leak: np.ndarray | None,
-    rates: np.ndarray | None,
-    mask: np.ndarray,
-    reverse: bool,
-) -> None:
-    """Write what a step passes back to the place of the step before it, where `mask` leaves that one out."""
-    grad_h, h, rates, mask = (in_order(a, reverse) for a in (grad_h, h, rates, mask))
+def pass_back_through_holes(compiled: Compiled, call: Call, cell: Cell) -> None:
+    """Write to grad_h of a call with a mask what later steps pass back to steps that do not exist."""
+    reverse, grad_h, leak = call.reverse, call.grad_h, call.alpha
+    g_h, h, rates, mask = (in_order(a, reverse) for a in (grad_h, call.h, call.rates, call.mask))
     holes = np.nonzero(mask[1:] & ~mask[:-1])
-    if len(holes[0]) == 0:
-        return
-    after = (holes[0] + 1, holes[1])
-    g = grad_h[after]
-    delta = g if leak is None else leak * g
-    slopes: np.ndarray | int
-    if cell.current:
-        slopes = cell.slope(cell.phi(h[holes]))
-    else:
-        slopes = 1
-        delta = cell.slope((h if leak is None else rates)[after]) * delta
-    # Wᵀ delta                                                                                               (10.21)
-    back = slopes * compiled.output(np.ascontiguousarray(delta)[np.newaxis], np.ascontiguousarray(W.T), None)[0]
-    grad_h[holes] = back if leak is None else (1 - leak) * g + back
+    if len(holes[0]):
+        after = (holes[0] + 1, holes[1])
+        g = g_h[after]
+        delta = g if leak is None else leak * g
+        slopes: np.ndarray | int
+        if cell.current:
+            slopes = cell.slope(cell.phi(h[holes]))
+        else:
+            slopes = 1
+            delta = cell.slope((h if leak is None else rates)[after]) * delta
+        # Wᵀ delta                                                                                           (10.21)
+        back = compiled.output(np.ascontiguousarray(delta)[np.newaxis], np.ascontiguousarray(call.W.T), None)[0]
+        back *= slopes
+        g_h[holes] = back if leak is None else (1 - leak) * g + back
+    if call.sequences is not None:
+        call.sequences.add_along_holes(call.dh, grad_h)
+
+
+def made(call: Call | None) -> Call:
+    """A call of conformed arguments; None would be a fault of who has conformed them."""
+    if call is None:
+        raise AssertionError("arguments that were conformed do not fit")
+    return call
+
+
+def _check_network(x: np.ndarray, U: np.ndarray, W: np.ndarray, h0: np.ndarray | None) -> Shape:
+    """Check what forward and backward share; returns the shape of h."""
+    _checks.check_sequence("x", "I", x)
+    _checks.check_columns("U", "H", U, x.shape[-1], "x", x)
+    H = U.shape[0]
+    _checks.check_shape("W", W, (H, H), "U", U)
+    states = (*x.shape[:-1], H)
+    _checks.check_shape("h0", h0, states[1:], "x", x, "U", U)
+    return states
+
+
+def check_states(h: np.ndarray, W: np.ndarray) -> None:
+    _checks.check_sequence("h", "H", h)
+    H = h.shape[-1]
+    _checks.check_shape("W", W, (H, H), "h", h)
+
+
+def _matrices(*arrays: np.ndarray) -> list[np.ndarray]:
+    return [_checks.matrix(a) for a in arrays]
+
+
+def _rows(h0: np.ndarray | None) -> np.ndarray | None:
+    return None if h0 is None else _checks.matrix(h0)
+
+
+def _steps_first(mask: np.ndarray | None, batched: bool) -> np.ndarray | None:
+    """A mask [T, B]; that of a sequence without a batch axis has got its axis in front."""
+    return mask if mask is None or batched else mask.T
 
 
 def previous(h: np.ndarray, h0: np.ndarray | None, lengths: np.ndarray | None, reverse: bool) -> np.ndarray:
@@ -216,8 +237,7 @@ def phi_of_previous(
     h: np.ndarray, h0: np.ndarray | None, cell: Cell, lengths: np.ndarray | None, reverse: bool
 ) -> np.ndarray:
     """phi(h_{t-1}) for every step."""
-    before, n = previous(h, h0, lengths, reverse), h.shape[-1]
-    return engine_blas._phi(before.reshape(before.size // max(n, 1), n), cell.number).reshape(h.shape)
+    return cell.phi(previous(h, h0, lengths, reverse))
 
 
 def to_previous(a: np.ndarray, lengths: np.ndarray | None, reverse: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -268,44 +288,16 @@ def initial(h0: np.ndarray | None, B: int, H: int, dtype: np.dtype) -> np.ndarra
 
 
 # ---- What backward writes to ----------------------------------------------------------------------------------------
-def new_results(x_gradient: bool, x: np.ndarray, U: np.ndarray, drive: bool, leak: np.ndarray | None) -> Results:
-    """Arrays for the results of backward: (dx, dU, dW, db, dh0, d_drive, d_alpha), None for what is not wanted."""
-    T, B, _ = x.shape
-    H = len(U)
-    shapes = [x.shape if x_gradient else None, U.shape, (H, H), (H,), (B, H)]
-    shapes += [(T, B, H) if drive else None, None if leak is None else (H,)]
-    return cast("Results", tuple(None if shape is None else memory.empty(shape, x.dtype) for shape in shapes))
-
-
-def results_of(
-    out: Gradients, x: np.ndarray, U: np.ndarray, inputs: tuple[object, ...], drive: bool, cell: Cell
-) -> Results | None:
-    """The arrays of `out`, Gradients of an earlier call, as such results; None if they do not fit as they lie."""
-    if type(out) is not Gradients or (out.drive is None and drive):
-        return None
-    d_alpha = out.alpha
-    if cell.alpha is None:
-        d_alpha = None
-    elif np.ndim(cell.alpha) == 0:  # its gradient is a sum over the units
-        d_alpha = np.empty(len(U), x.dtype)
-    elif not isinstance(d_alpha, np.ndarray):
-        return None
-    results = (*out[:5], out.drive if drive else None, d_alpha)
-    return results if engine_blas.fit_results(results, x, U, inputs) else None
-
-
-def check_gradients(
+def _check_gradients(
     out: Gradients,
     x: np.ndarray,
     U: np.ndarray,
     drive: np.ndarray | None,
     cell: Cell,
-    given: Mapping[str, object],
+    given: dict[str, object],
     arrays: Collection[np.ndarray | None],
 ) -> None:
     """Check the Gradients that backward is to overwrite."""
-    if not isinstance(out, Gradients):
-        raise TypeError(f"out must be a pyrnn.Gradients, as backward returns it, got {type(out).__name__}")
     H = len(U)
     states = (*x.shape[:-1], H)
     shapes: dict[str, Shape] = {"x": x.shape, "U": U.shape, "W": (H, H), "b": (H,), "h0": states[1:]}
@@ -325,84 +317,11 @@ def check_gradients(
         seen.append((name, a))
 
 
-def names_to_add(accumulate: Collection[str], out: Gradients | None) -> Collection[str]:
-    """Check the names of the fields of `out` that backward is to add to; returns them as a set."""
-    if type(accumulate) is tuple and (not accumulate or (accumulate == ("x",) and getattr(out, "x", None) is not None)):
-        return accumulate  # what most ask for, in no time
-    names = Gradients._fields
-    if isinstance(accumulate, str) or not isinstance(accumulate, Collection):
-        raise TypeError(f"accumulate must be a collection of names, such as ('x',), got {accumulate!r}")
-    for name in accumulate:
-        if not isinstance(name, str) or name not in names:
-            raise ValueError(f"accumulate must hold names among {', '.join(map(repr, names))}, got {name!r}")
-    if accumulate and out is None:
-        raise ValueError("accumulate must be empty without out, which it adds to, got " + ", ".join(accumulate))
-    for name in accumulate if isinstance(out, Gradients) else ():
-        if getattr(out, name) is None:
-            raise ValueError(f"accumulate must hold names of gradients that out has, got {name!r}, which is None there")
-    return frozenset(accumulate)
-
-
-def add_gradients(
-    compiled: Compiled,
-    arguments: tuple[
-        np.ndarray,
-        np.ndarray,
-        np.ndarray,
-        np.ndarray,
-        np.ndarray,
-        np.ndarray,
-        CallOptions,
-        np.ndarray | None,
-        StepOptions,
-    ],
-    results: Results,
-    to_add: Collection[str],
-    cell: Cell,
-    out: Gradients | None,
-) -> Gradients:
-    """`backward` with these arguments, adding to those of the results, the arrays of `out`, that `to_add` names."""
-    if to_add == ("x",):
-        backward(compiled, *arguments, results, False, True)
-        return gradients(results, cell, out)
-    dx, dU, dW, db, *others = results
-    accumulate = not {"U", "W", "b"}.isdisjoint(to_add)
-    if accumulate:
-        for name, a in (("U", dU), ("W", dW), ("b", db)):
-            if name not in to_add:
-                a.fill(0)
-    names = ("h0", "drive", "alpha")  # the loops only write the first two, and what the third holds they would divide
-    apart: list[MaybeArray] = [
-        np.zeros_like(a) if a is not None and (name in to_add or (accumulate and name == "alpha")) else a
-        for name, a in zip(names, others, strict=True)
-    ]
-    dh0, d_drive, d_alpha = apart
-    backward(compiled, *arguments, (dx, dU, dW, db, dh0, d_drive, d_alpha), accumulate, "x" in to_add)
-    for name, a, to in zip(names, apart, others, strict=True):
-        if to is not None and a is not to:
-            put(a, to, name in to_add and not (name == "alpha" and np.ndim(cell.alpha) == 0))
-    return gradients(results, cell, out, "alpha" in to_add)
-
-
-def put(a: np.ndarray, to: np.ndarray, add: bool) -> None:
-    """Write a to an array, or add it."""
-    if add:
-        to += a
-    else:
-        to[...] = a
-
-
-def gradients(
-    results: tuple[MaybeArray, ...], cell: Cell, out: Gradients | None = None, add_alpha: bool = False
-) -> Gradients:
-    """Results as the public tuple, `out` if they are what it holds; with a number for alpha where it is one.
-
-    add_alpha: add the number to that of `out`.
-    """
+def gradients(results: Results, cell: Cell, out: Gradients | None = None) -> Gradients:
+    """Results as the public tuple, `out` if they are what it holds; with a number for alpha where it is one."""
+    fields: tuple[MaybeArray, ...] = results
     if isinstance(cell.alpha, float):
-        d_alpha = cell.alpha_gradient(results[6])
-        before: Any = out.alpha if add_alpha and out is not None else 0
-        results = (*results[:6], d_alpha + before if add_alpha else d_alpha)
-    if out is not None and all(map(operator.is_, results, out)):
+        fields = (*results[:6], cell.alpha_gradient(fields[6]))
+    if out is not None and all(map(operator.is_, fields, out)):
         return out
-    return Gradients(*results)
+    return Gradients(*fields)

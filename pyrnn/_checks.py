@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
-from pyrnn._core import engine_blas
+from pyrnn._core.call import read_in_place
 
 if TYPE_CHECKING:
     from pyrnn._types import MaybeArray, Shape
@@ -26,7 +26,7 @@ def as_real_arrays(*optional: str, **arguments: object) -> Collection[MaybeArray
     for name, a in arguments.items():
         if a is None and name not in optional:
             raise TypeError(f"{name} must be an array of numbers, got None")
-    if engine_blas.read_in_place(*arguments.values()):
+    if read_in_place(*arguments.values()):
         return arguments.values()
     arrays = {name: None if a is None else as_array(name, a) for name, a in arguments.items()}
     for name, a in arrays.items():
@@ -57,7 +57,7 @@ def map_given(function: Callable[[np.ndarray], np.ndarray], *arrays: np.ndarray 
 
 
 def _in_place_or_copied(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return a if a.dtype == dtype and engine_blas.read_in_place(a) else np.array(a, dtype=dtype, order="C")
+    return a if a.dtype == dtype and read_in_place(a) else np.array(a, dtype=dtype, order="C")
 
 
 def matrix(a: np.ndarray) -> np.ndarray:

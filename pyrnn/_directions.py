@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from pyrnn import _calls, _checks, _engines
+from pyrnn import _calls, _checks, functional
 from pyrnn._core import memory, tangents
 from pyrnn._core.sequences import Sequences
 from pyrnn.trajectory import Direction, Trajectory
@@ -160,9 +160,9 @@ def kept_tangent(run: Trajectory, direction: Direction) -> Pair:
 
 def gradient_states(run: Trajectory, dh: np.ndarray) -> Pair:
     """grad_h of every step, and delta, the gradient at its pre-activation, from the dh of a loss."""
-    W: MaybeArray = run.network.W
-    numbers = run.network.cell.numbers(len(W), run.h.dtype)
-    g = _engines.choose().state_gradients(dh, run.h, W, *numbers, run.written_rates)
+    W, cell = run.network.W, run.network.cell
+    numbers = cell.numbers(len(W), run.h.dtype)
+    g = functional.state_gradients(dh, run.h, W, cell=cell, rates=run.written_rates)
     return g, tangents.deltas(g, *numbers, run.rates)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pyrnn._core.call import Call
 from pyrnn.layers.rnn import RNN
 from pyrnn.network import Network
 
@@ -37,7 +38,6 @@ Shape: TypeAlias = tuple[int, ...]
 MaybeArray: TypeAlias = np.ndarray | Any
 CellOptions: TypeAlias = tuple[int, np.ndarray | None, bool]  # phi, leak, current
 ImmediateStep: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]  # of online.immediate
-CallOptions: TypeAlias = tuple[int | None, int, np.ndarray | None, bool]  # n_threads, phi, leak, current
 StepOptions: TypeAlias = tuple[np.ndarray | None, np.ndarray | None, bool]  # lengths, mask, reverse
 Dots: TypeAlias = tuple[np.ndarray | None, ...]  # in the order of _directions.DOTS
 # A loss by step: of outputs, targets and weights, its values and its gradient.
@@ -50,55 +50,9 @@ Results: TypeAlias = tuple[  # x, U, W, b, h0, drive, alpha
 class Compiled(Protocol):
     """The compiled module of an engine."""
 
-    def takes_sequences(self, B: int) -> bool: ...
-    def forward(
-        self,
-        x: np.ndarray,
-        U: np.ndarray,
-        W: np.ndarray,
-        b: np.ndarray | None,
-        h0: np.ndarray,
-        out: np.ndarray | None,
-        n_threads: int | None = None,
-        phi: int = 0,
-        alpha: np.ndarray | None = None,
-        current: bool = False,
-        drive: np.ndarray | None = None,
-        rates: np.ndarray | None = None,
-        offsets: np.ndarray | None = None,
-    ) -> np.ndarray: ...
-    def backward(
-        self,
-        dh: np.ndarray,
-        h: np.ndarray,
-        x: np.ndarray,
-        U: np.ndarray,
-        W: np.ndarray,
-        h0: np.ndarray,
-        n_threads: int | None = None,
-        phi: int = 0,
-        alpha: np.ndarray | None = None,
-        current: bool = False,
-        drive: bool = False,
-        rates: np.ndarray | None = None,
-        offsets: np.ndarray | None = None,
-        results: Results | None = None,
-        lost: np.ndarray | None = None,
-        accumulate: bool = False,
-        goes_on: bool = False,
-        add_x: bool = False,
-    ) -> Results: ...
-    def state_gradients(
-        self,
-        dh: np.ndarray,
-        h: np.ndarray,
-        W: np.ndarray,
-        phi: int = 0,
-        alpha: np.ndarray | None = None,
-        current: bool = False,
-        rates: np.ndarray | None = None,
-        offsets: np.ndarray | None = None,
-    ) -> np.ndarray: ...
+    def forward(self, call: Call) -> None: ...
+    def backward(self, call: Call) -> None: ...
+    def state_gradients(self, call: Call) -> None: ...
     def output(
         self, h: np.ndarray, V: np.ndarray, c: np.ndarray | None, out: np.ndarray | None = None
     ) -> np.ndarray: ...

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyrnn import _checks
-from pyrnn._core import engine_blas
+from pyrnn._core.call import phi_in_place
 from pyrnn.elementwise import sech2
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Cell:
         """phi of an array of any shape, as the kernels compute it."""
         rates = np.array(a, order="C")
         H = rates.shape[-1]
-        engine_blas._phi(rates.reshape(rates.size // max(H, 1), H), self.number)
+        phi_in_place(rates.reshape(rates.size // max(H, 1), H), self.number)
         return rates
 
     def slope(self, r: np.ndarray) -> np.ndarray:
@@ -164,13 +164,6 @@ def check(cell: object) -> None:
     """Raise an error unless this is a Cell."""
     if not isinstance(cell, Cell):
         raise TypeError(f"cell must be a pyrnn.Cell, got {cell!r}")
-
-
-def early_leak(cell: Cell, x: object, U: object) -> np.ndarray | None:
-    """`leak` of arguments that may fit as they are; None also where they do not, or without a leak."""
-    if type(x) is type(U) is np.ndarray and U.ndim and x.dtype.kind == "f":
-        return cell.leak(len(U), x.dtype)
-    return None
 
 
 # ---- Rates ----------------------------------------------------------------------------------------------------------

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pyrnn import _calls, _checks, _engines, _steps
 from pyrnn import cell as cells
-from pyrnn._core import engine_blas, memory
+from pyrnn._core.call import Call
 from pyrnn._results import Gradients
 from pyrnn.cell import PLAIN, Cell
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from pyrnn._types import Engine, MaybeArray, Results, Shape
+    from pyrnn._types import Engine
 
 
 def forward(
@@ -113,46 +112,11 @@ def forward(
     compiled = _engines.choose(engine, n_threads)
     if cell is not PLAIN:
         cells.check(cell)
-    leak = None if cell.alpha is None else cells.early_leak(cell, x, U)
-    simple = type(reverse) is bool and (leak is None) == (cell.alpha is None)
-    if simple and engine_blas.fit(x, U, W, b, h0, None, None, drive, leak, rates, out):  # read as they are
-        if TYPE_CHECKING:
-            x, U, W, b, h0, drive = cast("list[MaybeArray]", [])  # `fit` has found arrays
-        if h0 is None:
-            h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
-        if lengths is mask is None and not reverse:
-            return compiled.forward(x, U, W, b, h0, out, n_threads, cell.number, leak, cell.current, drive, rates)
-        steps = _steps.check(lengths, mask, reverse, x)
-        h = memory.empty((*x.shape[:2], len(U)), x.dtype) if out is None else out
-        options = (n_threads, cell.number, leak, cell.current)
-        _calls.forward(compiled, x, U, W, b, h0, h, options, drive, rates, steps)
-        return h
-    given = {"x": x, "U": U, "W": W, "b": b, "h0": h0, "drive": drive}
-    x, U, W, b, h0, drive = arrays = _checks.as_real_arrays("b", "h0", "drive", **given)
-    states = _check_network(x, U, W, h0)
-    H = U.shape[0]
-    _checks.check_shape("b", b, (H,), "U", U)
-    _checks.check_shape("drive", drive, states, "x", x, "U", U)
-    options = (n_threads, *cell.numbers(H, x.dtype))
-    lengths, mask, reverse = _steps.check(lengths, mask, reverse, x)
-    cells.check_written_rates(cell, rates, states, x.dtype, given, arrays)
-    if out is not None:
-        _checks.check_out(out, states, x.dtype, given | {"rates": rates}, (*arrays, rates))
-    U, W = _checks.matrix(U), _checks.matrix(W)
-    batched, rates_to, h = x.ndim == 3, rates, memory.empty(states, x.dtype) if out is None else out
-    if not batched:
-        x, drive, h, rates_to = _calls.with_batch(x, drive, h, rates)
-        h0, lengths, mask = _calls.with_one_row(h0, lengths, None if mask is None else mask)
-        mask = None if mask is None else mask.T
-    h0 = _calls.initial(h0, x.shape[1], H, x.dtype)
-    h_in_place, rates_in_place = in_place = _checks.map_given(
-        lambda a: a if _checks.written_in_place(a) else np.empty(a.shape, a.dtype), h, rates_to
-    )
-    _calls.forward(compiled, x, U, W, b, h0, h_in_place, options, drive, rates_in_place, (lengths, mask, reverse))
-    for a, to in zip(in_place, (h, rates_to), strict=True):
-        if to is not None and a is not to:
-            to[...] = a
-    return out if out is not None else h if batched else h[:, 0]
+    call = Call.forward(x, U, W, b, h0, cell, drive, lengths, mask, reverse, rates, out, n_threads)
+    if call is None:
+        call = _calls.conform_forward(x, U, W, b, h0, cell, drive, lengths, mask, reverse, rates, out, n_threads)
+    compiled.forward(call)
+    return call.h if call.give is None else call.give(call.h)
 
 
 def backward(
@@ -171,7 +135,6 @@ def backward(
     rates: ArrayLike | None = None,
     x_gradient: bool = True,
     out: Gradients | None = None,
-    accumulate: Collection[str] = (),
     n_threads: int | None = None,
     engine: Engine = "auto",
 ) -> Gradients:
@@ -197,9 +160,6 @@ def backward(
         What an earlier call of the same shapes has returned: its arrays are overwritten, so that a loop of training
         steps allocates nothing. Its ``x`` is None if that gradient is not wanted. If alpha is a number, so is its
         gradient: read it from the result, ``out`` keeps the old one.
-    accumulate : collection of str
-        Which of ``out`` to add to instead, of "x", "U", "W", "b", "h0", "drive" and "alpha": ("U", "W", "b") sums over
-        minibatches, ("x",) over two directions that read the same input.
     n_threads, engine
         As in `forward`.
 
@@ -243,70 +203,17 @@ def backward(
     compiled = _engines.choose(engine, n_threads)
     if cell is not PLAIN:
         cells.check(cell)
-    if x_gradient is not True and not isinstance(x_gradient, bool | np.bool_):
-        raise TypeError(f"x_gradient must be True or False, got {x_gradient!r}")
-    to_add = _calls.names_to_add(accumulate, out)
-    leak, wants_drive = None if cell.alpha is None else cells.early_leak(cell, x, U), drive is not None
-    simple = type(reverse) is bool and (rates is None) == (leak is None) == (cell.alpha is None)
-    if simple and dh is not None and engine_blas.fit(x, U, W, None, h0, dh, h, drive, leak, rates):
-        if TYPE_CHECKING:
-            dh, h, x, U, W, h0, drive, rates = cast("list[MaybeArray]", [])  # `fit` has found arrays
-        if h0 is None:
-            h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
-        if lengths is mask is None and out is None and x_gradient is True and not reverse:
-            if leak is drive is None:
-                return Gradients(*compiled.backward(dh, h, x, U, W, h0, n_threads, cell.number))
-            options = (n_threads, cell.number, leak, cell.current)
-            return _calls.gradients(compiled.backward(dh, h, x, U, W, h0, *options, wants_drive, rates), cell)
-        options = (n_threads, cell.number, leak, cell.current)
-        steps = _steps.check(lengths, mask, reverse, x)
-        results: Results | None
-        if out is None:
-            results = _calls.new_results(x_gradient, x, U, wants_drive, leak)
-        else:
-            results = _calls.results_of(out, x, U, (dh, h, x, U, W, h0, drive, leak, rates), wants_drive, cell)
-        if results is not None:
-            arguments = (dh, h, x, U, W, h0, options, rates, steps)
-            if to_add:
-                return _calls.add_gradients(compiled, arguments, results, to_add, cell, out)
-            _calls.backward(compiled, *arguments, results)
-            return _calls.gradients(results, cell, out)
-    given: dict[str, object] = {"dh": dh, "h": h, "x": x, "U": U, "W": W, "h0": h0, "drive": drive, "rates": rates}
-    dh, h, x, U, W, h0, drive, rates = arrays = _checks.as_real_arrays("h0", "drive", "rates", **given)
-    states = _check_network(x, U, W, h0)
-    _checks.check_shape("h", h, states, "x", x, "U", U)
-    for name, a in (("dh", dh), ("drive", drive), ("rates", rates)):
-        _checks.check_shape(name, a, states, "h", h)
-    leak = cell.leak(len(U), x.dtype)
-    cells.check_read_rates(cell, rates)
-    lengths, mask, reverse = _steps.check(lengths, mask, reverse, x)
-    if out is not None:
-        _calls.check_gradients(out, x, U, drive, cell, given, arrays)
-        x_gradient = out.x is not None
-    U, W = _checks.matrix(U), _checks.matrix(W)
-    batched = x.ndim == 3
-    if not batched:
-        dh, h, x, rates = _calls.with_batch(dh, h, x, rates)
-        h0, lengths, mask = _calls.with_one_row(h0, lengths, mask)
-        mask = None if mask is None else mask.T
-    h0 = _calls.initial(h0, x.shape[1], len(U), x.dtype)
-    results = _calls.new_results(x_gradient, x, U, wants_drive, leak)
-    options, steps = (n_threads, cell.number, leak, cell.current), (lengths, mask, reverse)
-    _calls.backward(compiled, dh, h, x, U, W, h0, options, rates, steps, results)
-    if not batched:
-        dx, dU, dW, db, dh0, d_drive, d_alpha = results
-        dx, d_drive = _checks.map_given(lambda a: a[:, 0], dx, d_drive)
-        results = (dx, dU, dW, db, dh0[0], d_drive, d_alpha)
-    if out is not None:
-        written: list[MaybeArray] = []
-        for name, a, to in zip(Gradients._fields, results, cast("tuple[MaybeArray, ...]", out), strict=True):
-            if a is None or (name == "alpha" and np.ndim(cell.alpha) == 0):
-                to = a  # not requested, or a number still to be summed
-            else:
-                _calls.put(a, to, name in to_add)
-            written.append(to)
-        return _calls.gradients(tuple(written), cell, out, "alpha" in to_add)
-    return _calls.gradients(results, cell)
+    if x_gradient is not True:
+        _checks.check_flag("x_gradient", x_gradient)
+    if out is not None and not isinstance(out, Gradients):
+        raise TypeError(f"out must be a pyrnn.Gradients, as backward returns it, got {type(out).__name__}")
+    given = (dh, h, x, U, W, h0, cell, drive, lengths, mask, reverse, rates, x_gradient, out, n_threads)
+    call = Call.backward(*given)
+    if call is None:
+        call = _calls.conform_backward(*given)
+    compiled.backward(call)
+    results = call.results if call.give is None else call.give(call.results)
+    return _calls.gradients(results, cell, out)
 
 
 def state_gradients(
@@ -360,20 +267,14 @@ def state_gradients(
     """
     compiled = _engines.choose()
     cells.check(cell)
-    dh, h, W, rates = _checks.as_real_arrays("rates", dh=dh, h=h, W=W, rates=rates)
-    _check_states(h, W)
-    for name, a in (("dh", dh), ("rates", rates)):
-        _checks.check_shape(name, a, h.shape, "h", h)
-    leak = cell.leak(len(W), h.dtype)
-    cells.check_read_rates(cell, rates)
-    lengths, mask, reverse = _steps.check(lengths, mask, reverse, h)
-    W = _checks.matrix(W)
-    if h.ndim == 3:
-        return _calls.state_gradients(compiled, dh, h, W, cell, leak, rates, (lengths, mask, reverse))
-    dh, h, rates = _calls.with_batch(dh, h, rates)
-    lengths, mask = _calls.with_one_row(lengths, mask)
-    steps = (lengths, None if mask is None else mask.T, reverse)
-    return _calls.state_gradients(compiled, dh, h, W, cell, leak, rates, steps)[:, 0]
+    call = Call.state_gradients(dh, h, W, cell, lengths, mask, reverse, rates, None)
+    if call is None:
+        call = _calls.conform_state_gradients(dh, h, W, cell, lengths, mask, reverse, rates)
+    compiled.state_gradients(call)
+    grad_h = call.grad_h
+    if call.mask is not None:
+        _calls.pass_back_through_holes(compiled, call, cell)
+    return grad_h if call.give is None else call.give(grad_h)
 
 
 def jacobian(
@@ -430,7 +331,7 @@ def jacobian(
     compiled = _engines.choose("blas")  # no products and no sums: both engines have this loop
     cells.check(cell)
     h, W, h0, rates = _checks.as_real_arrays("h0", "rates", h=h, W=W, h0=h0, rates=rates)
-    _check_states(h, W)
+    _calls.check_states(h, W)
     _checks.check_shape("h0", h0, h.shape[1:], "h", h)
     _checks.check_shape("rates", rates, h.shape, "h", h)
     numbers = cell.numbers(len(W), h.dtype)
@@ -449,20 +350,3 @@ def jacobian(
     if missing is not None:
         J[missing] = 0 if mask is None else np.eye(len(W), dtype=h.dtype)
     return J
-
-
-def _check_network(x: np.ndarray, U: np.ndarray, W: np.ndarray, h0: np.ndarray | None) -> Shape:
-    """Check what forward and backward share; returns the shape of h."""
-    _checks.check_sequence("x", "I", x)
-    _checks.check_columns("U", "H", U, x.shape[-1], "x", x)
-    H = U.shape[0]
-    _checks.check_shape("W", W, (H, H), "U", U)
-    states = (*x.shape[:-1], H)
-    _checks.check_shape("h0", h0, states[1:], "x", x, "U", U)
-    return states
-
-
-def _check_states(h: np.ndarray, W: np.ndarray) -> None:
-    _checks.check_sequence("h", "H", h)
-    H = h.shape[-1]
-    _checks.check_shape("W", W, (H, H), "h", h)

@@ -8,9 +8,8 @@ Courville, *Deep Learning* (MIT Press, 2016), section 10.2. The book writes colu
 ``h @ W.T`` for arrays with rows ``h``.
 
 Shapes: x (T, B, I), h (T, B, H), o (T, B, O); U (H, I), W (H, H), b (H,), h0 (B, H), V (O, H), c (O,). Below the first
-two functions the batch axis B may be missing everywhere. Nothing is checked, and the arguments ``out``,
-``accumulate``, ``n_threads`` and ``engine`` are there only so that a call reads the same: the public functions check
-and document them.
+two functions the batch axis B may be missing everywhere. Nothing is checked, and the arguments ``out``, ``n_threads``
+and ``engine`` are there only so that a call reads the same: the public functions check and document them.
 """
 
 from types import SimpleNamespace
@@ -68,7 +67,7 @@ def forward(x, U, W, b=None, h0=None, *, cell=PLAIN, drive=None, lengths=None, m
 
 
 def backward(dh, h, x, U, W, h0=None, *, cell=PLAIN, drive=None, lengths=None, mask=None, reverse=False, rates=None,
-             x_gradient=True, out=None, accumulate=(), n_threads=None, engine="auto"):
+             x_gradient=True, out=None, n_threads=None, engine="auto"):
     gradients = _gradients(dh, 0, h, x, U, W, h0, cell, drive, rates, lengths=lengths, mask=mask, reverse=reverse)
     return gradients if x_gradient else gradients._replace(x=None)
 

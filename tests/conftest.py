@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from pyrnn._core import engine_blas
+from pyrnn._core import call
 
 pytest.register_assert_rewrite("helpers")  # so that its assertions say what was compared
 
@@ -109,10 +109,10 @@ def threshold_size(request):
 @pytest.fixture
 def set_chunk_bytes():
     """Sets the size of a chunk for one test."""
-    old = engine_blas.set_chunk_bytes(1)
-    engine_blas.set_chunk_bytes(old)
-    yield engine_blas.set_chunk_bytes
-    engine_blas.set_chunk_bytes(old)
+    old = call.set_chunk_bytes(1)
+    call.set_chunk_bytes(old)
+    yield call.set_chunk_bytes
+    call.set_chunk_bytes(old)
 
 
 @pytest.fixture(params=LAYOUTS)

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import reference
+from pyrnn import _steps, reference
+from pyrnn._core import engine_blas, engine_fused
+from pyrnn._core.call import Call
 
 
 # ---- Random networks ------------------------------------------------------------------------------------------------
@@ -301,3 +303,27 @@ def forms(H):
     }
     names = ("tanh", "relu", "identity")
     return {f"{name}-{leak}": pyrnn.Cell(name, **options) for name in names for leak, options in leaks.items()}
+
+
+# ---- Calls of the compiled engines --------------------------------------------------------------------------------
+ENGINES = {"blas": engine_blas, "fused": engine_fused}
+
+
+def compiled_state_gradients(engine, dh, h, W, n_threads=None):
+    """state_gradients of one engine, of arrays that fit and a plain tanh cell."""
+    call = Call.state_gradients(dh, h, W, pyrnn.Cell(), None, None, False, None, n_threads)
+    ENGINES[engine].state_gradients(call)
+    return call.grad_h
+
+
+def add_gradients(
+    dh, h, x, U, W, h0, out, *, weights, x_too, cell=None, drive=None, lengths=None, mask=None, reverse=False,
+    rates=None, lost=None, goes_on=False, engine="fused", n_threads=None,
+):  # fmt: skip
+    """backward that adds to the arrays of `out`, those of the weights or of x; they are what comes back."""
+    cell = pyrnn.Cell() if cell is None else cell
+    steps = _steps.check(lengths, mask, reverse, x)
+    call = Call.backward(dh, h, x, U, W, h0, cell, drive, *steps, rates, True, tuple(out), n_threads)
+    call.add(weights, x_too, lost, goes_on)
+    ENGINES[engine].backward(call)
+    return call.results

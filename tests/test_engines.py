@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import compiled_state_gradients
 
 import pyrnn
 from pyrnn import reference
-from pyrnn._core import engine_fused, table, team
+from pyrnn._core import table, team
 
 pytestmark = [pytest.mark.compiled, pytest.mark.python]
 
@@ -68,11 +69,11 @@ def test_engine_against_reference(engine, dtype, size, instruction_set):
 def test_rows_do_not_depend_on_the_batch(dtype, size, instruction_set):
     x, U, W, b, h0, dh = arrays(*size, dtype)
     h = pyrnn.forward(x, U, W, b, h0, engine="fused")
-    grad_h, J = engine_fused.state_gradients(dh, h, W), pyrnn.jacobian(h[:2], W)
+    grad_h, J = compiled_state_gradients("fused", dh, h, W), pyrnn.jacobian(h[:2], W)
     for r in {0, size[1] // 2, size[1] - 1}:
         alone = pyrnn.forward(x[:, r], U, W, b, h0[r], engine="fused")
         assert bits([alone]) == bits([h[:, r]])
-        assert bits([engine_fused.state_gradients(dh[:, r : r + 1], h[:, r : r + 1], W)]) == bits(
+        assert bits([compiled_state_gradients("fused", dh[:, r : r + 1], h[:, r : r + 1], W)]) == bits(
             [grad_h[:, r : r + 1]]
         )
         assert bits([pyrnn.jacobian(alone[:2], W)]) == bits([J[:, r]])
@@ -96,11 +97,11 @@ def test_bits_do_not_depend_on_threads(dtype, size, chunk, set_chunk_bytes):
     x, U, W, b, h0, dh = network
     expected = bits(everything(*network, engine="fused", n_threads=1))
     h = pyrnn.forward(x, U, W, b, h0, engine="fused", n_threads=1)
-    grad_h = bits([engine_fused.state_gradients(dh, h, W, n_threads=1)])
+    grad_h = bits([compiled_state_gradients("fused", dh, h, W, n_threads=1)])
     for n_threads in (2, 3, 7):
         for _ in range(3):
             assert bits(everything(*network, engine="fused", n_threads=n_threads)) == expected
-            assert bits([engine_fused.state_gradients(dh, h, W, n_threads=n_threads)]) == grad_h
+            assert bits([compiled_state_gradients("fused", dh, h, W, n_threads=n_threads)]) == grad_h
 
 
 def test_bits_of_weight_gradients_a_thousand_times():

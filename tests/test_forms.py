@@ -2,15 +2,13 @@
 
 import copy
 import itertools
-import re
 
 import numpy as np
 import pytest
-from helpers import allocated, assert_close, complex_step, network, with_cell
+from helpers import add_gradients, allocated, assert_close, complex_step, network, with_cell
 
 import pyrnn
 from pyrnn import reference
-from pyrnn._core import engine_fused
 
 pytestmark = pytest.mark.compiled
 
@@ -499,39 +497,42 @@ def test_overwritten_gradients(dtype, seed):
 
 @pytest.mark.parametrize("seed", range(120))
 def test_added_gradients(dtype, seed):
+    """What layers do: the loops add to the gradients of the weights, to that of x, or to both."""
     rng = np.random.default_rng(seed)
     n, form = random_network(rng, dtype)
-    drive = {"drive": n["drive"]} if rng.integers(2) else {}
-    rates = np.empty_like(n["dh"]) if "alpha" in form else None
-    options = with_cell(form) | drive | {"rates": rates, "engine": ("blas", "fused")[seed % 2]}
-    h = pyrnn.forward(
-        n["x"], n["U"], n["W"], n["b"], n["h0"], rates=rates, **with_cell(form), **drive, engine=options["engine"]
-    )
+    n = {k: v if v is None else np.ascontiguousarray(v) for k, v in n.items()}
+    cell = with_cell(form).get("cell", pyrnn.Cell())
+    drive, engine = (n["drive"] if rng.integers(2) else None), ("blas", "fused")[seed % 2]
+    rates = None if cell.alpha is None else np.empty_like(n["dh"])
+    steps = {k: v for k, v in with_cell(form).items() if k != "cell"}
+    network_ = (n["x"], n["U"], n["W"], n["b"], n["h0"])
+    h = pyrnn.forward(*network_, cell=cell, rates=rates, drive=drive, engine=engine, **steps)
+    if n["x"].ndim == 2 or n["h0"] is None:
+        return
     arguments = [n["dh"], h, n["x"], n["U"], n["W"], n["h0"]]
+    options = {"cell": cell, "drive": drive, "rates": rates, "engine": engine} | steps
     expected = pyrnn.backward(*arguments, **options)
-    names = pyrnn.Gradients._fields
-    there = [name for name in names if getattr(expected, name) is not None]
-    chosen = {name for name in there if rng.integers(2)}
-
-    def filled(a):
-        if np.ndim(a) == 0:
-            return a if a is None else dtype(0.75)
-        b = rng.standard_normal(a.shape).astype(dtype)
-        return b if rng.integers(4) else np.repeat(b, 2, axis=-1)[..., ::2]
-
-    out = pyrnn.Gradients(*map(filled, expected))
-    before = [copy.copy(a) for a in out]
-    result = pyrnn.backward(*arguments, **options, out=out, accumulate=chosen)
+    weights, x_too = bool(rng.integers(2)), bool(rng.integers(2))
+    filled = lambda a: rng.standard_normal(a.shape).astype(dtype)
+    before = [None if a is None else filled(np.zeros(len(n["W"])) if np.ndim(a) == 0 else a) for a in expected]
+    if before[6] is not None:
+        before[6][...] = 0  # in the current form the sum is divided at the end
+    out = [None if a is None else a.copy() for a in before]
+    result = add_gradients(*arguments, out, weights=weights, x_too=x_too, **options)
+    added = dict(zip(pyrnn.Gradients._fields, (x_too, weights, weights, weights, False, False, True), strict=True))
     eps = np.finfo(dtype).eps
-    for name, a, b in zip(names, out, before, strict=True):
-        e, actual = getattr(expected, name), getattr(result, name)
-        if np.ndim(e):
-            assert actual is a
-        if name not in there:
+    for name, a, b, actual in zip(pyrnn.Gradients._fields, out, before, result, strict=True):
+        e = getattr(expected, name)
+        if e is None:
             assert actual is None
-        elif name in chosen:
+            continue
+        if np.ndim(e) == 0:
+            actual = actual.sum()
+        else:
+            assert actual is a
+        if added[name]:
             scale = np.abs(e).max(initial=1) + np.abs(b).max(initial=1)
-            np.testing.assert_allclose(actual, e + b, rtol=0, atol=20 * eps * scale)
+            np.testing.assert_allclose(actual, e + (b.sum() if np.ndim(e) == 0 else b), rtol=0, atol=20 * eps * scale)
         else:
             np.testing.assert_array_equal(actual, e)
 
@@ -567,34 +568,6 @@ def test_gradients_of_a_call_with_other_arguments(alpha, plain):
             pyrnn.backward(*arguments, **leaky, out=kept)
     else:
         np.testing.assert_array_equal(pyrnn.backward(*arguments, **leaky, out=kept).alpha, with_both.alpha)
-
-
-def test_bad_names_of_gradients_to_add_to():
-    n = network(T=5, B=4, I=3, H=6)
-    arguments = [n[name] for name in ("dh", "h", "x", "U", "W", "h0")]
-    out = pyrnn.backward(*arguments)
-    before = copy.deepcopy(out)
-    names = "'x', 'U', 'W', 'b', 'h0', 'drive', 'alpha'"
-    cases = [
-        ("x", TypeError, "accumulate must be a collection of names, such as ('x',), got 'x'"),
-        (True, TypeError, "accumulate must be a collection of names, such as ('x',), got True"),
-        (["V"], ValueError, f"accumulate must hold names among {names}, got 'V'"),
-        ([0], ValueError, f"accumulate must hold names among {names}, got 0"),
-        (
-            ["drive"],
-            ValueError,
-            "accumulate must hold names of gradients that out has, got 'drive', which is None there",
-        ),
-    ]
-    for accumulate, error, message in cases:
-        with pytest.raises(error, match=re.escape(message)):
-            pyrnn.backward(*arguments, out=out, accumulate=accumulate)
-    with pytest.raises(ValueError, match="accumulate must be empty without out, which it adds to, got x, U"):
-        pyrnn.backward(*arguments, accumulate=["x", "U"])
-    with pytest.raises(TypeError, match=r"out must be a pyrnn\.Gradients"):
-        pyrnn.backward(*arguments, out=tuple(out), accumulate=["x"])
-    for a, b in zip(out, before, strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_bad_gradients_to_overwrite():
@@ -683,23 +656,24 @@ def test_pieces_of_time_have_the_bits_of_the_whole(set_chunk_bytes, dtype, leak,
     set_chunk_bytes(5 * 9 * 6 * n["x"].itemsize)
     form = {k: v.astype(dtype) if isinstance(v, np.ndarray) else v for k, v in LEAKS[leak].items()}
     h, rates, _ = run(pyrnn, n | {"drive": n["dh"]}, form, engine="fused")
-    alpha = np.broadcast_to(np.asarray(form["alpha"], dtype), 6).copy() if "alpha" in form else None
-    options = (n_threads, 0, alpha, form.get("form") == "current", True)
+    cell = with_cell(form).get("cell", pyrnn.Cell())
     U, W = n["U"], n["W"]
-    whole = engine_fused.backward(n["dh"], h, n["x"], U, W, n["h0"], *options, rates)
+    options = {"cell": cell, "drive": n["dh"], "engine": "fused", "n_threads": n_threads}
+    whole = pyrnn.backward(n["dh"], h, n["x"], U, W, n["h0"], **options, rates=rates)
+    d_alpha = None if cell.alpha is None else np.empty(6, dtype)
 
     dh, lost, sums, end = n["dh"].copy(), np.zeros((3, 6), dtype), None, 43
     for start in (33, 13, 8, 0):
         part = slice(start, end)
         first = n["h0"] if start == 0 else h[start - 1]
-        results = tuple(None if a is None else np.empty_like(a) for a in whole[:7])
-        results = (np.empty_like(n["x"][part]), *results[1:5], np.empty_like(dh[part]), results[6])
+        results = [None if a is None else np.empty_like(a) for a in whole[:5]]
+        results = (np.empty_like(n["x"][part]), *results[1:5], np.empty_like(dh[part]), d_alpha)
         if sums is not None:
             results = (results[0], *sums[1:4], *results[4:6], sums[6])
         r = None if rates is None else rates[part]
-        sums = engine_fused.backward(
-            dh[part], h[part], n["x"][part], U, W, first, *options, r, None, results, lost, end < 43, start > 0
-        )
+        arrays, pieces = (dh[part], h[part], n["x"][part], U, W, first), {"lost": lost, "goes_on": start > 0}
+        options["drive"] = n["dh"][part]
+        sums = add_gradients(*arrays, results, weights=end < 43, x_too=False, rates=r, **pieces, **options)
         end = start
         np.testing.assert_array_equal(sums[0], whole[0][part])
         np.testing.assert_array_equal(sums[5], whole[5][part])
@@ -707,5 +681,6 @@ def test_pieces_of_time_have_the_bits_of_the_whole(set_chunk_bytes, dtype, leak,
             dh[start - 1] += sums[4]
     for name, a, b in zip(("U", "W", "b", "h0"), sums[1:5], whole[1:5], strict=True):
         np.testing.assert_array_equal(a, b, err_msg=name)
-    if alpha is not None:
-        np.testing.assert_allclose(sums[6], whole[6], rtol=1e-4 if dtype == np.float32 else 1e-12)
+    if cell.alpha is not None:
+        total = sums[6] if np.ndim(cell.alpha) else sums[6].sum()
+        np.testing.assert_allclose(total, whole.alpha, rtol=1e-4 if dtype == np.float32 else 1e-12)

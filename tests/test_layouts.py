@@ -14,7 +14,8 @@ from helpers import LAYOUTS, WRITEABLE_LAYOUTS
 
 import pyrnn
 from pyrnn import _engines
-from pyrnn._core import engine_blas, engine_fused, sequences
+from pyrnn._core import engine_blas, engine_fused, sequences, tangents
+from pyrnn._core.call import Call
 
 pytestmark = pytest.mark.plain_c
 
@@ -62,7 +63,7 @@ LEFT_OUT = {
 }
 # Arguments that are no arrays.
 OPTIONS = {
-    "cell", "reverse", "x_gradient", "accumulate", "n_threads", "engine", "loss", "memory_limit", "preactivations",
+    "cell", "reverse", "x_gradient", "n_threads", "engine", "loss", "memory_limit", "preactivations",
     "step", "max_entries", "rng", "start", "stop", "norm", "vectors", "k", "warmup", "qr_every", "tolerance",
     "max_iterations", "unique_tolerance", "outlier_distance", "between", "k1", "k2", "length", "batch",
     "end_symbol", "temperature", "probability", "choose", "norms_only", "error_if_nonfinite", "radius", "block",
@@ -652,9 +653,6 @@ def test_no_function_and_no_argument_is_left_out():
 
 # ---- What compiled functions are called with ------------------------------------------------------------------------
 COMPILED = {
-    "forward": ("x", "U", "W", "b", "h0", "out"),
-    "backward": ("dh", "h", "x", "U", "W", "h0"),
-    "state_gradients": ("dh", "h", "W"),
     "output": ("h", "V", "c"),
     "output_gradients": ("do", "h", "V"),
 }
@@ -686,6 +684,80 @@ def test_compiled_functions_refuse_arrays_that_they_cannot_read(engine, function
             getattr(engine, function)(**arguments | {name: array})
 
 
+PARAMETERS = {
+    "forward": ("x", "U", "W", "b", "h0", "cell", "drive", "lengths", "mask", "reverse", "rates", "out", "n_threads"),
+    "backward": (
+        "dh", "h", "x", "U", "W", "h0", "cell", "drive", "lengths", "mask", "reverse", "rates", "x_gradient", "out",
+        "n_threads",
+    ),
+    "state_gradients": ("dh", "h", "W", "cell", "lengths", "mask", "reverse", "rates", "n_threads"),
+}  # fmt: skip
+ARRAYS = ("x", "U", "W", "b", "h0", "drive", "rates", "out", "dh", "h", "lengths", "mask")
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    ("function", "name"), [(f, name) for f, names in PARAMETERS.items() for name in names if name in ARRAYS]
+)
+def test_calls_are_not_made_of_arrays_that_the_loops_cannot_read(function, name):
+    a = values(SIZES, np.float64)
+    T, B, H = a["h"].shape
+    a |= dict.fromkeys(PARAMETERS[function]) | {n: v for n, v in a.items() if n in PARAMETERS[function]}
+    a |= {"cell": pyrnn.Cell(alpha=0.5), "reverse": False, "x_gradient": True, "lengths": np.full(B, T - 1)}
+    a |= {"drive": np.ones_like(a["h"]), "rates": np.ones_like(a["h"]), "mask": None}
+    if name == "mask":
+        a |= {"lengths": None, "mask": np.ones((T, B), bool)}
+    if function == "forward":
+        a["out"] = np.empty_like(a["h"])
+    else:
+        states = {"drive": a["h"], "alpha": a["h"][0, 0]}
+        shapes = {"x": a["x"], "U": a["U"], "W": a["W"], "b": a["h"][0, 0], "h0": a["h"][0]} | states
+        a["out"] = pyrnn.Gradients(**{n: np.empty(v.shape) for n, v in shapes.items()})
+        a["cell"] = pyrnn.Cell(alpha=np.full(H, 0.5))
+    made = lambda **others: getattr(Call, function)(*((a | others)[n] for n in PARAMETERS[function]))
+    assert made() is not None
+    if isinstance(a[name], pyrnn.Gradients):
+        for field, array in a[name]._asdict().items():
+            for fault, wrong_one in (*wrong(array), ("read-only", read_only(array)), ("an input", a["h"])):
+                if field == "x" and fault == "reversed":
+                    continue
+                with told(f"{field}: {fault}"):
+                    assert made(out=a[name]._replace(**{field: wrong_one})) is None
+        return
+    for fault, array in wrong(a[name]):
+        if name == "mask" and fault in ("reversed", "every other"):  # no fault: it is read number by number
+            continue
+        if fault == "other type" and name in ("lengths", "mask"):
+            array = a[name].astype(np.int8)
+        with told(fault):
+            assert made(**{name: array}) is None
+    if name in ("out", "rates") and function == "forward":
+        for array in (read_only(a[name]), a["drive"]):
+            assert made(**{name: array}) is None
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+@pytest.mark.compiled
+def test_a_call_is_computed_once_by_its_own_function():
+    a = values(SIZES, np.float64)
+    for engine in (engine_blas, engine_fused):
+        made = Call.state_gradients(a["dh"], a["h"], a["W"], pyrnn.Cell(), None, None, False, None, None)
+        for function in (engine.forward, engine.backward):
+            with pytest.raises(ValueError, match="a call is computed once"):
+                function(made)
+        engine.state_gradients(made)
+        with pytest.raises(ValueError, match="a call is computed once"):
+            engine.state_gradients(made)
+        for wrong_one in (None, a["h"]):
+            with pytest.raises(TypeError):
+                engine.forward(wrong_one)
+
+
 @pytest.mark.compiled
 def test_compiled_functions_refuse_offsets_and_lengths_beyond_the_arrays():
     a = values(SIZES, np.float64)
@@ -693,8 +765,8 @@ def test_compiled_functions_refuse_offsets_and_lengths_beyond_the_arrays():
     for lengths in ([1, T + 1, 0], [-1, 1, 1], [1, 1]):
         with pytest.raises(ValueError, match="lengths"):
             sequences.Sequences(T, B, np.array(lengths), None, False)
-    packed = a["h"].reshape(1, T * B, H)
+    packed, still = a["h"].reshape(1, T * B, H), (None,) * 7
     for offsets in ([0, 3, 20], [0, 3, 2, 12], [1, 12], [0, 5, 12], [0, 3]):
-        for engine in (engine_blas, engine_fused):
-            with pytest.raises(ValueError, match=r"offsets|packed"):
-                engine.state_gradients(packed, packed, a["W"], 0, None, False, None, np.array(offsets))
+        arrays = (packed, packed, a["W"], a["W"], a["h"][0])
+        with pytest.raises(ValueError, match=r"offsets|packed"):
+            tangents.tangent(*arrays, still, 0, None, False, None, np.array(offsets), np.empty_like(packed), None)

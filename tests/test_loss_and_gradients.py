@@ -1,5 +1,7 @@
 """`pyrnn.loss_and_gradients` and `pyrnn.check_gradients`: the whole network at once."""
 
+import types
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -7,6 +9,7 @@ from helpers import agree, arguments, assert_close, central_differences, complex
 
 import pyrnn
 from pyrnn import reference
+from pyrnn._core.call import Call
 from pyrnn.training import check
 
 pytestmark = pytest.mark.plain_c
@@ -417,10 +420,11 @@ def test_check_finds_a_wrong_gradient_of_alpha(monkeypatch, alpha):
 
 
 def test_check_finds_a_missing_slope(monkeypatch):
-    """Backpropagation without the factor 1 - h² of a saturated unit, planted below the public functions."""
-    engine = pyrnn._engines.choose()
-    compiled = engine.backward
-    monkeypatch.setattr(engine, "backward", lambda dh, h, *others: compiled(dh, 0.5 * h, *others))
+    """Backpropagation with other slopes than 1 - h², planted below the public functions."""
+    with_others = types.SimpleNamespace(
+        forward=Call.forward, backward=lambda dh, h, *others: Call.backward(dh, 0.5 * h, *others)
+    )
+    monkeypatch.setattr(pyrnn.functional, "Call", with_others)
     n, others = split(problem("squared_error"))
     errors = pyrnn.check_gradients(n, **others, loss="squared_error")
     assert min(errors.U, errors.W, errors.b, errors.x, errors.h0) > 1e-3

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import threaded_forms
 
 import pyrnn
-from pyrnn._core import engine_blas, team
+from pyrnn._core import call, team
 
 
 def forced(forms, expected, seeds):
@@ -84,7 +84,7 @@ def main():
     forms = {name: form for name, form in forms.items() if options.only in name}
     wrong = []
     for chunk in threaded_forms.CHUNKS:
-        engine_blas.set_chunk_bytes(chunk)
+        call.set_chunk_bytes(chunk)
         threaded_forms.threads(1)
         expected = {name: form() for name, form in forms.items()}
         wrong += forced(forms, expected, range(1, 1 + options.seeds))

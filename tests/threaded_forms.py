@@ -10,6 +10,7 @@ import os
 import re
 
 import numpy as np
+from helpers import add_gradients
 
 import pyrnn
 
@@ -67,9 +68,9 @@ def loop(n, leak, steps, nonlinearity, drive, add):
     g = pyrnn.backward(dh, h, x, U, W, h0, **options, **driven)
     results = [h, options["rates"], *g]
     if add:
-        names = ("x", "U", "W", "b")
-        again = pyrnn.backward(dh, h, x, U, W, h0, out=g, accumulate=names, **options, **driven)
-        results += [again.x.copy(), again.U.copy(), again.W.copy(), again.b.copy()]
+        zeros = np.zeros_like(options["cell"].leak(len(W), h.dtype)) if leaky else None
+        into = [None if a is None else a.copy() for a in g[:6]]
+        results += add_gradients(dh, h, x, U, W, h0, (*into, zeros), weights=True, x_too=True, **options, **driven)[:6]
     results.append(pyrnn.state_gradients(dh, h, W, **options))
     return bits(results)
 

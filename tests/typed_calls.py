@@ -34,7 +34,7 @@ pyrnn.forward(x, U, W, cell="relu")  # type: ignore[arg-type]
 pyrnn.forward(x, U, W, engine="mkl")  # type: ignore[arg-type]
 pyrnn.forward(x, U, W, out=[1.0])  # type: ignore[arg-type]
 pyrnn.forward(x, U)  # type: ignore[call-arg]
-gradients = pyrnn.backward(h, h, x, U, W, accumulate=("x",), out=None)
+gradients = pyrnn.backward(h, h, x, U, W, x_gradient=True, out=None)
 assert_type(gradients, pyrnn.Gradients)
 assert_type(gradients.x, NDArray[Any] | None)
 assert_type(gradients.alpha, NDArray[Any] | float | None)

@@ -41,7 +41,7 @@ cdef inline bint usable(cnp.ndarray a, int kind) noexcept:
     for i in range(last):
         if cnp.PyArray_STRIDE(a, i) % size:
             return False
-    return cnp.PyArray_STRIDE(a, last) == size or cnp.PyArray_DIM(a, last) == 1
+    return cnp.PyArray_STRIDE(a, last) == size or cnp.PyArray_DIM(a, last) == 1 or cnp.PyArray_SIZE(a) == 0
 
 
 cdef inline bint fits(object a, int kind, int ndim, const cnp.npy_intp *shape) noexcept:
@@ -53,6 +53,11 @@ cdef inline bint fits(object a, int kind, int ndim, const cnp.npy_intp *shape) n
         if cnp.PyArray_DIM(a, i) != shape[i]:
             return False
     return usable(a, kind)
+
+
+cdef inline bint rows_apart(cnp.ndarray a) noexcept:
+    """Whether each row of a matrix that is `usable` lies behind the one before, as BLAS reads them."""
+    return cnp.PyArray_DIM(a, 0) <= 1 or stride(a, 0) >= cnp.PyArray_DIM(a, 1) or cnp.PyArray_SIZE(a) == 0
 
 
 # ---- What compiled functions need of the arrays they are called with ------------------------------------------------
@@ -79,7 +84,7 @@ cdef inline bint has_layout(cnp.ndarray a, int kind, int layout) noexcept:
     if not usable(a, kind):
         return False
     if layout & AS_MATRIX:
-        return cnp.PyArray_DIM(a, 0) == 1 or stride(a, 0) >= n
+        return rows_apart(a)
     if layout & WRITTEN:
         for i in range(last):
             if cnp.PyArray_DIM(a, i) > 1 and stride(a, i) < n and not (i == 0 and -stride(a, 0) >= n):

@@ -7,15 +7,13 @@ from `first` on. directions: for each the list of its tensors U, W and the two h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyrnn import Gradients, _engines
-from pyrnn._core import layer, memory
-from pyrnn._core.layer import array
-from pyrnn.cell import Cell
-from pyrnn.functional import backward, forward
+from pyrnn import Cell, backward, forward
+from pyrnn._core import memory
+from pyrnn._core.tensors import array
 
 if TYPE_CHECKING:
     from torch import Tensor as _Tensor
@@ -37,21 +35,13 @@ def forward_layer(
 ) -> np.ndarray:
     """The states, and to h_n those in which sequences end."""
     (T, B, _), H = x.shape, h_n.shape[2]
-    cell = CELLS[nonlinearity]
-    h = memory.empty((T, B, len(directions) * H), x.dtype)
+    h, cell = memory.empty((T, B, len(directions) * H), x.dtype), CELLS[nonlinearity]
     for d, parameters in enumerate(directions):
-        k, compiled = first + d, _engines.choose("auto", n_threads)
-        if lengths is None and layer.forward(compiled, x, parameters, h0, h, h_n, k, d, cell.number, n_threads):
-            continue
+        k, states = first + d, h[:, :, d * H : (d + 1) * H]
         U, W, *b = map(array, parameters)
-        states = h[:, :, d * H : (d + 1) * H]
-        options: dict[str, Any] = {
-            "cell": cell,
-            "lengths": lengths,
-            "reverse": d == 1,
-            "n_threads": n_threads,
-        }
-        forward(x, U, W, b[0] + b[1] if b else None, None if h0 is None else h0[k], out=states, **options)
+        bias, initial = b[0] + b[1] if b else None, None if h0 is None else h0[k]
+        options: dict[str, Any] = {"cell": cell, "lengths": lengths, "n_threads": n_threads}
+        forward(x, U, W, bias, initial, reverse=d == 1, out=states, **options)
         if d == 1:
             h_n[k] = states[0]
         else:
@@ -76,28 +66,20 @@ def backward_layer(
 
     dh: [T, B, D H], what the loss and the layer above send into each state; d_h0: as h0, or None.
     """
-    H, I = h.shape[2] // len(directions), x.shape[2]
-    cell = CELLS[nonlinearity]
-    dx = memory.empty(x.shape, x.dtype) if x_gradient else None
+    H, cell = h.shape[2] // len(directions), CELLS[nonlinearity]
+    dx: np.ndarray | None = None
     weights: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for d, parameters in enumerate(directions):
-        k, compiled = first + d, _engines.choose("auto", n_threads)
-        new = np.empty((H, I), x.dtype), np.empty((H, H), x.dtype), np.empty(H, x.dtype)
-        results = (dx, *new, np.empty((x.shape[1], H), x.dtype) if d_h0 is None else d_h0[k])
-        weights.append(new)
-        plain = lengths is None and len(x) > 0
-        if plain and layer.backward(compiled, dh, h, x, parameters, h0, k, d, results, cell.number, n_threads):
-            continue
+        k, units = first + d, slice(d * H, (d + 1) * H)
         U, W = map(array, parameters[:2])
-        dh_d, h_d = (a[:, :, d * H : (d + 1) * H] for a in (dh, h))
-        options: dict[str, Any] = {
-            "cell": cell,
-            "lengths": lengths,
-            "reverse": d == 1,
-            "n_threads": n_threads,
-        }
-        adding = ("x",) if d == 1 and x_gradient else ()
-        initial = None if h0 is None else h0[k]
-        out = Gradients(*cast("tuple[Any, ...]", results))
-        backward(dh_d, h_d, x, U, W, initial, out=out, accumulate=adding, **options)
+        options: dict[str, Any] = {"cell": cell, "lengths": lengths, "n_threads": n_threads}
+        arrays = (dh[:, :, units], h[:, :, units], x, U, W, None if h0 is None else h0[k])
+        gradients = backward(*arrays, reverse=d == 1, x_gradient=x_gradient, **options)
+        if d_h0 is not None:
+            d_h0[k] = gradients.h0
+        weights.append((gradients.U, gradients.W, gradients.b))
+        if dx is None:
+            dx = gradients.x
+        else:
+            dx += gradients.x
     return dx, weights

@@ -23,7 +23,7 @@ except ImportError as error:
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from pyrnn._core.layer import array
+from pyrnn._core.tensors import array
 from pyrnn.bridges._layers_of_tensors import backward_layer, forward_layer
 
 if TYPE_CHECKING:

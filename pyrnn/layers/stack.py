@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pyrnn._results import Gradients, OutputGradients
-from pyrnn.functional import backward, forward
+from pyrnn import _calls, _engines
+from pyrnn._core.call import Call
+from pyrnn._results import OutputGradients
+from pyrnn.functional import forward
 from pyrnn.losses import QUIET
 from pyrnn.readout import output, output_gradients
 
@@ -152,15 +154,11 @@ def backward_layers(
             if dh_n is not None:
                 add_at_ends(g[..., units], dh_n[i], tape.lengths, direction)
             for some, W in _weights(cell.W, recurrent, direction, B, new):
-                options: dict[str, Any] = {
-                    "cell": rnn._cell,
-                    "reverse": direction == 1,
-                    "lengths": _part(tape.lengths, some),
-                }
+                steps = (rnn._cell, _part(tape.lengths, some), direction == 1)
                 r = None if rates is None else rates[:, some, units]
                 arrays = (g[:, some, units], h[:, some, units], x[:, some], cell.U, W, tape.h0[i, some])
                 W_factor = None if recurrent is None else recurrent[direction, some]
-                _add_gradients(arrays, options | {"rates": r}, into, below[:, some], dh0[i, some], W_factor, alpha, new)
+                _add_gradients(arrays, *steps, r, into, below[:, some], dh0[i, some], W_factor, alpha, new)
             if dh_n is not None:  # a sequence without steps ends where it began
                 exist = tape.lengths > 0 if tape.lengths is not None else np.full(B, T > 0)
                 np.add(dh0[i], dh_n[i], out=dh0[i], where=~exist[:, np.newaxis])
@@ -242,7 +240,10 @@ def _part(lengths: np.ndarray | None, some: slice) -> np.ndarray | None:
 
 def _add_gradients(
     arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-    options: dict[str, Any],
+    cell: Cell,
+    lengths: np.ndarray | None,
+    reverse: bool,
+    rates: np.ndarray | None,
     into: _CellParameters,
     dx: np.ndarray,
     dh0: np.ndarray,
@@ -251,23 +252,32 @@ def _add_gradients(
     new: _New,
 ) -> None:
     """One call of backward: add to the gradients of the parameters, of x and of alpha; write dh0."""
-    _, _, x, _, W, h0 = arrays
-    shapes: dict[str, Shape] = {"b": W.shape[:1]}
-    if W_factor is not None:  # then x is part of an array
-        shapes |= {"x": x.shape, "W": W.shape, "h0": h0.shape}
-    own = {name: new(("gradient", name, shape), shape) for name, shape in shapes.items()}
+    W = arrays[4]
+    b = new("gradient of b", W.shape[:1])
+    dW = into.W if W_factor is None else new("gradient of W", W.shape)
     d_alpha = None if alpha is None else new("gradient of alpha", alpha.shape)
-    given: dict[str, Any] = {"x": dx, "U": into.U, "W": into.W, "h0": dh0, "alpha": d_alpha}
-    gradients = Gradients(**given | own)
-    backward(*arrays, out=gradients, accumulate=("U",) if W_factor is not None else ("x", "U", "W"), **options)
-    for b in into.b or ():
-        b += gradients.b
+    for a in (b, d_alpha, None if W_factor is None else dW):
+        if a is not None:
+            a.fill(0)
+    results = (dx, into.U, dW, b, dh0, None, d_alpha)
+    rest = (cell, None, lengths, None, reverse, rates, True)
+    call = Call.backward(*arrays, *rest, results, None)
+    if call is None:  # an array of the caller's lies as the loops cannot read or write it
+        copies = tuple(None if a is None else a.copy() for a in results)
+        dh, h, x, U, W, h0 = (a.copy() for a in arrays)
+        call = Call.backward(dh, h, x, U, W, h0, *rest, copies, None)
+    call = _calls.made(call)
+    call.add(weights=True, x=True)
+    _engines.choose().backward(call)
+    for a, written in zip(results, call.results, strict=True):
+        if a is not None and written is not a:
+            a[...] = written
+    for bias in into.b or ():
+        bias += b
     if W_factor is not None:
-        np.add(into.W, np.multiply(gradients.W, W_factor, out=gradients.W), out=into.W)
-        dx += gradients.x
-        dh0[...] = gradients.h0
+        np.add(into.W, np.multiply(dW, W_factor, out=dW), out=into.W)
     if alpha is not None:
-        alpha += gradients.alpha
+        alpha += d_alpha
 
 
 def output_of(rnn: RNN, tape: Tape, workspace: Workspace) -> np.ndarray:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from pyrnn import _checks
+from pyrnn import _calls, _checks
 from pyrnn import network as networks
 from pyrnn._core import engine_fused, online
+from pyrnn._core.call import Call
 from pyrnn.online.arguments import check_held, copied, of_dtype, owned
 
 if TYPE_CHECKING:
@@ -93,10 +94,11 @@ class Learner(Generic[Returned]):
         x = self._converted("x", x, self.input_size).reshape(self._rows, self.input_size)
         self._settle()
         U, W, b, *_ = self._network
-        phi, leak, current = self._numbers
+        cell = self._network.cell
         h = np.empty((1, *self._h.shape), self.dtype)
-        rates = np.empty_like(h) if leak is not None and not current else None
-        engine_fused.forward(x[np.newaxis], U, W, b, self._h, h, 1, phi, leak, current, None, rates)
+        rates = np.empty_like(h) if cell.alpha is not None and not cell.current else None
+        call = Call.forward(x[np.newaxis], U, W, b, self._h, cell, None, None, None, False, rates, h, 1)
+        engine_fused.forward(_calls.made(call))
         self._follow(x, h[0], None if rates is None else rates[0])
         self._h = h[0]
         return self.h

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from pyrnn import _checks
+from pyrnn import _calls, _checks
 from pyrnn._core import engine_fused, online
+from pyrnn._core.call import Call
 from pyrnn.online.learner import Learner, OnlineGradients, Returned, quiet
 
 if TYPE_CHECKING:
@@ -340,11 +341,12 @@ class BlockedRTRL(_Influential[OnlineGradients | None]):
     def _within(self) -> _Totals:
         """Gradients (U, W, b, h0, alpha) of the losses of the block so far."""
         H, Z = self.hidden_size, self.hidden_size + self.input_size
-        phi, leak, current = self._numbers
+        leak, cell = self._numbers[1], self._network.cell
         x, _, h, rates = self._so_far()
-        _, U, W, b, g0, _, alpha = engine_fused.backward(
-            self._dhs[: self._steps], h, x, *self._network[:2], self._hs[0], 1, phi, leak, current, False, rates
-        )
+        arrays = (self._dhs[: self._steps], h, x, *self._network[:2], self._hs[0])
+        call = _calls.made(Call.backward(*arrays, cell, None, None, None, False, rates, False, None, 1))
+        engine_fused.backward(call)
+        _, U, W, b, g0, _, alpha = call.results
         G = online.contract(self._memory, self._high, self._columns + 1, g0)
         sums = G[0] if len(G) == 1 else G.sum(axis=0)
         alpha = None if leak is None else alpha + sums[:, Z + 1]

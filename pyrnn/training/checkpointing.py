@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pyrnn import _checks, _engines, losses
-from pyrnn._core import engine_blas
+from pyrnn import _calls, _checks, _engines, losses
+from pyrnn._core.call import Call, steps_of_a_chunk
 from pyrnn._results import LossGradients
 from pyrnn.cell import PLAIN
 from pyrnn.functional import forward
@@ -73,8 +73,8 @@ def schedule(
     """
     if T * B == 0:  # nothing to keep
         return None
-    chunk = engine_blas.steps_of_a_chunk(T, B, max(H, I), size)
-    output_chunk = engine_blas.steps_of_a_chunk(T, B, max(H, O), size) if layer else chunk
+    chunk = steps_of_a_chunk(T, B, max(H, I), size)
+    output_chunk = steps_of_a_chunk(T, B, max(H, O), size) if layer else chunk
     state, rows, output_rows = B * H * size, chunk * B, output_chunk * B
     # Beside the states: what the losses and the compiled loops take for a chunk, the parameters packed and their
     # gradients twice, and the losses of all steps, whose sum must not depend on the segments.
@@ -290,7 +290,6 @@ class _Sums:
 
     def __init__(self, network: Network, x: np.ndarray, x_gradient: bool) -> None:
         self.network, self.x, H = network, x, len(network.U)
-        self.options = network.cell.numbers(H, x.dtype)
         new: Callable[..., np.ndarray] = lambda *shape: np.empty(shape, x.dtype)
         self.dx = new(*x.shape) if x_gradient else None
         self.dU, self.dW, self.db, self.dh0 = new(*network.U.shape), new(H, H), new(H), new(x.shape[1], H)
@@ -305,6 +304,8 @@ class _Sums:
             dh[-1] += self.dh0
         rates = None if self.d_alpha is None else states.rates
         results = (dx, self.dU, self.dW, self.db, self.dh0, None, self.d_alpha)
-        pieces: Any = (results, self.lost, accumulate, start > 0)
         arrays = (dh, states.h, self.x[start:stop], U, W, before)
-        _engines.choose().backward(*arrays, None, *self.options, False, rates, None, *pieces)
+        rest = (self.network.cell, None, None, None, False, rates, dx is not None, results, None)
+        call = _calls.made(Call.backward(*arrays, *rest))
+        call.add(weights=accumulate, x=False, lost=self.lost, goes_on=start > 0)
+        _engines.choose().backward(call)

@@ -2,6 +2,8 @@
 cimport numpy as cnp
 
 from pyrnn._core.arrays cimport real
+from pyrnn._core.scratch cimport Scratch
+from pyrnn._core.sequences cimport Sequences
 from pyrnn._core.typed cimport column_products, gather_rows
 from pyrnn._core.wait cimport pyrnn_atomic
 
@@ -96,31 +98,53 @@ cdef inline Py_ssize_t present(const Job *job, Py_ssize_t t, Py_ssize_t first, P
     return max(0, min(rows, job.offsets[t + 1] - job.offsets[t] - first))
 
 
-cdef tuple set_up(Job *job, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, int phi, cnp.ndarray alpha, bint current,
-                  cnp.ndarray offsets, bint from_end)
+cdef class Call:
+    cdef Job job
+    cdef int what                  # this call does, until it is begun
+    cdef Py_ssize_t T, B, size     # of the arrays, and of a number in bytes; job.T and job.B are those of the loops
+    cdef readonly cnp.ndarray x, U, W, b, h0, drive, alpha, h, rates, dh, grad_h
+    cdef cnp.ndarray dx, dU, dW, db, dh0, d_drive, d_alpha, lost
+    cdef cnp.ndarray lengths
+    cdef readonly cnp.ndarray mask
+    cdef readonly bint reverse
+    cdef bint packed, adds_x
+    cdef readonly object n_threads
+    cdef public object give        # what floor 3 makes of the result; None where the caller gets it as it is
+    cdef readonly Sequences sequences                                # where the steps of some sequences do not exist
+    cdef cnp.ndarray packed_h, packed_rates, packed_dx, packed_drive, initial
+    cdef Scratch scratch
+
+    cdef int new_results(self, bint x_gradient, bint drive) except -1
+    cdef bint take_results(self, out, drive, cell)
+    cdef int lay_out(self, int what, Py_ssize_t least) except -1
+    cdef cnp.ndarray place(self, cnp.ndarray a, Rows *rows, bint written)
+    cdef int put(self, cnp.ndarray packed, cnp.ndarray a, cnp.ndarray before=*) except -1
+    cdef int read_states(self) except -1
+    # What the function of an engine does first and last.
+    cdef int begin_forward(self, Py_ssize_t least) except -1
+    cdef int end_forward(self) except -1
+    cdef int begin_backward(self, Py_ssize_t least) except -1
+    cdef int end_backward(self) except -1
+    cdef int begin_state_gradients(self) except -1
+    cdef int end_state_gradients(self) except -1
+
+
+cdef Call packed_call(cnp.ndarray x, cnp.ndarray b, cnp.ndarray h0, cnp.ndarray h, cnp.ndarray rates, int phi,
+                      cnp.ndarray alpha, bint current, n_threads)
 
 cdef Rows rows_in(cnp.ndarray a)
+
+cdef void count_steps(Job *job, Py_ssize_t *before) noexcept
+
+cdef int divide(Job *job, Scratch scratch, Py_ssize_t size, bint from_end) except -1
 
 cdef void feed(Job *job, Py_ssize_t itemsize, void *memory) noexcept
 
 cdef cnp.ndarray phi_of(cnp.ndarray h, int phi)
 
-cdef tuple output_results(cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V, tuple results,
-                          bint accumulate)
-
-# What functions of both engines check.
-cdef int check_packed(const Job *job, cnp.ndarray x) except -1
-
-cdef int check_forward(const Job *job, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray b, cnp.ndarray out,
-                       cnp.ndarray drive, cnp.ndarray rates) except -1
-
-cdef int check_backward(const Job *job, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W, cnp.ndarray dh, cnp.ndarray h,
-                        cnp.ndarray rates) except -1
-
 cdef int check_output(cnp.ndarray h, Py_ssize_t O, cnp.ndarray c, cnp.ndarray out) except -1
 
-cdef tuple gradient_arrays(Job *job, cnp.ndarray x, bint drive, tuple results, cnp.ndarray lost, void *memory,
-                           bint goes_on)
+cdef tuple output_results(cnp.ndarray do_, cnp.ndarray h, cnp.ndarray V, tuple results, bint accumulate)
 
 cdef void end_of_sums(const Job *job, Py_ssize_t itemsize, Py_ssize_t first, Py_ssize_t end) noexcept nogil
 

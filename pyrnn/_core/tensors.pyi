@@ -1,0 +1,5 @@
+from typing import Any
+
+from numpy import ndarray
+
+def array(tensor: Any) -> ndarray: ...
