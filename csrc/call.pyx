@@ -146,6 +146,8 @@ cdef enum:  # what a call does, once
 
 
 @cython.final
+@cython.freelist(4)
+@cython.no_gc  # nothing in it leads back to it
 @cython.auto_pickle(False)
 cdef class Call:
     """The arguments of one call, ready for an engine, which computes it once.
@@ -378,21 +380,20 @@ cdef class Call:
         else:
             self.place(dh, &job.dh, False)
             if self.sequences is not None:
-                self.dh0.fill(0)
+                clear(self.dh0)
         self.place(self.x, &job.x, False)
         self.read_states()
         self.packed_dx = self.place(self.dx, &job.dx, True)
         self.packed_drive = self.place(self.d_drive, &job.d_drive, True)
         self.adds_x, job.add_x = job.add_x, job.add_x and not self.packed
         if not job.accumulate:
-            self.db.fill(0)
-            if self.d_alpha is not None:
-                self.d_alpha.fill(0)
+            clear(self.db)
+            clear(self.d_alpha)
             if job.T == 0:
-                self.dU.fill(0)
-                self.dW.fill(0)
+                clear(self.dU)
+                clear(self.dW)
         if job.T == 0 and self.sequences is None:
-            self.dh0.fill(0)
+            clear(self.dh0)
         if self.lost is None:
             job.lost = self.scratch.take(3 * size)
             memset(job.lost, 0, 3 * size)
@@ -432,6 +433,12 @@ cdef class Call:
 
     cdef int end_state_gradients(self) except -1:
         return self.put(self.packed_h, self.grad_h)
+
+
+cdef inline void clear(cnp.ndarray a) noexcept:
+    """Zeros in a contiguous array, if there is one."""
+    if a is not None:
+        memset(data(a), 0, cnp.PyArray_NBYTES(a))
 
 
 cdef Call new_call(int what, cnp.ndarray x, Py_ssize_t H, h0, cell, lengths, mask, bint reverse, n_threads):

@@ -26,6 +26,7 @@ cdef Py_ssize_t spare_bytes = 0  # of a new buffer: what the largest call so far
 
 
 @cython.final
+@cython.freelist(4)
 @cython.no_gc
 @cython.auto_pickle(False)
 cdef class Scratch:

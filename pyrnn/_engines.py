@@ -37,11 +37,11 @@ def choose(engine: str = "auto", n_threads: int | None = None) -> Compiled:
 
     The first thing that a public function does: a profile measures it from here on.
     """
-    if n_threads is not None:
+    if n_threads is not None and not (type(n_threads) is int and n_threads >= 1):
         _check_threads(n_threads)
-    if not isinstance(engine, str) or (engine not in ENGINES and engine != "auto"):
+    compiled = ENGINES.get(automatic() if engine == "auto" else engine) if isinstance(engine, str) else None
+    if compiled is None:
         raise ValueError(f"engine must be one of 'auto', 'blas', 'fused', got {engine!r}")
-    compiled = ENGINES[automatic() if engine == "auto" else engine]
     return compiled if profiling.running is None else profiling.Measured(compiled)
 
 
