@@ -16,7 +16,13 @@ static uint64_t seed, hash;
 
 static void mix(const void *bytes, size_t n)
 {
-    for (const unsigned char *p = bytes; n--; p++) hash = (hash ^ *p) * 0x100000001b3u;
+    const unsigned char *p = bytes;
+    for (uint64_t word; n >= sizeof word; n -= sizeof word, p += sizeof word) {
+        memcpy(&word, p, sizeof word);
+        hash = (hash ^ word) * 0x100000001b3u;
+        hash ^= hash >> 32; /* else two signs that differ would cancel: the product moves bits up alone */
+    }
+    for (; n--; p++) hash = (hash ^ *p) * 0x100000001b3u;
 }
 
 /* Numbers in (-1, 1), the same in every type as far as its digits go. */
@@ -109,10 +115,11 @@ static double small_number(int exponent)
         k->jacobian_##T(H, T##_a, T##_b, ld, T##_c, odd ? T##_e : NULL, phi, (int)rows % 2);                           \
         mix(T##_c, sizeof T##_c);                                                                                      \
         T##_leaky(rows, H, odd, phi);                                                                                  \
+        const ptrdiff_t n = H == 1 ? MOST : rows * ld; /* many numbers, or a tail of another length */                 \
         for (int i = 0; i < MOST; i++) T##_a[i] = 25 * T##_b[i] * T##_b[i] * T##_b[i];                                 \
-        k->sech2_##T(MOST, T##_a, T##_b);                                                                              \
+        k->sech2_##T(n, T##_a, T##_b);                                                                                 \
         mix(T##_b, sizeof T##_b);                                                                                      \
-        k->tanh_##T(MOST, T##_a, T##_a);                                                                               \
+        k->tanh_##T(n, T##_a, T##_a);                                                                                  \
         mix(T##_a, sizeof T##_a);                                                                                      \
         R half[2] = {0.5, 0.25};                                                                                       \
         k->multiply_adds_##T(200, half);                                                                               \
