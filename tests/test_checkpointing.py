@@ -18,7 +18,7 @@ from pyrnn import _engines
 from pyrnn.losses import Criterion
 from pyrnn.training import checkpointing
 
-pytestmark = [pytest.mark.compiled, pytest.mark.peer]
+pytestmark = pytest.mark.compiled
 
 PLAIN = pyrnn.Cell()
 FIELDS = ("U", "W", "b", "V", "c", "x", "h0", "alpha")

@@ -14,7 +14,7 @@ import threaded_forms
 import pyrnn
 from pyrnn._core import team
 
-pytestmark = [pytest.mark.compiled, pytest.mark.peer]
+pytestmark = pytest.mark.compiled
 
 THREADS = (2, 3, 7)
 SEEDS = 6  # a third of them for each number of threads
@@ -58,6 +58,13 @@ def test_loops(set_chunk_bytes, size, chunk):
 def test_callers(set_chunk_bytes):
     set_chunk_bytes(2000)
     assert different(threaded_forms.callers(), few()) == []
+
+
+@pytest.mark.peer
+def test_tensors(set_chunk_bytes):
+    pytest.importorskip("torch")
+    set_chunk_bytes(2000)
+    assert different(threaded_forms.tensors(), few()) == []
 
 
 @pytest.mark.slow
