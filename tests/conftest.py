@@ -92,20 +92,6 @@ def dtype(request):
     return request.param
 
 
-@pytest.fixture(params=[(T, B, I, H) for T in (0, 1, 3) for B in (None, 0, 1, 3) for I in (0, 1, 3) for H in (0, 1, 3)])
-def edge_size(request):
-    """T, B, I and H of nothing, of one, and of more, with and without a batch axis."""
-    return request.param
-
-
-@pytest.fixture(
-    params=[(B, H) for B in (1, 4, 5, 12, 13, 33) for H in (7, 8, 15, 16, 17, 31, 32, 33, 64, 100, 256, 257, 300)]
-)
-def threshold_size(request):
-    """B and H on both sides of every size at which the code takes another route, and of vectors and their tails."""
-    return request.param
-
-
 @pytest.fixture
 def set_chunk_bytes():
     """Sets the size of a chunk for one test."""

@@ -1,5 +1,6 @@
 """Random networks, ways to lay an array out in memory, and comparison with the reference, for all files of tests."""
 
+import functools
 import inspect
 import signal
 import threading
@@ -14,6 +15,45 @@ import pyrnn
 from pyrnn import _steps, reference
 from pyrnn._core import engine_blas, engine_fused
 from pyrnn._core.call import Call
+
+
+# ---- Many cases in one test -----------------------------------------------------------------------------------------
+def for_each(names, values):
+    """Like pytest.mark.parametrize, but all cases are one test: pytest takes longer for a test than most cases take.
+
+    values: a dictionary gives them names. An error tells its case. A case cannot be skipped, but for want of a library.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    cases = list(values.items()) if isinstance(values, dict) else [(value, value) for value in values]
+    assert cases, f"no cases of {names}"
+
+    def decorate(test):
+        @functools.wraps(test)
+        def run(*args, **kwargs):
+            for label, value in cases:
+                try:
+                    test(*args, **kwargs, **dict(zip(names, value if len(names) > 1 else [value], strict=True)))
+                except BaseException as error:
+                    if isinstance(error, pytest.skip.Exception) and "could not import" not in str(error):
+                        raise AssertionError(f"a case is skipped: leave it out of the values of {names}") from error
+                    error.add_note(f"{', '.join(names)}: {label!r}")
+                    raise
+
+        signature = inspect.signature(test)
+        others = [parameter for name, parameter in signature.parameters.items() if name not in names]
+        assert len(others) == len(signature.parameters) - len(names), f"{test.__name__} does not take all of {names}"
+        run.__signature__ = signature.replace(parameters=others)
+        return run
+
+    return decorate
+
+
+# T, B, I and H of nothing, of one, and of more, with and without a batch axis.
+EDGE_SIZES = [(T, B, I, H) for T in (0, 1, 3) for B in (None, 0, 1, 3) for I in (0, 1, 3) for H in (0, 1, 3)]
+# B and H on both sides of every size at which the code takes another route, and of vectors and their tails.
+THRESHOLD_SIZES = [
+    (B, H) for B in (1, 4, 5, 12, 13, 33) for H in (7, 8, 15, 16, 17, 31, 32, 33, 64, 100, 256, 257, 300)
+]
 
 
 # ---- Random networks ------------------------------------------------------------------------------------------------

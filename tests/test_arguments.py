@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import agree, arguments, assert_close, call, lay_out, network
+from helpers import LAYOUTS, agree, arguments, assert_close, call, for_each, lay_out, network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -62,6 +62,7 @@ def rejects(error, words, function, arguments, **options):
 # ---- Layouts --------------------------------------------------------------------------------------------------------
 @every_argument
 @pytest.mark.parametrize("B", [None, 3])
+@for_each("layout", LAYOUTS)
 def test_one_argument_in_another_layout(layout, dtype, function, name, B):
     given = arguments(function, network(B=B, dtype=dtype))
     agree(function, given | {name: layout(given[name])})
@@ -69,6 +70,7 @@ def test_one_argument_in_another_layout(layout, dtype, function, name, B):
 
 @every_function
 @pytest.mark.parametrize("B", [None, 1, 3])
+@for_each("layout", LAYOUTS)
 def test_all_arguments_in_another_layout(layout, function, B):
     given = arguments(function, network(B=B))
     agree(function, {name: layout(a) for name, a in given.items()})
@@ -159,7 +161,7 @@ def cast(a, dtype):
 
 
 @every_real_argument
-@pytest.mark.parametrize(("dtype", "expected"), PROMOTIONS.items())
+@for_each(("dtype", "expected"), PROMOTIONS.items())
 def test_one_argument_promotes(function, name, dtype, expected):
     given = arguments(function, network(dtype=np.float32))
     if function == "loss_and_gradients" and name == "weights":
@@ -168,7 +170,7 @@ def test_one_argument_promotes(function, name, dtype, expected):
 
 
 @every_function
-@pytest.mark.parametrize(("dtype", "expected"), PROMOTIONS.items())
+@for_each(("dtype", "expected"), PROMOTIONS.items())
 def test_all_arguments_of_one_type(function, dtype, expected):
     given = arguments(function, network())
     changed = {name: cast(a, dtype) if (function, name) in REAL else a for name, a in given.items()}
@@ -214,7 +216,7 @@ WRAPPERS = {
 
 
 @every_argument
-@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+@for_each("wrap", WRAPPERS)
 def test_what_converts_to_an_array(function, name, wrap):
     given = arguments(function, network())
     actual = call(pyrnn, function, given | {name: wrap(given[name])})
@@ -247,8 +249,8 @@ def test_array_protocol_and_buffers():
 
 # ---- NaN and infinity -----------------------------------------------------------------------------------------------
 @every_real_argument
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("size", [(4, 1, 3, 20), (4, 6, 3, 20), (4, 20, 3, 20), (5, None, 40, 7)])
+@for_each("value", [np.nan, np.inf, -np.inf])
+@for_each("size", [(4, 1, 3, 20), (4, 6, 3, 20), (4, 20, 3, 20), (5, None, 40, 7)])
 def test_not_finite_is_passed_on(dtype, function, name, value, size):
     """The same entries become NaN and infinite as in the reference, and there is no warning."""
     given = arguments(function, network(*size, dtype=dtype))
@@ -296,7 +298,7 @@ NOT_REAL = {
 
 
 @every_argument
-@pytest.mark.parametrize(("bad", "error", "words"), NOT_REAL.values(), ids=NOT_REAL)
+@for_each(("bad", "error", "words"), NOT_REAL)
 def test_not_real(function, name, bad, error, words):
     given = arguments(function, network())
     if (function, name) in CLASSES and "masked" not in words[0] and error is TypeError:
@@ -344,8 +346,8 @@ FREE += [(function, "h", axis) for function in ("jacobian", "output") for axis i
 
 
 @every_argument
-@pytest.mark.parametrize("B", [None, 3])
-@pytest.mark.parametrize("change", [-1, 1])
+@for_each("B", [None, 3])
+@for_each("change", [-1, 1])
 def test_wrong_size(function, name, B, change):
     given = arguments(function, network(5, B, 4, 6, 3))
     a = given[name]

@@ -2,7 +2,20 @@
 
 import numpy as np
 import pytest
-from helpers import agree, allocated, arguments, assert_close, central_differences, complex_step, network, states
+from helpers import (
+    EDGE_SIZES,
+    LAYOUTS,
+    THRESHOLD_SIZES,
+    agree,
+    allocated,
+    arguments,
+    assert_close,
+    central_differences,
+    complex_step,
+    for_each,
+    network,
+    states,
+)
 
 import pyrnn
 from pyrnn import reference
@@ -10,24 +23,27 @@ from pyrnn import reference
 pytestmark = [pytest.mark.compiled, pytest.mark.plain_c, pytest.mark.python, pytest.mark.wheel]
 
 
+@for_each("edge_size", EDGE_SIZES)
 def test_edge_sizes(dtype, edge_size):
     agree("backward", arguments("backward", network(*edge_size, dtype=dtype)))
 
 
+@for_each("threshold_size", THRESHOLD_SIZES)
 def test_thresholds(dtype, threshold_size):
     B, H = threshold_size
     agree("backward", arguments("backward", network(4, B, 5, H, dtype=dtype)))
 
 
-@pytest.mark.parametrize("I", [1, 2, 8, 16, 33, 200])
-@pytest.mark.parametrize("B", [None, 1, 4, 13])
+@for_each("I", [1, 2, 8, 16, 33, 200])
+@for_each("B", [None, 1, 4, 13])
 def test_input_sizes(dtype, B, I):
     agree("backward", arguments("backward", network(4, B, I, 7, dtype=dtype)))
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 7, 8, 9, 1000])
+@for_each("steps", [1, 2, 3, 7, 8, 9, 1000])
 @pytest.mark.parametrize("B", [None, 1, 3])
 @pytest.mark.parametrize("I", [4, 9])
+@for_each("layout", LAYOUTS)
 def test_chunks(layout, set_chunk_bytes, steps, B, I):
     n = network(8, B, I, 6)
     set_chunk_bytes(steps * (B or 1) * 6 * 8)

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from helpers import for_each
 
 import pyrnn
 from pyrnn._core import blas
@@ -68,14 +69,14 @@ def check(A, B, C, ta, tb, accumulate, **options):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("ta", "tb", "accumulate"), KINDS)
-@pytest.mark.parametrize(("M", "N", "K"), SIZES)
+@for_each(("M", "N", "K"), SIZES)
 def test_contiguous(M, N, K, ta, tb, accumulate, dtype):
     check(*operands(M, N, K, ta, tb, dtype), ta, tb, accumulate)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("ta", "tb", "accumulate"), KINDS)
-@pytest.mark.parametrize(("M", "N", "K"), SIZES)
+@for_each(("M", "N", "K"), SIZES)
 def test_distance_between_rows(M, N, K, ta, tb, accumulate, dtype):
     for extra in [(3, 0, 0), (0, 5, 0), (0, 0, 7), (2, 3, 1)]:
         A, B, C = map(padded, operands(M, N, K, ta, tb, dtype), extra)
@@ -101,7 +102,7 @@ SPLIT_SIZES = [(20, 3, 3), (3, 20, 3), (3, 3, 20), (15, 16, 17), (1, 8, 50), (8,
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("ta", "tb", "accumulate"), KINDS)
-@pytest.mark.parametrize(("M", "N", "K"), SPLIT_SIZES)
+@for_each(("M", "N", "K"), SPLIT_SIZES)
 def test_splitting(M, N, K, ta, tb, accumulate, dtype):
     for extra in [(0, 0, 0), (9, 0, 0), (0, 9, 0), (0, 0, 9), (9, 9, 9)]:
         for largest in (1, 2, 7):
@@ -135,11 +136,11 @@ def test_the_limit_is_obeyed_and_restored():
     np.testing.assert_array_equal(pyrnn.forward(**network), before)
 
 
-@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+@for_each("special", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["A", "B"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("ta", "tb", "accumulate"), KINDS)
-@pytest.mark.parametrize(("M", "N", "K"), [(1, 9, 7), (3, 5, 4), (12, 32, 33), (40, 41, 43), (20, 1, 6), (1, 1, 3)])
+@for_each(("M", "N", "K"), [(1, 9, 7), (3, 5, 4), (12, 32, 33), (40, 41, 43), (20, 1, 6), (1, 1, 3)])
 def test_nan_and_inf_spread_as_in_the_sums(special, where, M, N, K, ta, tb, accumulate, dtype):
     A, B, C = operands(M, N, K, ta, tb, dtype)
     (A if where == "A" else B).ravel()[:: max(1, A.size // 3)] = special

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import network, stops_early
+from helpers import EDGE_SIZES, for_each, network, stops_early
 
 import pyrnn
 from pyrnn import reference
@@ -168,6 +168,7 @@ def test_without_directions():
     np.testing.assert_array_equal(pyrnn.jvp(bare, direction), pyrnn.jvp(full, direction))
 
 
+@for_each("edge_size", EDGE_SIZES)
 def test_sizes(edge_size, dtype):
     B, tolerance = edge_size[1], 1e-13 if dtype == np.float64 else 1e-5
     for leak in LEAKY:

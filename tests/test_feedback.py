@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import assert_close, central_differences, forms, network
+from helpers import LAYOUTS, assert_close, central_differences, for_each, forms, network
 
 import pyrnn
 from pyrnn import reference
@@ -127,8 +127,8 @@ def test_free_running_against_torch(loss, missing, B, first):
 @pytest.mark.peer
 @every_form
 @pytest.mark.parametrize("function", [teacher_forcing, free_running])
-@pytest.mark.parametrize("missing", ["", "W", "b", "b c"])
-@pytest.mark.parametrize("first", [False, True])
+@for_each("missing", ["", "W", "b", "b c"])
+@for_each("first", [False, True])
 def test_forms_against_torch(cell, function, missing, first):
     net, others = problem("squared_error", missing, cell=cell)
     first = np.random.default_rng(2).standard_normal((3, 3)) if first else None
@@ -412,9 +412,9 @@ def test_scheduled_sampling_draws_from_the_softmax():
 # ---- Sampling -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("missing", ["", "W", "b c", "h0"])
 @pytest.mark.parametrize("batch", [None, 1, 7])
-@pytest.mark.parametrize("end_symbol", [None, 2])
-@pytest.mark.parametrize("temperature", [0, 0.5, 1, 2.0])
-@pytest.mark.parametrize("first", [None, 1])
+@for_each("end_symbol", [None, 2])
+@for_each("temperature", [0, 0.5, 1, 2.0])
+@for_each("first", [None, 1])
 def test_log_probabilities_are_the_cross_entropy(dtype, missing, batch, end_symbol, temperature, first):
     net, others = problem(missing=missing, T=25, B=batch, O=5, dtype=dtype)
     options = {"x": others["x"], "h0": others["h0"], "first": first}
@@ -541,10 +541,10 @@ every_function = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.
 @every_loss
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("missing", ["", "W"])
-@pytest.mark.parametrize("B", [None, 0, 1, 3])
-@pytest.mark.parametrize("T", [0, 1, 2])
-@pytest.mark.parametrize("I", [0, 1])
-@pytest.mark.parametrize("H", [0, 2])
+@for_each("B", [None, 0, 1, 3])
+@for_each("T", [0, 1, 2])
+@for_each("I", [0, 1])
+@for_each("H", [0, 2])
 def test_edge_sizes(loss, first, missing, B, T, I, H):
     net, others = problem(loss, missing, T=T, B=B, I=I, H=H)
     first = np.ones((*others["x"].shape[1:-1], 3)) if first else None
@@ -577,6 +577,7 @@ def test_inputs_are_not_written(function):
 
 @every_function
 @every_loss
+@for_each("layout", LAYOUTS)
 def test_layouts(layout, function, loss):
     net, others = problem(loss)
     others["first"] = np.ones((3, 3))

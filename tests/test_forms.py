@@ -5,7 +5,16 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import add_gradients, allocated, assert_close, complex_step, network, with_cell
+from helpers import (
+    WRITEABLE_LAYOUTS,
+    add_gradients,
+    allocated,
+    assert_close,
+    complex_step,
+    for_each,
+    network,
+    with_cell,
+)
 
 import pyrnn
 from pyrnn import reference
@@ -29,13 +38,16 @@ STEPS = {
 }
 
 
-@pytest.fixture(
-    params=itertools.product(NONLINEARITIES, LEAKS, STEPS, (False, True)), ids=lambda p: "-".join(map(str, p))
+# Arguments of forward that say what the cell is, and which steps there are.
+every_form = for_each(
+    "form",
+    {
+        (nonlinearity, leak, steps, reverse): {"nonlinearity": nonlinearity, "reverse": reverse}
+        | LEAKS[leak]
+        | STEPS[steps]
+        for nonlinearity, leak, steps, reverse in itertools.product(NONLINEARITIES, LEAKS, STEPS, (False, True))
+    },
 )
-def form(request):
-    """Arguments of forward that say what the cell is, and which steps there are."""
-    nonlinearity, leak, steps, reverse = request.param
-    return {"nonlinearity": nonlinearity, "reverse": reverse} | LEAKS[leak] | STEPS[steps]
 
 
 def run(module, n, form, drive=True, **options):
@@ -53,6 +65,8 @@ def n():
     return n | {"drive": np.random.default_rng(1).standard_normal(n["dh"].shape)}
 
 
+@pytest.mark.unsanitized
+@every_form
 def test_reference_against_complex_steps(n, form):
     gradients = run(reference, n, form)[2]
     varied = {name: n[name] for name in ("x", "U", "W", "b", "h0", "drive")}
@@ -70,6 +84,8 @@ def test_reference_against_complex_steps(n, form):
         )
 
 
+@pytest.mark.unsanitized
+@every_form
 def test_reference_jacobian_against_complex_steps(n, form):
     h, rates, _ = run(reference, n, form, drive=False)
     J = reference.jacobian(h, n["W"], n["h0"], rates=rates, **with_cell(form))
@@ -83,6 +99,8 @@ def test_reference_jacobian_against_complex_steps(n, form):
         np.testing.assert_allclose(J[first, i], expected[i, :, i, :].T, rtol=0, atol=1e-13)
 
 
+@pytest.mark.unsanitized
+@every_form
 def test_state_gradients_of_the_reference(n, form):
     """By the chain of Jacobians, and the gradient at h0 at its end."""
     h, rates, gradients = run(reference, n, form, drive=False)
@@ -99,6 +117,7 @@ def test_state_gradients_of_the_reference(n, form):
     np.testing.assert_allclose(gradients["h0"], later, rtol=0, atol=1e-13)
 
 
+@every_form
 def test_compiled_against_reference(n, form, dtype):
     n = {name: a.astype(dtype) if a.dtype.kind == "f" else a for name, a in n.items()}
     form = {k: v.astype(dtype) if k == "alpha" and np.ndim(v) else v for k, v in form.items()}
@@ -150,7 +169,7 @@ def double(a):
     return a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
 
 
-@pytest.mark.parametrize("seed", range(150))
+@for_each("seed", range(150))
 def test_random_forms(set_chunk_bytes, dtype, seed):
     rng = np.random.default_rng(seed)
     n, form = random_network(rng, dtype)
@@ -176,7 +195,7 @@ def test_random_forms(set_chunk_bytes, dtype, seed):
     assert_close(pyrnn.jacobian(h2, n["W"], n["h0"], rates=rates2, **with_cell(form)), J, tolerance)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@for_each("seed", range(60))
 def test_state_gradients_and_inputs_stay_as_they_are(dtype, monkeypatch, seed):
     """Of both engines, and no argument is written to."""
     rng = np.random.default_rng(seed)
@@ -194,8 +213,9 @@ def test_state_gradients_and_inputs_stay_as_they_are(dtype, monkeypatch, seed):
             assert a.tobytes() == before[name], name
 
 
-@pytest.mark.parametrize("seed", range(60))
+@for_each("seed", range(60))
 def test_bits_do_not_depend_on_threads_chunks_or_batch(set_chunk_bytes, dtype, monkeypatch, seed):
+    set_chunk_bytes(0)  # the usual rule, also after another seed
     rng = np.random.default_rng(seed)
     n, form = random_network(rng, dtype, most=80)
     B = n["dh"].shape[1]
@@ -339,6 +359,7 @@ def test_what_does_not_exist_is_never_read(steps, reverse, engine):
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("steps", [{}, {"lengths": np.array([2, 0, 5, 4])}, {"lengths": np.array([2, 1, 5, 4])}])
+@for_each("writeable_layout", WRITEABLE_LAYOUTS)
 def test_out_and_rates_of_any_layout(writeable_layout, reverse, steps):
     n = network(T=5, B=4, I=3, H=6)
     arguments = [n[name] for name in ("x", "U", "W", "b", "h0")]
@@ -466,7 +487,7 @@ def test_gradients_without_that_of_x():
 
 
 # ---- Gradients that are overwritten, or not wanted ------------------------------------------------------------------
-@pytest.mark.parametrize("seed", range(60))
+@for_each("seed", range(60))
 def test_overwritten_gradients(dtype, seed):
     rng = np.random.default_rng(seed)
     n, form = random_network(rng, dtype)
@@ -495,7 +516,7 @@ def test_overwritten_gradients(dtype, seed):
                 np.testing.assert_array_equal(a, e)
 
 
-@pytest.mark.parametrize("seed", range(120))
+@for_each("seed", range(120))
 def test_added_gradients(dtype, seed):
     """What layers do: the loops add to the gradients of the weights, to that of x, or to both."""
     rng = np.random.default_rng(seed)

@@ -4,25 +4,41 @@ import math
 
 import numpy as np
 import pytest
-from helpers import agree, allocated, arguments, assert_close, memory, network, states
+from helpers import (
+    EDGE_SIZES,
+    LAYOUTS,
+    THRESHOLD_SIZES,
+    WRITEABLE_LAYOUTS,
+    agree,
+    allocated,
+    arguments,
+    assert_close,
+    for_each,
+    memory,
+    network,
+    states,
+)
 
 import pyrnn
 
 pytestmark = [pytest.mark.compiled, pytest.mark.plain_c, pytest.mark.python, pytest.mark.wheel]
 
 
+@for_each("edge_size", EDGE_SIZES)
 def test_edge_sizes(dtype, edge_size):
     agree("forward", arguments("forward", network(*edge_size, dtype=dtype)))
 
 
 @pytest.mark.parametrize("T", [3, 20])
+@for_each("threshold_size", THRESHOLD_SIZES)
 def test_thresholds(dtype, threshold_size, T):
     B, H = threshold_size
     agree("forward", arguments("forward", network(T, B, 5, H, dtype=dtype)))
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 7, 8, 9, 1000])
+@for_each("steps", [1, 2, 3, 7, 8, 9, 1000])
 @pytest.mark.parametrize("B", [None, 1, 3])
+@for_each("layout", LAYOUTS)
 def test_chunks(layout, set_chunk_bytes, steps, B):
     n = network(8, B, 4, 6)
     set_chunk_bytes(steps * (B or 1) * 6 * 8)
@@ -83,7 +99,8 @@ def test_saturates_at_one(dtype):
 
 # ---- out ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("B", [None, 1, 3, 13])
-@pytest.mark.parametrize("steps", [1, 2, 100])
+@for_each("steps", [1, 2, 100])
+@for_each("writeable_layout", WRITEABLE_LAYOUTS)
 def test_out(writeable_layout, set_chunk_bytes, B, steps):
     n = network(5, B, 4, 6)
     set_chunk_bytes(steps * (B or 1) * 6 * 8)
@@ -95,6 +112,7 @@ def test_out(writeable_layout, set_chunk_bytes, B, steps):
     assert memory(out).tobytes() == memory(margin).tobytes(), "written beside out"
 
 
+@for_each("edge_size", EDGE_SIZES)
 def test_out_edge_sizes(edge_size):
     n = network(*edge_size)
     out = np.full(n["h"].shape, np.nan)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import assert_close
+from helpers import assert_close, for_each
 
 import pyrnn
 from pyrnn import dynamics, reference
@@ -44,8 +44,8 @@ def by_numpy(a_run, start, stop):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("start", "stop"), SPANS)
-@pytest.mark.parametrize("reverse", [False, True])
+@for_each(("start", "stop"), SPANS)
+@for_each("reverse", [False, True])
 def test_product_and_vectors(form, dtype, start, stop, reverse):
     whole = run(form, dtype, reverse=reverse)
     expected = by_numpy(whole, start, stop)

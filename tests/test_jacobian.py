@@ -2,7 +2,17 @@
 
 import numpy as np
 import pytest
-from helpers import agree, arguments, assert_close, central_differences, complex_step, network, states
+from helpers import (
+    EDGE_SIZES,
+    agree,
+    arguments,
+    assert_close,
+    central_differences,
+    complex_step,
+    for_each,
+    network,
+    states,
+)
 
 import pyrnn
 from pyrnn import reference
@@ -10,6 +20,7 @@ from pyrnn import reference
 pytestmark = [pytest.mark.compiled, pytest.mark.plain_c, pytest.mark.python]
 
 
+@for_each("edge_size", EDGE_SIZES)
 def test_edge_sizes(dtype, edge_size):
     agree("jacobian", arguments("jacobian", network(*edge_size, dtype=dtype)))
 

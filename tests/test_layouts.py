@@ -10,7 +10,7 @@ import inspect
 
 import numpy as np
 import pytest
-from helpers import LAYOUTS, WRITEABLE_LAYOUTS
+from helpers import LAYOUTS, WRITEABLE_LAYOUTS, for_each
 
 import pyrnn
 from pyrnn import _engines
@@ -587,7 +587,7 @@ def test_every_layout_of_what_is_written(function, variant, dtype):
 
 @pytest.mark.compiled
 @every_case
-@pytest.mark.parametrize("sizes", ODD, ids=lambda sizes: ",".join(str(n) for n in sizes.values()))
+@for_each("sizes", ODD)
 def test_odd_sizes(function, variant, sizes):
     chosen = {name: LAYOUTS[name] for name in FEW}
     check_all_arguments_at_once(function, variant, sizes, np.float64, chosen)

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 import scipy.optimize
-from helpers import agree, arguments, assert_close, central_differences, complex_step, forms, network, states
+from helpers import agree, arguments, assert_close, central_differences, complex_step, for_each, forms, network, states
 
 import pyrnn
 from pyrnn import reference
@@ -36,18 +36,18 @@ def split(given, cell=PLAIN):
 
 
 @every_loss
-@pytest.mark.parametrize("B", [None, 1, 5])
-@pytest.mark.parametrize("missing", ["", "b", "c", "V c", "b c", "b V c", "h0", "weights", "b V c h0 weights"])
+@for_each("B", [None, 1, 5])
+@for_each("missing", ["", "b", "c", "V c", "b c", "b V c", "h0", "weights", "b V c h0 weights"])
 def test_reference(dtype, loss, B, missing):
     agree("loss_and_gradients", problem(loss, missing, B=B, dtype=dtype), loss=loss)
 
 
 @every_loss
-@pytest.mark.parametrize("B", [None, 0, 1, 3])
-@pytest.mark.parametrize("T", [0, 1, 3])
-@pytest.mark.parametrize("I", [0, 1])
-@pytest.mark.parametrize("H", [0, 1, 3])
-@pytest.mark.parametrize("O", [1, 3])
+@for_each("B", [None, 0, 1, 3])
+@for_each("T", [0, 1, 3])
+@for_each("I", [0, 1])
+@for_each("H", [0, 1, 3])
+@for_each("O", [1, 3])
 def test_edge_sizes(loss, T, B, I, H, O):
     agree("loss_and_gradients", problem(loss, T=T, B=B, I=I, H=H, O=O), loss=loss)
 
@@ -238,8 +238,8 @@ def fields_of(given, cell):
 
 @every_form
 @every_loss
-@pytest.mark.parametrize("B", [None, 2])
-@pytest.mark.parametrize("missing", ["", "V c", "b c h0 weights"])
+@for_each("B", [None, 2])
+@for_each("missing", ["", "V c", "b c h0 weights"])
 def test_forms_against_the_reference(dtype, cell, loss, B, missing):
     given = problem(loss, missing, B=B, H=6, dtype=dtype)
     n, others = split(given, cell)

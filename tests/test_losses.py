@@ -4,7 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.special
-from helpers import agree, arguments, assert_close, central_differences, network
+from helpers import agree, arguments, assert_close, central_differences, for_each, network
 
 import pyrnn
 
@@ -15,9 +15,9 @@ every_loss = pytest.mark.parametrize("loss", LOSSES)
 
 
 @every_loss
-@pytest.mark.parametrize("T", [0, 1, 3])
-@pytest.mark.parametrize("B", [None, 0, 1, 3])
-@pytest.mark.parametrize("O", [1, 2, 17])
+@for_each("T", [0, 1, 3])
+@for_each("B", [None, 0, 1, 3])
+@for_each("O", [1, 2, 17])
 def test_sizes(dtype, loss, T, B, O):
     given = arguments(loss, network(T, B, O=O, dtype=dtype))
     agree(loss, given)

@@ -5,7 +5,7 @@ import weakref
 
 import numpy as np
 import pytest
-from helpers import forms, network
+from helpers import for_each, forms, network
 from scipy.optimize import minimize
 
 import pyrnn
@@ -282,9 +282,9 @@ def test_dtypes_of_objectives(dtype, cell):
 
 
 # ---- The Jacobian of outputs ----------------------------------------------------------------------------------------
-@pytest.mark.parametrize("sizes", [(4, 2, 1, 2, 3), (9, 1, 1, 1, 4), (5, 2, 3, 6, 2), (1, 3, 2, 4, 1)])
+@for_each("sizes", [(4, 2, 1, 2, 3), (9, 1, 1, 1, 4), (5, 2, 3, 6, 2), (1, 3, 2, 4, 1)])
 @pytest.mark.parametrize("kind", forms(1))
-@pytest.mark.parametrize("together", [1, 40, 1 << 20])
+@for_each("together", [1, 40, 1 << 20])
 def test_rows_and_columns_of_the_output_jacobian(monkeypatch, sizes, kind, together):
     """Both routes, in any number of passes, against products with directions."""
     T, B, I, H, O = sizes

@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from helpers import allocated, network
+from helpers import LAYOUTS, allocated, for_each, network
 
 import pyrnn
 from pyrnn import reference
@@ -523,6 +523,7 @@ def test_infinities_give_no_warning(cls):
 
 
 @pytest.mark.parametrize("cls", LEARNERS)
+@for_each("layout", LAYOUTS)
 def test_any_layout_and_nothing_written(cls, layout):
     n = network(T=2, B=3)
     more = {"block": 1} if cls is BlockedRTRL else {"rng": 0} if cls is UORO else {}

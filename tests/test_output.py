@@ -2,7 +2,18 @@
 
 import numpy as np
 import pytest
-from helpers import agree, arguments, assert_close, central_differences, complex_step, network
+from helpers import (
+    LAYOUTS,
+    THRESHOLD_SIZES,
+    WRITEABLE_LAYOUTS,
+    agree,
+    arguments,
+    assert_close,
+    central_differences,
+    complex_step,
+    for_each,
+    network,
+)
 
 import pyrnn
 from pyrnn import reference
@@ -13,25 +24,27 @@ FUNCTIONS = ("output", "output_gradients")
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("T", [0, 1, 3])
-@pytest.mark.parametrize("B", [None, 0, 1, 3])
-@pytest.mark.parametrize("H", [0, 1, 3])
-@pytest.mark.parametrize("O", [0, 1, 3])
+@for_each("T", [0, 1, 3])
+@for_each("B", [None, 0, 1, 3])
+@for_each("H", [0, 1, 3])
+@for_each("O", [0, 1, 3])
 def test_edge_sizes(dtype, function, T, B, H, O):
     agree(function, arguments(function, network(T, B, 1, H, O, dtype=dtype)))
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("O", [2, 17])
+@for_each("threshold_size", THRESHOLD_SIZES)
 def test_thresholds(dtype, threshold_size, function, O):
     B, H = threshold_size
     agree(function, arguments(function, network(3, B, 1, H, O, dtype=dtype)))
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("steps", [1, 2, 3, 7, 8, 9, 1000])
+@for_each("steps", [1, 2, 3, 7, 8, 9, 1000])
 @pytest.mark.parametrize("B", [None, 1, 3])
 @pytest.mark.parametrize("O", [2, 9])
+@for_each("layout", LAYOUTS)
 def test_chunks(layout, set_chunk_bytes, function, steps, B, O):
     n = network(8, B, 1, 6, O)
     set_chunk_bytes(steps * (B or 1) * max(6, O) * 8)
@@ -102,6 +115,7 @@ def test_new_arrays_owe_nothing_to_old_memory(function):
 
 # ---- Results that are overwritten -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("B", [None, 3])
+@for_each("writeable_layout", WRITEABLE_LAYOUTS)
 def test_out_of_any_layout(writeable_layout, dtype, B):
     given = arguments("output", network(B=B, dtype=dtype))
     expected = pyrnn.output(**given)
@@ -112,6 +126,7 @@ def test_out_of_any_layout(writeable_layout, dtype, B):
 
 @pytest.mark.parametrize("B", [None, 3])
 @pytest.mark.parametrize("T", [0, 5])
+@for_each("writeable_layout", WRITEABLE_LAYOUTS)
 def test_overwritten_gradients(writeable_layout, dtype, B, T):
     given = arguments("output_gradients", network(T=T, B=B, dtype=dtype))
     expected = pyrnn.output_gradients(**given)

@@ -14,7 +14,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from helpers import allocated, assert_close, central_differences
+from helpers import allocated, assert_close, central_differences, for_each
 
 import pyrnn
 
@@ -72,9 +72,7 @@ GRID = list(itertools.product(("tanh", "relu"), YES_NO, (1, 2, 3), YES_NO, YES_N
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize(
-    ("nonlinearity", "bias", "num_layers", "bidirectional", "batch_first", "with_lengths", "with_h0"), GRID
-)
+@for_each(("nonlinearity", "bias", "num_layers", "bidirectional", "batch_first", "with_lengths", "with_h0"), GRID)
 def test_parity_with_torch(dtype, nonlinearity, bias, num_layers, bidirectional, batch_first, with_lengths, with_h0):
     """384 cells of the grid, two random sizes each.
 
@@ -1174,9 +1172,9 @@ def test_inputs_that_are_no_real_numbers(bad):
             rnn.backward(out, out=(None, h_n.astype(dtype)))
 
 
-@pytest.mark.parametrize(("T", "B"), [(0, 0), (0, 1), (0, 3), (1, 0), (5, 0), (1, 1), (5, 1), (0, None), (1, None)])
-@pytest.mark.parametrize("I", [1, 3])
-@pytest.mark.parametrize("output_size", [None, 1, 2])
+@for_each(("T", "B"), [(0, 0), (0, 1), (0, 3), (1, 0), (5, 0), (1, 1), (5, 1), (0, None), (1, None)])
+@for_each("I", [1, 3])
+@for_each("output_size", [None, 1, 2])
 @pytest.mark.parametrize("form", [{}, {"alpha": 0.5}, {"alpha": np.full(4, 0.5), "form": "current"}], ids=str)
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}], ids=str)
 def test_sizes_of_none_and_one(T, B, I, output_size, form, options, dtype):

@@ -2,7 +2,18 @@
 
 import numpy as np
 import pytest
-from helpers import agree, arguments, assert_close, complex_step, network, states, with_cell
+from helpers import (
+    EDGE_SIZES,
+    THRESHOLD_SIZES,
+    agree,
+    arguments,
+    assert_close,
+    complex_step,
+    for_each,
+    network,
+    states,
+    with_cell,
+)
 
 import pyrnn
 from pyrnn import reference
@@ -11,10 +22,12 @@ from pyrnn._core import table
 pytestmark = [pytest.mark.compiled, pytest.mark.plain_c]
 
 
+@for_each("edge_size", EDGE_SIZES)
 def test_edge_sizes(dtype, edge_size):
     agree("state_gradients", arguments("state_gradients", network(*edge_size, dtype=dtype)))
 
 
+@for_each("threshold_size", THRESHOLD_SIZES)
 def test_thresholds(dtype, threshold_size):
     B, H = threshold_size
     agree("state_gradients", arguments("state_gradients", network(4, B, 2, H, dtype=dtype)))

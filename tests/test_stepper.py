@@ -12,7 +12,7 @@ import threading
 
 import numpy as np
 import pytest
-from helpers import allocated, network
+from helpers import LAYOUTS, WRITEABLE_LAYOUTS, allocated, for_each, network
 from numpy.lib.stride_tricks import as_strided
 
 import pyrnn
@@ -50,8 +50,8 @@ def bits(*arrays):
 
 # ---- Numbers --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("with_output", [False, True])
-@pytest.mark.parametrize("B", BATCHES)
-@pytest.mark.parametrize(("I", "H", "O"), SIZES)
+@for_each("B", BATCHES)
+@for_each(("I", "H", "O"), SIZES)
 def test_bits_of_forward(dtype, instruction_set, I, H, O, B, with_output):
     T = 7
     n = network(T, B, I, H, O, dtype=dtype)
@@ -83,8 +83,8 @@ LEAKS = [(None, "rate"), *itertools.product((0.3, "by unit"), ("rate", "current"
 
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu", "identity"])
 @pytest.mark.parametrize("leak", LEAKS)
-@pytest.mark.parametrize("with_output", [False, True])
-@pytest.mark.parametrize(("B", "H"), [(None, 1), (None, 33), (5, 17), (20, 64)])
+@for_each("with_output", [False, True])
+@for_each(("B", "H"), [(None, 1), (None, 33), (5, 17), (20, 64)])
 def test_bits_of_forward_in_all_forms(dtype, nonlinearity, leak, with_output, B, H):
     n = network(7, B, 3, H, 4, dtype=dtype)
     x, U, W, b, h0, V, c = (n[name] for name in ("x", "U", "W", "b", "h0", "V", "c"))
@@ -208,6 +208,7 @@ def test_large_step_without_the_gil():
 
 # ---- Layouts and types ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("B", [None, 1, 3])
+@for_each("layout", LAYOUTS)
 def test_any_layout_of_every_argument(layout, dtype, B):
     n = network(4, B, dtype=dtype)
     expected = pyrnn.Stepper(made(dtype=dtype), n["h0"], batch=B).run(n["x"])
@@ -221,6 +222,7 @@ def test_any_layout_of_every_argument(layout, dtype, B):
 
 
 @pytest.mark.parametrize("B", [None, 1, 3])
+@for_each("writeable_layout", WRITEABLE_LAYOUTS)
 def test_any_layout_of_out(writeable_layout, dtype, B):
     n = network(4, B, dtype=dtype)
     stepper = pyrnn.Stepper(made(dtype=dtype), batch=B)

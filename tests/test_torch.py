@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import for_each
 
 import pyrnn
 from pyrnn import reference
@@ -71,7 +72,7 @@ def relative_error(ours, theirs):
 
 @pytest.mark.parametrize("engine", ["blas", "fused"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("seed", range(CASES))
+@for_each("seed", range(CASES))
 def test_like_torch(seed, dtype, engine):
     network, dh = draw(seed, dtype)
     h_torch, gradients_torch = by_autograd(network, dh, batch_first=seed % 8 == 4)

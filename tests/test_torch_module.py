@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import for_each
 
 import pyrnn
 
@@ -156,7 +157,7 @@ def assert_same(ours, theirs, tolerance):
 
 # ---- The same results -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("seed", range(CASES))
+@for_each("seed", range(CASES))
 def test_like_torch(seed, dtype):
     case = draw(seed)
     options, _, (_, _, I, H), _, _, _ = case
@@ -1020,7 +1021,7 @@ def check_any_layout(seed):
     return actual
 
 
-@pytest.mark.parametrize("seed", range(ANY_LAYOUT))
+@for_each("seed", range(ANY_LAYOUT))
 def test_any_layout_like_torch(seed, said):
     check_any_layout(seed)
     assert not said

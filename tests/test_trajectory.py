@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import central_differences, network
+from helpers import EDGE_SIZES, central_differences, for_each, network
 
 import pyrnn
 from pyrnn import reference
@@ -38,14 +38,8 @@ def cell(request):
     return pyrnn.Cell(nonlinearity, **LEAKS[leak])
 
 
-@pytest.fixture(params=STEPS)
-def steps(request):
-    return STEPS[request.param]
-
-
-@pytest.fixture(params=[True, False], ids=["batch", "no batch"])
-def batched(request):
-    return request.param
+every_steps = for_each("steps", STEPS)
+with_and_without_a_batch = for_each("batched", [True, False])
 
 
 def case(cell=PLAIN, steps=None, dtype=np.float64, batched=True, sizes=(5, 4, 3, 6)):
@@ -102,6 +96,8 @@ def tolerance(dtype):
 
 
 # ---- simulate and Trajectory.of -------------------------------------------------------------------------------------
+@with_and_without_a_batch
+@every_steps
 def test_simulate(cell, steps, dtype, batched):
     net, given, _, _ = case(cell, steps, dtype, batched)
     run = pyrnn.simulate(net, **given)
@@ -127,6 +123,8 @@ def test_simulate(cell, steps, dtype, batched):
     assert run.read is (run.rates if cell.current else run.h)
 
 
+@with_and_without_a_batch
+@every_steps
 def test_of_is_what_simulate_returns(cell, steps, batched):
     net, given, dh, drates = case(cell, steps, batched=batched)
     run = pyrnn.simulate(net, **given)
@@ -139,6 +137,7 @@ def test_of_is_what_simulate_returns(cell, steps, batched):
     same([again.state_gradients(dh), again.jacobian()], [run.state_gradients(dh), run.jacobian()])
 
 
+@every_steps
 def test_of_states_without_an_input(cell, steps):
     net, given, dh, _ = case(cell, steps)
     run = pyrnn.simulate(net, **given)
@@ -178,6 +177,8 @@ def test_an_rnn_of_one_layer():
 
 
 # ---- Going back -----------------------------------------------------------------------------------------------------
+@with_and_without_a_batch
+@every_steps
 def test_backward_is_that_of_arrays(cell, steps, dtype, batched):
     """Bit for bit, also into arrays of an earlier call."""
     net, given, dh, _ = case(cell, steps, dtype, batched)
@@ -201,6 +202,8 @@ def _without_drive(options):
     return {name: a for name, a in options.items() if name != "drive"}
 
 
+@with_and_without_a_batch
+@every_steps
 def test_backward_of_states_and_rates(cell, steps, dtype, batched):
     net, given, dh, drates = case(cell, steps, dtype, batched)
     run = pyrnn.simulate(net, **given)
@@ -229,6 +232,7 @@ def test_backward_of_states_and_rates(cell, steps, dtype, batched):
 
 
 @pytest.mark.parametrize("dh_too", [False, True])
+@every_steps
 def test_backward_by_differences(cell, steps, dh_too):
     """Of the sum of dh ∘ h and drates ∘ rates."""
     net, given, dh, drates = case(cell, steps, sizes=(5, 4, 2, 6))
@@ -251,6 +255,8 @@ def test_backward_by_differences(cell, steps, dh_too):
         close(getattr(gradients, name), e, 1e-8)
 
 
+@with_and_without_a_batch
+@every_steps
 def test_what_does_not_exist_is_never_read(cell, steps, batched):
     """x, drive, and what arrives there; of a plain cell with a mask, rates are states that are passed on."""
     net, given, dh, drates = case(cell, steps, batched=batched)
@@ -269,6 +275,7 @@ def test_what_does_not_exist_is_never_read(cell, steps, batched):
     assert not expected.drive[absent].any()
 
 
+@for_each("edge_size", EDGE_SIZES)
 def test_sizes(edge_size, dtype):
     for leak in ({}, {"alpha": 0.3}, {"alpha": 0.3, "form": "current"}):
         net, given, dh, drates = case(pyrnn.Cell(**leak), dtype=dtype, sizes=edge_size)

@@ -4,7 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
-from helpers import assert_close, forms, network
+from helpers import LAYOUTS, assert_close, for_each, forms, network
 
 import pyrnn
 from pyrnn import reference
@@ -324,6 +324,7 @@ def test_inputs_are_not_written():
     assert [a.tobytes() for a in given] == before
 
 
+@for_each("layout", LAYOUTS)
 def test_layouts(layout):
     n, others = problem()
     expected = truncated_gradients(n, **others, k1=2, k2=5)
