@@ -281,10 +281,10 @@ cdef class Call:
 
     # ---- For the engines ---------------------------------------------------------------------------------------------
     cdef int lay_out(self, int what, Py_ssize_t least) except -1:
-        """Divide time into the steps that exist, in order, and into chunks; checks that this is the call's first time.
+        """Put the steps that exist in order and divide them into chunks; an error if the call was computed before.
 
-        least: from how many sequences of different lengths on the engine reads their rows where they lie; fewer, or
-        those with a mask, are packed.
+        least: so many sequences of different lengths are read where they lie. Fewer are packed, as are those with a
+        mask.
         """
         cdef Job *job = &self.job
         cdef cnp.ndarray first = self.h0
@@ -312,7 +312,7 @@ cdef class Call:
         return 0
 
     cdef cnp.ndarray place(self, cnp.ndarray a, Rows *rows, bint written):
-        """Tell the loops where the rows of a [T, B, n] are; returns the packed array of what they write, or None."""
+        """Write to `rows` where the loops find a [T, B, n]; returns the packed array that they write, or None."""
         cdef cnp.ndarray packed = None
         if self.packed and a is not None:
             packed = self.sequences.empty(a, a.shape[2]) if written else self.sequences.gather(a)
@@ -327,7 +327,9 @@ cdef class Call:
         return None
 
     cdef int put(self, cnp.ndarray packed, cnp.ndarray a, cnp.ndarray before=None) except -1:
-        """Bring what the loops have packed to a [T, B, n]; where there is no step write 0, or with before the row then.
+        """Copy what the loops have packed to a [T, B, n].
+
+        Steps that do not exist get 0, or with `before` [B, n] the row of the step before.
         """
         if a is None:
             return 0
@@ -442,7 +444,7 @@ cdef inline void clear(cnp.ndarray a) noexcept:
 
 
 cdef Call new_call(int what, cnp.ndarray x, Py_ssize_t H, h0, cell, lengths, mask, bint reverse, n_threads):
-    """A call with what all have; h0 None stands for zeros where forward or backward begins."""
+    """A call with the arguments that all three have; without h0, forward and backward begin with zeros."""
     cdef Call call = Call.__new__(Call)
     cdef Job *job = &call.job
     call.what, call.x, call.n_threads = what, x, n_threads
