@@ -180,6 +180,23 @@ def test_sums_that_become_subnormal(set_chunk_bytes):
     assert_same(pyrnn.loss_and_gradients(network, **others, memory_limit=limit), expected)
 
 
+@fused
+@pytest.mark.parametrize("scale", [1e-36, 1e-38, 1e-39])
+def test_slopes_that_make_gradients_subnormal(set_chunk_bytes, scale):
+    """In the current form phi' makes subnormal numbers of the gradient of the loss, which the loops count as zero."""
+    network, others = problem(60, 4, 3, 16, None, cell=pyrnn.Cell(alpha=0.5, form="current"))
+    set_chunk_bytes(4 * 4 * 16 * 4)
+    others["weights"] *= np.float32(scale)
+    limit = least_limit(network, others)
+    schedule = schedule_of(network, others, limit)
+    assert len(schedule.segments(0, 60, schedule.chunk)) > 5
+    results = (pyrnn.loss_and_gradients(network, **others, **more) for more in ({"memory_limit": limit}, {}))
+    (loss, gradients), (expected_loss, expected) = results
+    assert loss == expected_loss
+    for name in FIELDS[:-1]:  # sums by parts of time are another number here: what is subnormal in one counts as zero
+        np.testing.assert_array_equal(getattr(gradients, name), getattr(expected, name), err_msg=name)
+
+
 @every_loss
 @pytest.mark.parametrize("sizes", [MANY_CHUNKS[0], MANY_CHUNKS[3]])
 def test_reference(loss, sizes):
