@@ -37,11 +37,10 @@ def forward_layer(
     (T, B, _), H = x.shape, h_n.shape[2]
     h, cell = memory.empty((T, B, len(directions) * H), x.dtype), CELLS[nonlinearity]
     for d, parameters in enumerate(directions):
-        k, states = first + d, h[:, :, d * H : (d + 1) * H]
+        k, states = first + d, h if len(directions) == 1 else h[:, :, d * H : (d + 1) * H]
         U, W, *b = map(array, parameters)
         bias, initial = b[0] + b[1] if b else None, None if h0 is None else h0[k]
-        options: dict[str, Any] = {"cell": cell, "lengths": lengths, "n_threads": n_threads}
-        forward(x, U, W, bias, initial, reverse=d == 1, out=states, **options)
+        forward(x, U, W, bias, initial, cell=cell, lengths=lengths, reverse=d == 1, out=states, n_threads=n_threads)
         if d == 1:
             h_n[k] = states[0]
         else:
