@@ -756,9 +756,8 @@ def simulate(choose):
         conformed = [None if a is None else np.array(a, h.dtype) for a in (net.x, net.U, net.W, net.h0, net.drive)]
         x, U, W, h0, drive = conformed
         options |= {"cell": cell, "drive": drive, "rates": rates, "x_gradient": wanted} | steps.options()
-        dh = given.get("dh", np.zeros_like(h))
-        dh = np.add(dh, given["drates"], dtype=h.dtype) if "drates" in given else dh
-        expected = pyrnn.backward(dh, h, x, U, W, h0, **options)
+        sent = [np.asarray(a, h.dtype) for a in given.values()]
+        expected = pyrnn.backward(sum(sent[1:], start=sent[0]), h, x, U, W, h0, **options)
         for name in FIELDS:
             same_bits(f"gradient of {name}", getattr(g, name), getattr(expected, name))
 
@@ -1039,9 +1038,9 @@ def second_order_limits(net, dh, h, rates, d):
 def per_sample_gradients(choose):
     net = Network(choose).finish()
     dh, h, rates, eh, erates = states_for(net, choose)
+    run = net.trajectory(h, rates)  # may simulate once more, with the instruction set that made h: else its bits differ
     with_engine(choose)
     norms = choose(False, True)
-    run = net.trajectory(h, rates)
     g = pyrnn.training.per_sample_gradients(run, dh, norms_only=norms)
     net.arrays.check_unchanged()
     check_own_memory(list(zip(g._fields, g, strict=True)), net.arrays)
@@ -1145,8 +1144,8 @@ def products(choose):
         shape = (k, H) if B is None or choose(False, True) else (B, k, H)
         vectors = (net.arrays("v", *shape),)
     net.finish()
-    net.bounds = bounds = bounds_of(net, run)
-    dtype = net.dtype
+    net.bounds, net.ecell = bounds_of(net, run), rounded(net.cell, h.dtype)  # alpha as the steps were made with it
+    bounds, dtype = net.bounds, net.dtype
     with_engine(choose)
     start = choose(0, 0, *range(T + 1))
     stop = choose(None, *range(start, T + 1))
