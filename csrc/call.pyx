@@ -38,9 +38,9 @@ cdef Py_ssize_t FORCED_BYTES = 0  # of a chunk, if not 0
 
 # ---- Arguments that the loops can take as they are ------------------------------------------------------------------
 def read_in_place(*arrays):
-    """Whether the loops here can read the arrays as they lie: all float32 or all float64, rows contiguous; None may be.
+    """Whether the loops can read all arrays without a copy: all float32 or all float64, with contiguous rows.
 
-    Only exact ndarrays count, since a subclass may mean something else by its elements.
+    None counts as readable. A subclass of ndarray does not, since it may mean something else by its elements.
     """
     cdef int kind = -1
     for a in arrays:
@@ -58,7 +58,7 @@ def read_in_place(*arrays):
 
 
 cdef void bounds(cnp.ndarray a, size_t *first, size_t *end) noexcept:
-    """The addresses between which an array lies; an empty one lies nowhere."""
+    """The first address of an array and the one behind its last; both are 0 for an empty array."""
     cdef int i
     cdef Py_ssize_t span
     first[0] = end[0] = 0
@@ -75,7 +75,7 @@ cdef void bounds(cnp.ndarray a, size_t *first, size_t *end) noexcept:
 
 
 cdef bint apart(cnp.ndarray a, tuple others) noexcept:
-    """Whether an array lies apart from the others, of which each may be None."""
+    """Whether an array shares no memory with the other arrays; None among them is passed over."""
     cdef size_t first, end, other_first, other_end
     bounds(a, &first, &end)
     for other in others:
@@ -87,7 +87,7 @@ cdef bint apart(cnp.ndarray a, tuple others) noexcept:
 
 
 cdef bint writeable(object a, int kind, int ndim, const cnp.npy_intp *shape) noexcept:
-    """Whether it is an array that the loops can write to as it lies: rows contiguous, and apart from each other."""
+    """Whether the loops can write to an array without a copy: its rows are contiguous and do not overlap."""
     return fits(a, kind, ndim, shape) and has_layout(a, kind, IN_ROWS | WRITTEN)
 
 
@@ -227,9 +227,10 @@ cdef class Call:
         return 0
 
     cdef bint take_results(self, out, drive, cell):
-        """Take the arrays of earlier results if the loops can write to them as they lie, apart from all others.
+        """Use the arrays of earlier results, and return True, if the loops can write to them without a copy.
 
-        That of alpha is a new one where alpha is one number, and so its gradient in `out`.
+        They must share no memory with each other or with an input. Where alpha is one number, its gradient in `out` is
+        one too, and the loops get a new array for the gradients of all units.
         """
         cdef cnp.npy_intp states[3]
         cdef cnp.npy_intp inputs[3]
@@ -283,8 +284,8 @@ cdef class Call:
     cdef int lay_out(self, int what, Py_ssize_t least) except -1:
         """Put the steps that exist in order and divide them into chunks; an error if the call was computed before.
 
-        least: so many sequences of different lengths are read where they lie. Fewer are packed, as are those with a
-        mask.
+        least: from so many sequences of different lengths on, the loops read the caller's arrays. The rows of fewer
+        sequences, and of those with a mask, are copied behind each other first.
         """
         cdef Job *job = &self.job
         cdef cnp.ndarray first = self.h0

@@ -56,7 +56,7 @@ def conform_forward(
         x, drive = with_batch(x, drive)
         h0, lengths, mask = with_one_row(h0, lengths, mask)
     U, W, h0, mask = *_matrices(U, W), _rows(h0), _steps_first(mask, batched)
-    # The loops write to out and rates as they lie, or else to others, which are then copied.
+    # The loops write to out and rates themselves if they can, else to new arrays, which `give` copies to them.
     places = [None if a is None else np.asarray(a) if batched else np.asarray(a)[:, np.newaxis] for a in (out, rates)]
     call = None
     for h, r in (places, [None if a is None else np.empty(a.shape, a.dtype) for a in places]):

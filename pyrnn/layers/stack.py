@@ -262,7 +262,7 @@ def _add_gradients(
     results = (dx, into.U, dW, b, dh0, None, d_alpha)
     rest = (cell, None, lengths, None, reverse, rates, True)
     call = Call.backward(*arrays, *rest, results, None)
-    if call is None:  # an array of the caller's lies as the loops cannot read or write it
+    if call is None:  # the loops cannot read or write an array of the caller's without a copy
         copies = tuple(None if a is None else a.copy() for a in results)
         dh, h, x, U, W, h0 = (a.copy() for a in arrays)
         call = Call.backward(dh, h, x, U, W, h0, *rest, copies, None)
