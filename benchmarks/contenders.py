@@ -49,9 +49,19 @@ def network(H, B, T, I, dtype):
 
 def ours(net, threads, engine="auto"):
     x, U, W, b, h0, dh = net
-    forward = lambda: pyrnn.forward(x, U, W, b, h0, n_threads=threads, engine=engine)
-    backward = lambda: pyrnn.backward(dh, forward(), x, U, W, h0, n_threads=threads, engine=engine)
-    return Contender(forward, lambda: backward()[:5])  # of x, U, W, b and h0
+    forward = lambda: pyrnn.forward(x, U, W, b, h0, n_threads=threads)
+    gradients = lambda: pyrnn.backward(dh, forward(), x, U, W, h0, n_threads=threads)[:5]  # of x, U, W, b and h0
+    if engine != "auto":
+        forward, gradients = in_engine(engine, forward), in_engine(engine, gradients)
+    return Contender(forward, gradients)
+
+
+def in_engine(engine, function):
+    def call():
+        with pyrnn.config.using(engine=engine):
+            return function()
+
+    return call
 
 
 def numpy_loop(net, threads):

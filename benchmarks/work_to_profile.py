@@ -16,9 +16,10 @@ def main(rounds=10, threads=1, engine="auto"):
     rng = np.random.default_rng(0)
     params = pyrnn.initialize(I, H, rng=rng, dtype=np.float32)
     x, dh = rng.standard_normal((T, B, I), np.float32), rng.standard_normal((T, B, H), np.float32)
-    for _ in range(int(rounds)):
-        h = pyrnn.forward(x, params.U, params.W, params.b, n_threads=int(threads), engine=engine)
-        pyrnn.backward(dh, h, x, params.U, params.W, n_threads=int(threads), engine=engine)
+    with pyrnn.config.using(engine=engine):
+        for _ in range(int(rounds)):
+            h = pyrnn.forward(x, params.U, params.W, params.b, n_threads=int(threads))
+            pyrnn.backward(dh, h, x, params.U, params.W, n_threads=int(threads))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ if importlib.util.find_spec("pyrnn._core.engine_blas") is None:
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from pyrnn import config as config
     from pyrnn import dynamics as dynamics
     from pyrnn import layers as layers
     from pyrnn import online as online
@@ -91,7 +92,7 @@ _HOMES = {
     "Trajectory": "trajectory",
     "simulate": "trajectory",
 }
-_ROOMS = ("dynamics", "layers", "online", "plots", "training")
+_ROOMS = ("config", "dynamics", "layers", "online", "plots", "training")
 
 __all__ = [
     "RNN",
@@ -106,6 +107,7 @@ __all__ = [
     "backward",
     "backward_jvp",
     "check_gradients",
+    "config",
     "dynamics",
     "forward",
     "initialize",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 
@@ -11,9 +12,12 @@ from pyrnn import profiling
 from pyrnn._core import engine_blas, engine_fused, table
 
 if TYPE_CHECKING:
-    from pyrnn._types import Compiled, CompiledBlas
+    from pyrnn._types import Compiled, Engine
 
-ENGINES = {"blas": engine_blas, "fused": engine_fused}
+    AnyCompiled = TypeVar("AnyCompiled", bound=Compiled)
+
+ENGINES: dict[str, Compiled] = {"blas": engine_blas, "fused": engine_fused}
+chosen: ContextVar[Engine] = ContextVar("pyrnn engine", default="auto")  # set by pyrnn.config.using
 BOOLEANS = (bool, np.bool_)
 RULE = "fused on avx512, avx2 and neon; blas on base"
 
@@ -28,24 +32,26 @@ def automatic() -> Literal["blas", "fused"]:
     return "blas" if table.selected() == "base" else "fused"
 
 
-@overload
-def choose(engine: Literal["blas"], n_threads: int | None = None) -> CompiledBlas: ...
-@overload
-def choose(engine: str = "auto", n_threads: int | None = None) -> Compiled: ...
-def choose(engine: str = "auto", n_threads: int | None = None) -> Compiled:
-    """The compiled module that computes a call, after a check of the two arguments that say how.
+def choose(n_threads: int | None = None) -> Compiled:
+    """The compiled module that computes a call, after a check of how many threads it may use.
 
     The first thing that a public function does: a profile measures it from here on.
     """
     if n_threads is not None and not (type(n_threads) is int and n_threads >= 1):
-        _check_threads(n_threads)
-    compiled = ENGINES.get(automatic() if engine == "auto" else engine) if isinstance(engine, str) else None
-    if compiled is None:
-        raise ValueError(f"engine must be one of 'auto', 'blas', 'fused', got {engine!r}")
-    return compiled if profiling.running is None else profiling.Measured(compiled)
+        check_threads(n_threads)
+    engine = chosen.get()
+    return measured(ENGINES[automatic() if engine == "auto" else engine])
 
 
-def _check_threads(n_threads: Any) -> None:
+def measured(compiled: AnyCompiled) -> AnyCompiled:
+    """A compiled module, whose calls are counted while a profile is taken."""
+    return compiled if profiling.running is None else cast("AnyCompiled", profiling.Measured(compiled))
+
+
+def check_threads(n_threads: Any) -> None:
+    """Raise an error unless it is None or a positive integer."""
+    if n_threads is None:
+        return
     try:
         fits = operator.index(cast("int", None if isinstance(n_threads, BOOLEANS) else n_threads)) >= 1
     except TypeError:

@@ -64,11 +64,3 @@ class Compiled(Protocol):
         results: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
         accumulate: bool = False,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
-
-
-class CompiledBlas(Compiled, Protocol):
-    """That of the engine ``blas``, which has the Jacobians of both."""
-
-    def jacobian(
-        self, rates: np.ndarray, W: np.ndarray, phi: int = 0, alpha: np.ndarray | None = None, current: bool = False
-    ) -> np.ndarray: ...

@@ -1,11 +1,12 @@
-"""What this installation computes with: `show_config`."""
+"""What this installation computes with: `show_config`, and `using` another engine."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
-from typing import Any, Literal, overload
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import scipy
@@ -13,6 +14,57 @@ import scipy
 import pyrnn
 from pyrnn import _engines
 from pyrnn._core import table, team
+
+if TYPE_CHECKING:
+    from pyrnn._types import Engine
+
+__all__ = ["show_config", "using"]
+
+
+@contextmanager
+def using(*, engine: Engine) -> Iterator[None]:
+    """A context in which every function of this package computes with this engine.
+
+    Parameters
+    ----------
+    engine : {"auto", "blas", "fused"}
+        ``fused``: pyrnn's own kernels, where each number is one chain of multiply-adds, so that its bits depend neither
+        on the rest of the batch nor on the processor. ``blas``: SciPy's BLAS. ``auto``, the engine outside of such a
+        context, takes the faster one: `show_config` says which.
+
+    Returns
+    -------
+    context manager
+
+    Raises
+    ------
+    ValueError
+        For another engine.
+
+    See Also
+    --------
+    show_config : the engine that ``auto`` stands for on this processor.
+
+    Notes
+    -----
+    The context is that of `contextvars`: of this thread, or of this task of asyncio, and not of others. `Stepper`,
+    online learning and what analyses networks have one engine each and do not depend on it.
+
+    Examples
+    --------
+    >>> import numpy as np, pyrnn
+    >>> with pyrnn.config.using(engine="blas"):
+    ...     h = pyrnn.forward(np.ones((3, 1)), U=[[1.0]], W=[[0.0]])
+    >>> bool(np.allclose(h, pyrnn.forward(np.ones((3, 1)), U=[[1.0]], W=[[0.0]])))
+    True
+    """
+    if not isinstance(engine, str) or engine not in ("auto", *_engines.ENGINES):
+        raise ValueError(f"engine must be one of 'auto', 'blas', 'fused', got {engine!r}")
+    before = _engines.chosen.set(engine)
+    try:
+        yield
+    finally:
+        _engines.chosen.reset(before)
 
 
 @overload

@@ -8,14 +8,13 @@ import numpy as np
 
 from pyrnn import _calls, _checks, _engines, _steps
 from pyrnn import cell as cells
+from pyrnn._core import engine_blas
 from pyrnn._core.call import Call
 from pyrnn._results import Gradients
 from pyrnn.cell import PLAIN, Cell
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-    from pyrnn._types import Engine
 
 
 def forward(
@@ -33,7 +32,6 @@ def forward(
     rates: np.ndarray | None = None,
     out: np.ndarray | None = None,
     n_threads: int | None = None,
-    engine: Engine = "auto",
 ) -> np.ndarray:
     """Hidden states of an RNN: h_t = tanh(b + U x_t + W h_{t-1}), and the other forms of its cell.
 
@@ -68,10 +66,8 @@ def forward(
     n_threads : int, optional
         The most threads that pyrnn itself may use; None for PYRNN_NUM_THREADS or, without it, the processors that the
         process may use. Small work stays on one thread, and no result depends on the number. What BLAS uses in the
-        ``blas`` engine is set in BLAS, for the whole process (``OPENBLAS_NUM_THREADS``), and never changed here.
-    engine : {"auto", "blas", "fused"}
-        ``fused``: pyrnn's own kernels, where each number is one chain of multiply-adds, so that its bits depend neither
-        on the rest of the batch nor on the processor. ``blas``: SciPy's BLAS. ``auto`` takes the faster one.
+        engine ``blas`` (`pyrnn.config.using`) is set in BLAS, for the whole process (``OPENBLAS_NUM_THREADS``), and
+        never changed here.
 
     Returns
     -------
@@ -109,7 +105,7 @@ def forward(
            [0.7616, 0.642 ],
            [0.867 , 0.642 ]])
     """
-    compiled = _engines.choose(engine, n_threads)
+    compiled = _engines.choose(n_threads)
     if cell is not PLAIN:
         cells.check(cell)
     call = Call.forward(x, U, W, b, h0, cell, drive, lengths, mask, reverse, rates, out, n_threads)
@@ -136,7 +132,6 @@ def backward(
     x_gradient: bool = True,
     out: Gradients | None = None,
     n_threads: int | None = None,
-    engine: Engine = "auto",
 ) -> Gradients:
     """Gradients of a loss through an RNN, by exact backpropagation through time.
 
@@ -160,7 +155,7 @@ def backward(
         What an earlier call of the same shapes has returned: its arrays are overwritten, so that a loop of training
         steps allocates nothing. Its ``x`` is None if that gradient is not wanted. If alpha is a number, so is its
         gradient: read it from the result, ``out`` keeps the old one.
-    n_threads, engine
+    n_threads : int, optional
         As in `forward`.
 
     Returns
@@ -200,7 +195,7 @@ def backward(
     array([[1.6126],
            [2.582 ]])
     """
-    compiled = _engines.choose(engine, n_threads)
+    compiled = _engines.choose(n_threads)
     if cell is not PLAIN:
         cells.check(cell)
     if x_gradient is not True:
@@ -328,7 +323,7 @@ def jacobian(
     array([[[0.75, 1.5 ],
             [3.  , 4.  ]]])
     """
-    compiled = _engines.choose("blas")  # no products and no sums: both engines have this loop
+    compiled = _engines.measured(engine_blas)  # no products and no sums: both engines have this loop
     cells.check(cell)
     h, W, h0, rates = _checks.as_real_arrays("h0", "rates", h=h, W=W, h0=h0, rates=rates)
     _calls.check_states(h, W)
@@ -343,7 +338,7 @@ def jacobian(
     else:
         slopes_of = h if rates is None else rates
     if h.ndim == 3:
-        J = compiled.jacobian(slopes_of, W, *numbers)
+        J: np.ndarray = compiled.jacobian(slopes_of, W, *numbers)
     else:
         J = compiled.jacobian(slopes_of[:, np.newaxis], W, *numbers)[:, 0]
     missing = _calls.missing_steps(h, lengths, mask)

@@ -8,8 +8,8 @@ Courville, *Deep Learning* (MIT Press, 2016), section 10.2. The book writes colu
 ``h @ W.T`` for arrays with rows ``h``.
 
 Shapes: x (T, B, I), h (T, B, H), o (T, B, O); U (H, I), W (H, H), b (H,), h0 (B, H), V (O, H), c (O,). Below the first
-two functions the batch axis B may be missing everywhere. Nothing is checked, and the arguments ``out``, ``n_threads``
-and ``engine`` are there only so that a call reads the same: the public functions check and document them.
+two functions the batch axis B may be missing everywhere. Nothing is checked, and the arguments ``out`` and
+``n_threads`` are there only so that a call reads the same: the public functions check and document them.
 """
 
 from types import SimpleNamespace
@@ -46,7 +46,7 @@ def backward_tanh(dh, h, x, U, W, h0):
 
 # ---- The same in every form of the cell -----------------------------------------------------------------------------
 def forward(x, U, W, b=None, h0=None, *, cell=PLAIN, drive=None, lengths=None, mask=None, reverse=False, rates=None,
-            out=None, n_threads=None, engine="auto"):
+            out=None, n_threads=None):
     b, h = _zeros_if_none(x, W, b, h0)
     phi, exists, alpha = NONLINEARITIES[cell.nonlinearity], _existing(x, lengths, mask), cell.alpha
     others = (a for a in (drive, alpha) if a is not None)
@@ -67,7 +67,7 @@ def forward(x, U, W, b=None, h0=None, *, cell=PLAIN, drive=None, lengths=None, m
 
 
 def backward(dh, h, x, U, W, h0=None, *, cell=PLAIN, drive=None, lengths=None, mask=None, reverse=False, rates=None,
-             x_gradient=True, out=None, n_threads=None, engine="auto"):
+             x_gradient=True, out=None, n_threads=None):
     gradients = _gradients(dh, 0, h, x, U, W, h0, cell, drive, rates, lengths=lengths, mask=mask, reverse=reverse)
     return gradients if x_gradient else gradients._replace(x=None)
 
@@ -139,8 +139,7 @@ def jacobian(h, W, h0=None, *, cell=PLAIN, lengths=None, mask=None, reverse=Fals
     return np.where(exists[..., np.newaxis], J, one if lengths is None else 0)
 
 
-def simulate(network, x, h0=None, *, lengths=None, mask=None, reverse=False, drive=None, n_threads=None,
-             engine="auto"):
+def simulate(network, x, h0=None, *, lengths=None, mask=None, reverse=False, drive=None, n_threads=None):
     U, W, b, cell = network.U, network.W, network.b, network.cell
     steps = {"lengths": lengths, "mask": mask, "reverse": reverse}
     rates = np.empty(x.shape[:-1] + W.shape[:1], np.result_type(x, U, W))

@@ -17,7 +17,7 @@ from pyrnn.readout import output, output_gradients
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from pyrnn._types import AnyNetwork, Engine
+    from pyrnn._types import AnyNetwork
 
 
 class Direction(NamedTuple):
@@ -200,7 +200,6 @@ class Trajectory(NamedTuple):
         x_gradient: bool = True,
         out: Gradients | None = None,
         n_threads: int | None = None,
-        engine: Engine = "auto",
     ) -> Gradients:
         """Gradients of a loss through the simulation, by exact backpropagation through time.
 
@@ -211,7 +210,7 @@ class Trajectory(NamedTuple):
         drates : array_like, shape of h, optional
             What it sends into each of the rates: it is taken through phi' here. Of a cell without a leak, whose rates
             are its states, it is added to dh.
-        x_gradient, out, n_threads, engine
+        x_gradient, out, n_threads
             As in `pyrnn.backward`.
 
         Returns
@@ -253,7 +252,6 @@ class Trajectory(NamedTuple):
             x_gradient=x_gradient,
             out=out,
             n_threads=n_threads,
-            engine=engine,
             **self.steps,
         )
         if past_states is not None:
@@ -359,7 +357,6 @@ def simulate(
     reverse: bool = False,
     drive: ArrayLike | None = None,
     n_threads: int | None = None,
-    engine: Engine = "auto",
 ) -> Trajectory:
     """States of a network on an input, with all that derivatives and analyses of them need.
 
@@ -371,7 +368,7 @@ def simulate(
         Input, time first; without a batch axis the result has none either.
     h0 : array_like, shape (B, H) or (H,), optional
         The state before the first step; None for zeros.
-    lengths, mask, reverse, drive, n_threads, engine
+    lengths, mask, reverse, drive, n_threads
         As in `forward`.
 
     Returns
@@ -412,7 +409,6 @@ def simulate(
         "mask": mask,
         "reverse": reverse,
         "n_threads": n_threads,
-        "engine": engine,
     }
     h = functional.forward(x_, U, W, b, h0_, cell=cell, drive=drive_, rates=rates, **options)
     return Trajectory(made, x_, h0_, h, h if rates is None else rates, drive_, lengths, mask, reverse)

@@ -349,6 +349,26 @@ def forms(H):
 ENGINES = {"blas": engine_blas, "fused": engine_fused}
 
 
+class InEngine:
+    """The functions of pyrnn, computed with this engine; called, any function."""
+
+    def __init__(self, engine):
+        self._engine = engine
+
+    def __call__(self, function):
+        def call(*arguments, **named):
+            with pyrnn.config.using(engine=self._engine):
+                return function(*arguments, **named)
+
+        return call
+
+    def __getattr__(self, name):
+        return self(getattr(pyrnn, name))
+
+
+FUSED, BLAS, AUTO = (InEngine(name) for name in ("fused", "blas", "auto"))
+
+
 def compiled_state_gradients(engine, dh, h, W, n_threads=None):
     """state_gradients of one engine, of arrays that fit and a plain tanh cell."""
     call = Call.state_gradients(dh, h, W, pyrnn.Cell(), None, None, False, None, n_threads)

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import LAYOUTS, agree, arguments, assert_close, call, for_each, lay_out, network
+from helpers import LAYOUTS, InEngine, agree, arguments, assert_close, call, for_each, lay_out, network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -393,24 +393,17 @@ def test_messages(function, changes, message):
 
 
 # ---- Options --------------------------------------------------------------------------------------------------------
-WITH_ENGINES = pytest.mark.parametrize("function", ["forward", "backward"])
+WITH_THREADS = pytest.mark.parametrize("function", ["forward", "backward"])
 
 
-@WITH_ENGINES
+@WITH_THREADS
 @pytest.mark.parametrize("engine", ["auto", "blas"])
 @pytest.mark.parametrize("n_threads", [None, 1, 3, np.int64(2)])
 def test_engine_and_n_threads(function, engine, n_threads):
-    agree(function, arguments(function, network()), engine=engine, n_threads=n_threads)
+    InEngine(engine)(agree)(function, arguments(function, network()), n_threads=n_threads)
 
 
-@WITH_ENGINES
-@pytest.mark.parametrize("engine", ["BLAS", "", None, 1, ["auto"]])
-def test_wrong_engine(function, engine):
-    given = arguments(function, network())
-    rejects(ValueError, ["engine", "'auto'", "'blas'", f"got {engine!r}"], function, given, engine=engine)
-
-
-@WITH_ENGINES
+@WITH_THREADS
 @pytest.mark.parametrize(
     ("n_threads", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), ("2", TypeError), ([1], TypeError)]
 )
@@ -419,7 +412,7 @@ def test_wrong_n_threads(function, n_threads, error):
     rejects(error, words, function, arguments(function, network()), n_threads=n_threads)
 
 
-@WITH_ENGINES
+@WITH_THREADS
 def test_options_are_keywords(function):
     given = arguments(function, network())
     with pytest.raises(TypeError, match="positional"):

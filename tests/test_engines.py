@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import compiled_state_gradients
+from helpers import FUSED, InEngine, compiled_state_gradients
 
 import pyrnn
 from pyrnn import reference
@@ -38,9 +38,9 @@ def arrays(T, B, I, H, dtype, seed=0):
     return x, draw(H, I, scale=I**-0.5), draw(H, H, scale=H**-0.5), b, h0, dh
 
 
-def everything(x, U, W, b, h0, dh, **options):
-    h = pyrnn.forward(x, U, W, b, h0, **options)
-    return h, *pyrnn.backward(dh, h, x, U, W, h0, **options)[:5]
+def everything(x, U, W, b, h0, dh, inside=FUSED, **options):
+    h = inside.forward(x, U, W, b, h0, **options)
+    return h, *inside.backward(dh, h, x, U, W, h0, **options)[:5]
 
 
 def bits(results):
@@ -53,7 +53,7 @@ def bits(results):
 def test_engine_against_reference(engine, dtype, size, instruction_set):
     x, U, W, b, h0, dh = arrays(*size, dtype)
     exact = [a.astype(np.float64) for a in (x, U, W, b, h0, dh)]
-    h, *gradients = everything(x, U, W, b, h0, dh, engine=engine)
+    h, *gradients = everything(x, U, W, b, h0, dh, InEngine(engine))
     expected = reference.forward(*exact[:5])
     for have, want in zip(
         (h, *gradients),
@@ -68,10 +68,10 @@ def test_engine_against_reference(engine, dtype, size, instruction_set):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_rows_do_not_depend_on_the_batch(dtype, size, instruction_set):
     x, U, W, b, h0, dh = arrays(*size, dtype)
-    h = pyrnn.forward(x, U, W, b, h0, engine="fused")
+    h = FUSED.forward(x, U, W, b, h0)
     grad_h, J = compiled_state_gradients("fused", dh, h, W), pyrnn.jacobian(h[:2], W)
     for r in {0, size[1] // 2, size[1] - 1}:
-        alone = pyrnn.forward(x[:, r], U, W, b, h0[r], engine="fused")
+        alone = FUSED.forward(x[:, r], U, W, b, h0[r])
         assert bits([alone]) == bits([h[:, r]])
         assert bits([compiled_state_gradients("fused", dh[:, r : r + 1], h[:, r : r + 1], W)]) == bits(
             [grad_h[:, r : r + 1]]
@@ -83,9 +83,7 @@ def test_rows_do_not_depend_on_the_batch(dtype, size, instruction_set):
 def test_bits_do_not_depend_on_strides(dtype, instruction_set):
     x, U, W, b, h0, dh = arrays(30, 20, 9, 40, dtype)
     apart = lambda a: np.ascontiguousarray(a.transpose(1, 0, 2)).transpose(1, 0, 2)
-    assert bits(everything(x, U, W, b, h0, dh, engine="fused")) == bits(
-        everything(apart(x), U, W, b, h0, apart(dh), engine="fused")
-    )
+    assert bits(everything(x, U, W, b, h0, dh)) == bits(everything(apart(x), U, W, b, h0, apart(dh)))
 
 
 @pytest.mark.parametrize("size", [(50, 64, 17, 128), (40, 13, 5, 100), (9, 70, 200, 300), (200, 9, 3, 64)])
@@ -95,20 +93,20 @@ def test_bits_do_not_depend_on_threads(dtype, size, chunk, set_chunk_bytes):
     set_chunk_bytes(chunk)
     network = arrays(*size, dtype)
     x, U, W, b, h0, dh = network
-    expected = bits(everything(*network, engine="fused", n_threads=1))
-    h = pyrnn.forward(x, U, W, b, h0, engine="fused", n_threads=1)
+    expected = bits(everything(*network, n_threads=1))
+    h = FUSED.forward(x, U, W, b, h0, n_threads=1)
     grad_h = bits([compiled_state_gradients("fused", dh, h, W, n_threads=1)])
     for n_threads in (2, 3, 7):
         for _ in range(3):
-            assert bits(everything(*network, engine="fused", n_threads=n_threads)) == expected
+            assert bits(everything(*network, n_threads=n_threads)) == expected
             assert bits([compiled_state_gradients("fused", dh, h, W, n_threads=n_threads)]) == grad_h
 
 
 def test_bits_of_weight_gradients_a_thousand_times():
     network = arrays(30, 16, 8, 64, np.float32)
-    expected = bits(everything(*network, engine="fused", n_threads=1))
+    expected = bits(everything(*network, n_threads=1))
     for i in range(1000):
-        assert bits(everything(*network, engine="fused", n_threads=(2, 3, 7, 1)[i % 4])) == expected
+        assert bits(everything(*network, n_threads=(2, 3, 7, 1)[i % 4])) == expected
 
 
 # -O1, which takes half as long to compile as -O3 does: the bits may not depend on it, nor on the compiler.
@@ -166,11 +164,12 @@ def test_wrong_default_threads(monkeypatch):
         team.default_threads()
 
 
+IMPORTS = f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\nfrom helpers import FUSED\n"
 FORK = """
 import os, sys, numpy as np, pyrnn
 rng = np.random.default_rng(0)
 x, U, W = rng.standard_normal((50, 64, 64)), rng.standard_normal((128, 64)) / 8, rng.standard_normal((128, 128)) / 11
-run = lambda: pyrnn.forward(x, U, W, n_threads=2, engine="fused").tobytes()
+run = lambda: FUSED.forward(x, U, W, n_threads=2).tobytes()
 expected = run()
 for _ in range(5):
     child = os.fork()
@@ -183,7 +182,7 @@ assert run() == expected
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_forked_child_has_a_team_of_its_own():
-    subprocess.run([sys.executable, "-P", "-W", "ignore", "-c", FORK], check=True)
+    subprocess.run([sys.executable, "-P", "-W", "ignore", "-c", IMPORTS + FORK], check=True)
 
 
 NESTED = """
@@ -191,8 +190,8 @@ import threading, numpy as np, pyrnn
 rng = np.random.default_rng(0)
 x, U, W = rng.standard_normal((50, 64, 64)), rng.standard_normal((128, 64)) / 8, rng.standard_normal((128, 128)) / 11
 def run():
-    h = pyrnn.forward(x, U, W, n_threads=2, engine="fused")
-    return [a.tobytes() for a in (h, *pyrnn.backward(h, h, x, U, W, n_threads=3, engine="fused")[:5])]
+    h = FUSED.forward(x, U, W, n_threads=2)
+    return [a.tobytes() for a in (h, *FUSED.backward(h, h, x, U, W, n_threads=3)[:5])]
 expected, wrong = run(), []
 def worker():
     for _ in range(40):
@@ -206,14 +205,14 @@ assert not wrong
 
 
 def test_teams_called_from_several_threads():
-    subprocess.run([sys.executable, "-P", "-c", NESTED], check=True)
+    subprocess.run([sys.executable, "-P", "-c", IMPORTS + NESTED], check=True)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "1" + 23 * "0", 5000 * "9"])
 def test_default_threads_out_of_range(text, monkeypatch):
     monkeypatch.setenv("PYRNN_NUM_THREADS", text)
     with pytest.raises(ValueError, match="PYRNN_NUM_THREADS must be a positive integer below 10"):
-        pyrnn.forward(np.zeros((50, 64, 64)), np.zeros((128, 64)), np.zeros((128, 128)), engine="fused")
+        FUSED.forward(np.zeros((50, 64, 64)), np.zeros((128, 64)), np.zeros((128, 128)))
 
 
 @pytest.mark.parametrize("n_threads", [True, False, np.True_, 1.0, "2"])
@@ -236,7 +235,7 @@ def refuse(*arguments):
 
 _thread.start_new_thread = refuse
 x, U, W = np.ones((50, 64, 64)), np.ones((128, 64)) / 99, np.ones((128, 128)) / 999
-run = lambda: pyrnn.forward(x, U, W, n_threads=7, engine="fused").tobytes()
+run = lambda: FUSED.forward(x, U, W, n_threads=7).tobytes()
 expected = run()
 tracemalloc.start()
 run()
@@ -249,4 +248,4 @@ assert after - before < 2000, after - before
 
 
 def test_calls_where_threads_cannot_start_leave_nothing_behind():
-    subprocess.run([sys.executable, "-P", "-c", NO_THREADS], check=True)
+    subprocess.run([sys.executable, "-P", "-c", IMPORTS + NO_THREADS], check=True)

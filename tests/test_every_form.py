@@ -9,6 +9,7 @@ import itertools
 
 import numpy as np
 import pytest
+from helpers import FUSED
 
 import pyrnn
 from pyrnn import dynamics, online, plots, reference, training
@@ -376,7 +377,7 @@ def check_uoro(p):
 
 def check_stepper(p):
     stepper = pyrnn.Stepper(p.network, p.h0, batch=B)
-    np.testing.assert_array_equal(pyrnn.simulate(p.network, p.x, p.h0, engine="fused").output(), stepper.run(p.x))
+    np.testing.assert_array_equal(FUSED.simulate(p.network, p.x, p.h0).output(), stepper.run(p.x))
     close(stepper.state, p.exact.h[-1], 1e-12)
 
 

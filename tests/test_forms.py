@@ -6,7 +6,9 @@ import itertools
 import numpy as np
 import pytest
 from helpers import (
+    FUSED,
     WRITEABLE_LAYOUTS,
+    InEngine,
     add_gradients,
     allocated,
     assert_close,
@@ -126,7 +128,7 @@ def test_compiled_against_reference(n, form, dtype):
     expected = run(reference, exact, exact_form)
     tolerance = 1e-13 if dtype == np.float64 else 4e-6
     for engine in ("blas", "fused"):
-        h, rates, gradients = run(pyrnn, n, form, engine=engine)
+        h, rates, gradients = run(InEngine(engine), n, form)
         assert_close(h, expected[0], tolerance)
         if rates is not None:
             assert_close(rates, expected[1], tolerance)
@@ -182,7 +184,7 @@ def test_random_forms(set_chunk_bytes, dtype, seed):
     J = reference.jacobian(h, exact["W"], exact["h0"], rates=rates, **with_cell(exact_form))
     tolerance = 1e-13 if dtype == np.float64 else 2e-5
     for engine in ("blas", "fused"):
-        h2, rates2, gradients2 = run(pyrnn, n, form, drive, engine=engine)
+        h2, rates2, gradients2 = run(InEngine(engine), n, form, drive)
         assert_close(h2, h, tolerance)
         if rates is not None:
             assert_close(rates2, rates, tolerance)
@@ -200,7 +202,7 @@ def test_state_gradients_and_inputs_stay_as_they_are(dtype, monkeypatch, seed):
     """Of both engines, and no argument is written to."""
     rng = np.random.default_rng(seed)
     n, form = random_network(rng, dtype)
-    h, rates, _ = run(pyrnn, n, form, engine="fused")
+    h, rates, _ = run(FUSED, n, form)
     before = {name: a.tobytes() for name, a in (n | form | {"h": h}).items() if isinstance(a, np.ndarray)}
     results = []
     for engine in ("blas", "fused"):
@@ -262,9 +264,8 @@ def test_order_of_sequences_leaves_the_bits(set_chunk_bytes, leak, H, n_threads)
     order = rng.permutation(B)
     n["drive"] = rng.standard_normal(n["dh"].shape).astype(np.float32)
     mixed = n | {name: n[name][:, order] for name in ("x", "dh", "drive")} | {"h0": n["h0"][order]}
-    options = {"engine": "fused", "n_threads": n_threads}
-    h, rates, gradients = run(pyrnn, n, form | {"lengths": lengths}, **options)
-    h2, rates2, gradients2 = run(pyrnn, mixed, form | {"lengths": lengths[order]}, **options)
+    h, rates, gradients = run(FUSED, n, form | {"lengths": lengths}, n_threads=n_threads)
+    h2, rates2, gradients2 = run(FUSED, mixed, form | {"lengths": lengths[order]}, n_threads=n_threads)
     np.testing.assert_array_equal(h[:, order], h2)
     if rates is not None:
         np.testing.assert_array_equal(rates[:, order], rates2)
@@ -283,25 +284,19 @@ def flat(results):
 @pytest.mark.parametrize("form", ["rate", "current"])
 def test_alpha_of_one_is_no_leak(dtype, form):
     n = network(T=6, B=9, H=20, dtype=dtype)
-    plain = pyrnn.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], engine="fused")
+    plain = FUSED.forward(n["x"], n["U"], n["W"], n["b"], n["h0"])
     rates = np.empty_like(plain)
     if form == "rate":
-        h = pyrnn.forward(
-            n["x"], n["U"], n["W"], n["b"], n["h0"], cell=pyrnn.Cell(alpha=1.0), rates=rates, engine="fused"
-        )
+        h = FUSED.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], cell=pyrnn.Cell(alpha=1.0), rates=rates)
         np.testing.assert_array_equal(h, plain)
         np.testing.assert_array_equal(rates, plain)
-        a = pyrnn.backward(
-            n["dh"], h, n["x"], n["U"], n["W"], n["h0"], cell=pyrnn.Cell(alpha=1), rates=rates, engine="fused"
-        )
-        b = pyrnn.backward(n["dh"], h, n["x"], n["U"], n["W"], n["h0"], engine="fused")
+        a = FUSED.backward(n["dh"], h, n["x"], n["U"], n["W"], n["h0"], cell=pyrnn.Cell(alpha=1), rates=rates)
+        b = FUSED.backward(n["dh"], h, n["x"], n["U"], n["W"], n["h0"])
         for one, other in zip(a._replace(alpha=None), b, strict=True):
             np.testing.assert_array_equal(one, other)
     else:  # the rates of currents without leak are the states of the plain cell
         a0 = np.arctanh(n["h0"])
-        pyrnn.forward(
-            n["x"], n["U"], n["W"], n["b"], a0, cell=pyrnn.Cell(alpha=1, form="current"), rates=rates, engine="fused"
-        )
+        FUSED.forward(n["x"], n["U"], n["W"], n["b"], a0, cell=pyrnn.Cell(alpha=1, form="current"), rates=rates)
         np.testing.assert_allclose(rates, plain, rtol=0, atol=1e-13 if dtype == np.float64 else 1e-5)
 
 
@@ -349,11 +344,11 @@ def test_what_does_not_exist_is_never_read(steps, reverse, engine):
     steps = steps | {"reverse": reverse}
     n["drive"] = n["dh"].copy()
     missing = ~steps["mask"] if "mask" in steps else np.arange(5)[:, np.newaxis] >= steps["lengths"]
-    expected = run(pyrnn, n, steps, engine=engine)
+    expected = run(InEngine(engine), n, steps)
     poisoned = n | {name: n[name].copy() for name in ("x", "drive", "dh")}
     for name in ("x", "drive", "dh") if "lengths" in steps else ("x", "drive"):
         poisoned[name][missing] = np.nan
-    for a, b in zip(flat(expected), flat(run(pyrnn, poisoned, steps, engine=engine)), strict=True):
+    for a, b in zip(flat(expected), flat(run(InEngine(engine), poisoned, steps)), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -491,21 +486,21 @@ def test_gradients_without_that_of_x():
 def test_overwritten_gradients(dtype, seed):
     rng = np.random.default_rng(seed)
     n, form = random_network(rng, dtype)
-    engine = ("blas", "fused")[seed % 2]
+    inside = InEngine(("blas", "fused")[seed % 2])
     drive = {"drive": n["drive"]} if rng.integers(2) else {}
     rates = np.empty_like(n["dh"]) if "alpha" in form else None
-    h = pyrnn.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], rates=rates, **with_cell(form), **drive, engine=engine)
+    h = inside.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], rates=rates, **with_cell(form), **drive)
     arguments = [n["dh"], h, n["x"], n["U"], n["W"], n["h0"]]
-    options = with_cell(form) | drive | {"rates": rates, "engine": engine}
-    expected = pyrnn.backward(*arguments, **options)
-    again = pyrnn.backward(*arguments, **options)
+    options = with_cell(form) | drive | {"rates": rates}
+    expected = inside.backward(*arguments, **options)
+    again = inside.backward(*arguments, **options)
     for a in again:
         if np.ndim(a):
             a[...] = np.nan
-    without = pyrnn.backward(*arguments, **options, x_gradient=False)
+    without = inside.backward(*arguments, **options, x_gradient=False)
     assert without.x is None
     for out, wanted in ((again, expected), (without, expected._replace(x=None))):
-        result = pyrnn.backward(*arguments, **options, out=out)
+        result = inside.backward(*arguments, **options, out=out)
         assert type(result) is pyrnn.Gradients
         assert (result is out) == ("alpha" not in form or np.ndim(form["alpha"]) > 0)
         for a, k, e in zip(result, out, wanted, strict=True):
@@ -523,23 +518,24 @@ def test_added_gradients(dtype, seed):
     n, form = random_network(rng, dtype)
     n = {k: v if v is None else np.ascontiguousarray(v) for k, v in n.items()}
     cell = with_cell(form).get("cell", pyrnn.Cell())
-    drive, engine = (n["drive"] if rng.integers(2) else None), ("blas", "fused")[seed % 2]
+    drive = n["drive"] if rng.integers(2) else None
+    engine = ("blas", "fused")[seed % 2]
     rates = None if cell.alpha is None else np.empty_like(n["dh"])
     steps = {k: v for k, v in with_cell(form).items() if k != "cell"}
     network_ = (n["x"], n["U"], n["W"], n["b"], n["h0"])
-    h = pyrnn.forward(*network_, cell=cell, rates=rates, drive=drive, engine=engine, **steps)
+    h = InEngine(engine).forward(*network_, cell=cell, rates=rates, drive=drive, **steps)
     if n["x"].ndim == 2 or n["h0"] is None:
         return
     arguments = [n["dh"], h, n["x"], n["U"], n["W"], n["h0"]]
-    options = {"cell": cell, "drive": drive, "rates": rates, "engine": engine} | steps
-    expected = pyrnn.backward(*arguments, **options)
+    options = {"cell": cell, "drive": drive, "rates": rates} | steps
+    expected = InEngine(engine).backward(*arguments, **options)
     weights, x_too = bool(rng.integers(2)), bool(rng.integers(2))
     filled = lambda a: rng.standard_normal(a.shape).astype(dtype)
     before = [None if a is None else filled(np.zeros(len(n["W"])) if np.ndim(a) == 0 else a) for a in expected]
     if before[6] is not None:
         before[6][...] = 0  # in the current form the sum is divided at the end
     out = [None if a is None else a.copy() for a in before]
-    result = add_gradients(*arguments, out, weights=weights, x_too=x_too, **options)
+    result = add_gradients(*arguments, out, weights=weights, x_too=x_too, engine=engine, **options)
     added = dict(zip(pyrnn.Gradients._fields, (x_too, weights, weights, weights, False, False, True), strict=True))
     eps = np.finfo(dtype).eps
     for name, a, b, actual in zip(pyrnn.Gradients._fields, out, before, result, strict=True):
@@ -639,10 +635,10 @@ def test_gradients_of_h0_keep_the_sign_of_zero(dtype, B, cut):
     mask = np.arange(T)[:, np.newaxis] < lengths
     if cut == "mask with holes":
         mask[1] = False
-    alone = pyrnn.backward(dh[:, 0], h[:, 0], x[:, 0], U, W, h0[0], engine="fused").h0
+    alone = FUSED.backward(dh[:, 0], h[:, 0], x[:, 0], U, W, h0[0]).h0
     np.testing.assert_array_equal(np.signbit(alone), True)
     steps = {"lengths": lengths} if cut == "lengths" else {"mask": mask}
-    together = pyrnn.backward(dh, h, x, U, W, h0, engine="fused", **steps).h0
+    together = FUSED.backward(dh, h, x, U, W, h0, **steps).h0
     assert together.tobytes() == np.tile(alone, (B, 1)).tobytes()
 
 
@@ -655,13 +651,13 @@ FORMS_OF_A_STEP = [{}, {"nonlinearity": "relu"}, {"alpha": 0.5}, {"alpha": 0.5, 
 def test_steps_of_training_allocate_nothing(form, engine):
     n = network(T=50, B=8, I=16, H=64)
     h = np.empty_like(n["dh"])
-    options = with_cell(form) | {"engine": engine, "rates": np.empty_like(h) if "alpha" in form else None}
+    options = with_cell(form) | {"rates": np.empty_like(h) if "alpha" in form else None}
     arguments = [n[name] for name in ("x", "U", "W", "b", "h0")]
-    gradients = None
+    gradients, inside = None, InEngine(engine)
 
     def step():
-        pyrnn.forward(*arguments, out=h, **options)
-        return pyrnn.backward(n["dh"], h, *arguments[:3], n["h0"], out=gradients, **options)
+        inside.forward(*arguments, out=h, **options)
+        return inside.backward(n["dh"], h, *arguments[:3], n["h0"], out=gradients, **options)
 
     for _ in range(3):
         gradients = step()
@@ -676,10 +672,10 @@ def test_pieces_of_time_have_the_bits_of_the_whole(set_chunk_bytes, dtype, leak,
     n = network(T=43, B=9, I=3, H=6, dtype=dtype)
     set_chunk_bytes(5 * 9 * 6 * n["x"].itemsize)
     form = {k: v.astype(dtype) if isinstance(v, np.ndarray) else v for k, v in LEAKS[leak].items()}
-    h, rates, _ = run(pyrnn, n | {"drive": n["dh"]}, form, engine="fused")
+    h, rates, _ = run(FUSED, n | {"drive": n["dh"]}, form)
     cell = with_cell(form).get("cell", pyrnn.Cell())
     U, W = n["U"], n["W"]
-    options = {"cell": cell, "drive": n["dh"], "engine": "fused", "n_threads": n_threads}
+    options = {"cell": cell, "drive": n["dh"], "n_threads": n_threads}
     whole = pyrnn.backward(n["dh"], h, n["x"], U, W, n["h0"], **options, rates=rates)
     d_alpha = None if cell.alpha is None else np.empty(6, dtype)
 

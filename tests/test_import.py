@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.python]
 
 OPTIONAL = ["torch", "matplotlib", "sklearn", "onnx", "onnxruntime", "jax", "mpmath", "hypothesis", "threadpoolctl"]
 OPTIONAL += ["h5py", "keras", "safetensors"]
-ROOMS = ["dynamics", "layers", "online", "plots", "training"]
+ROOMS = ["config", "dynamics", "layers", "online", "plots", "training"]
 BRIDGES = ["bridges.onnx", "bridges.keras", "bridges.safetensors"]
 
 
@@ -64,5 +64,6 @@ def test_no_module_bears_the_name_of_a_function():
     """A function that is exported over a module would hide it."""
     folder = Path(pyrnn.__file__).parent
     for place, names in ((folder, pyrnn.__all__), *((folder / room, getattr(pyrnn, room).__all__) for room in ROOMS)):
-        modules = {path.name.split(".")[0] for path in place.iterdir() if path.suffix in (".py", ".so")}
+        files = place.iterdir() if place.is_dir() else ()  # a room may be one module
+        modules = {path.name.split(".")[0] for path in files if path.suffix in (".py", ".so")}
         assert not modules & set(names) - set(ROOMS)

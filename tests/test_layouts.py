@@ -63,7 +63,7 @@ LEFT_OUT = {
 }
 # Arguments that are no arrays.
 OPTIONS = {
-    "cell", "reverse", "x_gradient", "n_threads", "engine", "loss", "memory_limit", "preactivations",
+    "cell", "reverse", "x_gradient", "n_threads", "loss", "memory_limit", "preactivations",
     "step", "max_entries", "rng", "start", "stop", "norm", "vectors", "k", "warmup", "qr_every", "tolerance",
     "max_iterations", "unique_tolerance", "outlier_distance", "between", "k1", "k2", "length", "batch",
     "end_symbol", "temperature", "probability", "choose", "norms_only", "error_if_nonfinite", "radius", "block",

@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from helpers import LAYOUTS, allocated, for_each, network
+from helpers import FUSED, LAYOUTS, allocated, for_each, network
 
 import pyrnn
 from pyrnn import reference
@@ -152,7 +152,7 @@ def test_states_have_the_bits_of_forward(make_cell, dtype, cls):
     learner = made(cls, n, 3, cell)
     h = [learner.forward(x) for x in n["x"]]
     assert learner.dtype == dtype
-    assert np.array_equal(h, pyrnn.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], cell=cell, engine="fused"))
+    assert np.array_equal(h, FUSED.forward(n["x"], n["U"], n["W"], n["b"], n["h0"], cell=cell))
     assert np.array_equal(learner.h, h[-1])
 
 
@@ -298,7 +298,7 @@ def test_update_changes_what_follows_alone(cls):
     assert np.array_equal(learner.h, before)
     assert np.array_equal(learner.network.W, n["W"] * 0.5)
     assert learner.network.cell == slow
-    expected = pyrnn.forward(n["x"][2:3], n["U"] + 1, n["W"] * 0.5, None, before, cell=slow, engine="fused")
+    expected = FUSED.forward(n["x"][2:3], n["U"] + 1, n["W"] * 0.5, None, before, cell=slow)
     assert np.array_equal(learner.forward(n["x"][2]), expected[0])
 
 

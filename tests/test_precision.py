@@ -8,8 +8,7 @@ import itertools
 import mpmath
 import numpy as np
 import pytest
-
-import pyrnn
+from helpers import InEngine
 
 pytestmark = pytest.mark.plain_c
 
@@ -90,9 +89,9 @@ def solve(request):
         inputs, dh = network(T, B, greatest, seed)
         a, h_exact = exact_forward(**inputs)
         assert 0.9 * greatest < np.abs(a).max() <= greatest
-        h = pyrnn.forward(**inputs, engine=engine)
+        h = InEngine(engine).forward(**inputs)
         del inputs["b"]
-        gradients = pyrnn.backward(dh, h, **inputs, engine=engine)
+        gradients = InEngine(engine).backward(dh, h, **inputs)
         return inputs, dh, h, gradients, a, h_exact, exact_backward(dh, h_exact, **inputs)
 
     return solve

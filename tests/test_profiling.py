@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from helpers import network
+from helpers import InEngine, network
 
 import pyrnn
 from pyrnn import _engines, profiling
@@ -25,10 +25,10 @@ def net(dtype):
     return network(T, B, I, H, O, dtype=dtype)
 
 
-def run_all(net, **options):
-    """One call of each compiled function; forward and backward with the options."""
-    h = pyrnn.forward(net["x"], net["U"], net["W"], net["b"], net["h0"], **options)
-    grads = pyrnn.backward(net["dh"], h, net["x"], net["U"], net["W"], net["h0"], **options)
+def run_all(net, engine="auto", **options):
+    """forward and backward, in this engine and with the options."""
+    h = InEngine(engine).forward(net["x"], net["U"], net["W"], net["b"], net["h0"], **options)
+    grads = InEngine(engine).backward(net["dh"], h, net["x"], net["U"], net["W"], net["h0"], **options)
     return h, *grads[:5]
 
 
@@ -46,7 +46,7 @@ def test_flops_and_bytes_are_those_of_the_formulas(net, dtype, engine, n_threads
     size = np.dtype(dtype).itemsize
     set_chunk_bytes(steps * B * H * size)
     with pyrnn.profile() as p:
-        run_all(net, engine=engine, n_threads=n_threads)
+        run_all(net, engine, n_threads=n_threads)
     N = T * B
     expected = {
         "input product": (2 * N * H * I, N * I + N * H + H * I),
@@ -125,7 +125,7 @@ def test_functions_are_counted_with_what_they_call():
 def test_threads_and_phases_are_two_sums_of_the_same(net):
     for _ in range(1000):  # a thread that comes late, on a busy machine, finds no task left
         with pyrnn.profile() as p:
-            run_all(net, engine="fused", n_threads=3)
+            run_all(net, "fused", n_threads=3)
         members = {r.member for r in p.records if r.phase == "weight gradients"}
         assert members <= {0, 1, 2}
         assert len({(r.thread, r.member) for r in p.records}) == len(p.threads) <= 3
@@ -155,7 +155,7 @@ def test_nothing_is_recorded_outside(net):
     run_all(net)
     assert (p.records, p.phases, p.threads, p.functions, p.peak) == ((), {}, {}, {}, {})
     assert str(p) == "pyrnn.profile: nothing recorded"
-    assert _engines.choose("fused") is _engines.ENGINES["fused"]
+    assert InEngine("fused")(_engines.choose)() is _engines.ENGINES["fused"]
     with p:
         pyrnn.jacobian(net["h"], net["W"])
     assert set(p.phases) == {"jacobian"}
@@ -199,7 +199,7 @@ def test_json(net, tmp_path):
 
 def test_table(net):
     with pyrnn.profile() as p:
-        run_all(net, engine="fused", n_threads=2)
+        run_all(net, "fused", n_threads=2)
     lines = str(p).splitlines()
     assert max(map(len, lines)) <= 120
     for name, totals in (*p.functions.items(), *p.phases.items()):
@@ -219,7 +219,7 @@ def test_fraction_of_peak(dtype, B):
     n = network(20, B, 128, 128, dtype=dtype)
     with pyrnn.profile() as p:
         for _ in range(10):
-            run_all(n, engine="fused", n_threads=1)
+            run_all(n, "fused", n_threads=1)
     assert p.peak[np.dtype(dtype).name] > 1e8
     fractions = {phase: totals.fraction_of_peak for phase, totals in p.phases.items()}
     assert fractions.pop("pack") is None
@@ -249,7 +249,7 @@ def in_threads(count, function):
 def test_python_threads_at_once():
     n = network(T, B, I, H)
     with pyrnn.profile() as p:
-        in_threads(5, lambda: [run_all(n, engine="fused", n_threads=2) for _ in range(20)])
+        in_threads(5, lambda: [run_all(n, "fused", n_threads=2) for _ in range(20)])
     assert p.functions["forward"].calls == p.functions["backward"].calls == 100
     assert p.phases["forward recurrence"].flops == 100 * 2 * T * B * H * (I + H)
     assert p.phases["weight gradients"].flops == 100 * 2 * T * B * H * (I + H)

@@ -12,7 +12,7 @@ import threading
 
 import numpy as np
 import pytest
-from helpers import LAYOUTS, WRITEABLE_LAYOUTS, allocated, for_each, network
+from helpers import FUSED, LAYOUTS, WRITEABLE_LAYOUTS, allocated, for_each, network
 from numpy.lib.stride_tricks import as_strided
 
 import pyrnn
@@ -56,7 +56,7 @@ def test_bits_of_forward(dtype, instruction_set, I, H, O, B, with_output):
     T = 7
     n = network(T, B, I, H, O, dtype=dtype)
     x, U, W, b, h0, V, c = (n[name] for name in ("x", "U", "W", "b", "h0", "V", "c"))
-    h = pyrnn.forward(x, U, W, b, h0, engine="fused")
+    h = FUSED.forward(x, U, W, b, h0)
     expected = h
     if with_output:
         rows = h if B is not None else h[:, np.newaxis]
@@ -91,7 +91,7 @@ def test_bits_of_forward_in_all_forms(dtype, nonlinearity, leak, with_output, B,
     alpha, form = leak
     cell = pyrnn.Cell(nonlinearity, np.linspace(0, 1, H) if alpha == "by unit" else alpha, form)
     rates = None if alpha is None else np.empty_like(n["h"])
-    h = pyrnn.forward(x, U, W, b, h0, engine="fused", rates=rates, cell=cell)
+    h = FUSED.forward(x, U, W, b, h0, rates=rates, cell=cell)
     expected = h
     if with_output:
         read = rates if cell.current else h
@@ -202,7 +202,7 @@ def test_large_step_without_the_gil():
     n = network(3, 40, 30, 128, dtype=np.float32)
     assert 2 * 40 * 128 * (128 + 30) > 1e6
     stepper = pyrnn.Stepper(of(n, "UWb"), batch=40)
-    expected = pyrnn.forward(n["x"], n["U"], n["W"], n["b"], engine="fused")
+    expected = FUSED.forward(n["x"], n["U"], n["W"], n["b"])
     assert bits(*[stepper.step(x) for x in n["x"]]) == bits(*expected)
 
 

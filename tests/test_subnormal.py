@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import BLAS, FUSED, InEngine
 
 import pyrnn
 from pyrnn import elementwise, reference
@@ -121,8 +122,7 @@ def instruction_set(request):
 def test_results_are_zero_where_they_would_be_subnormal(name, engine, dtype, instruction_set):
     call, driven = TWINS[name]
     n = fading(dtype, driven=driven)
-    options = {} if engine is None else {"engine": engine}
-    ours = flat(call(pyrnn, n, **options))
+    ours = flat(call(pyrnn if engine is None else InEngine(engine), n))
     theirs = flat(call(reference, n))
     exact = flat(call(reference, {key: a.astype(np.float64) for key, a in n.items()}))
     assert subnormals(theirs) > 0  # or there would be nothing to see
@@ -147,8 +147,8 @@ def test_threads_of_the_team_flush_too(n_threads, dtype):
     dh[-1] = h0
 
     def run(n_threads):
-        h = pyrnn.forward(x, U, W, None, h0, n_threads=n_threads, engine="fused")
-        return [h, *flat(pyrnn.backward(dh, h, x, U, W, h0, n_threads=n_threads, engine="fused"))]
+        h = FUSED.forward(x, U, W, None, h0, n_threads=n_threads)
+        return [h, *flat(FUSED.backward(dh, h, x, U, W, h0, n_threads=n_threads))]
 
     expected = run(1)
     for _ in range(20):
@@ -308,8 +308,8 @@ EVERYTHING = (
         "forward on threads": lambda n: pyrnn.forward(
             np.zeros((50, 64, 64), np.float32), np.zeros((128, 64)), np.zeros((128, 128)), n_threads=2
         ),
-        "forward by BLAS": lambda n: forward(pyrnn, n, engine="blas"),
-        "backward by BLAS": lambda n: backward(pyrnn, n, engine="blas"),
+        "forward by BLAS": lambda n: forward(BLAS, n),
+        "backward by BLAS": lambda n: backward(BLAS, n),
         "jacobian": lambda n: pyrnn.jacobian(n["h"][:3], n["W"]),
         "output_jacobian": lambda n: pyrnn.training.output_jacobian(network_of(n, n["V"]), n["x"][:4, :2]),
         "hessp": hessp,
@@ -358,7 +358,7 @@ def test_handlers_of_signals_have_the_state_of_the_caller(engine, of_caller):
         raise KeyboardInterrupt
 
     def call():
-        returned.append(pyrnn.forward(x, U, W, engine=engine))
+        returned.append(InEngine(engine).forward(x, U, W))
         time.sleep(5)
 
     before, old = (not of_caller, control()), signal.signal(signal.SIGALRM, handler)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ import itertools, os, random, signal, sys, threading, time
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, range(os.cpu_count()))
 import numpy as np
+from helpers import BLAS, FUSED, InEngine
 import pyrnn
 
 
@@ -47,14 +49,14 @@ def jobs(T, B, I, H, dtype):
         return [np.asarray(loss), *(a for a in gradients if a is not None)]
 
     def currents():
-        run = pyrnn.simulate(leaky, rest["x"], rest["h0"], engine="fused")
-        return [run.h, run.rates, *run.backward(dh, dh, engine="fused")[:5]]
+        run = FUSED.simulate(leaky, rest["x"], rest["h0"])
+        return [run.h, run.rates, *FUSED(run.backward)(dh, dh)[:5]]
 
     return [
-        lambda: [pyrnn.forward(**forward_arguments, engine="blas")],
-        lambda: list(pyrnn.backward(dh, h, **rest, engine="blas")[:5]),
-        lambda: [pyrnn.forward(**forward_arguments, engine="fused")],
-        lambda: list(pyrnn.backward(dh, h, **rest, engine="fused")[:5]),
+        lambda: [BLAS.forward(**forward_arguments)],
+        lambda: list(BLAS.backward(dh, h, **rest)[:5]),
+        lambda: [FUSED.forward(**forward_arguments)],
+        lambda: list(FUSED.backward(dh, h, **rest)[:5]),
         lambda: [pyrnn.state_gradients(dh, h, rest["W"])],
         loss_and_gradients,
         currents,
@@ -142,8 +144,8 @@ U, W, row = rng.normal(size=(H, 1)), rng.normal(size=(H, H)) / np.sqrt(H), rng.u
 U, W, row = U.astype("f"), W.astype("f"), row.astype("f")
 x, h = np.ones((T, 1, 1), "f"), np.broadcast_to(row, (T, 1, H))
 call = {
-    "forward": lambda n: pyrnn.forward(x[:n], U, W, engine=engine),
-    "backward": lambda n: pyrnn.backward(h[:n], h[:n], x[:n], U, W, engine=engine).W,
+    "forward": lambda n: InEngine(engine).forward(x[:n], U, W),
+    "backward": lambda n: InEngine(engine).backward(h[:n], h[:n], x[:n], U, W).W,
     "state_gradients": lambda n: pyrnn.state_gradients(h[:n], h[:n], W),
     "jacobian": lambda n: pyrnn.jacobian(h[: min(n, 256)], W),
 }[what]
@@ -164,6 +166,7 @@ def run(script, *arguments, blas_threads=None, timeout=3600):
     environment = {
         name: value for name, value in os.environ.items() if name not in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
     }
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.getenv("PYTHONPATH")]))
     if blas_threads is not None:
         environment["OPENBLAS_NUM_THREADS"] = blas_threads
     process = subprocess.run(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import for_each
+from helpers import InEngine, for_each
 
 import pyrnn
 from pyrnn import reference
@@ -76,9 +76,9 @@ def relative_error(ours, theirs):
 def test_like_torch(seed, dtype, engine):
     network, dh = draw(seed, dtype)
     h_torch, gradients_torch = by_autograd(network, dh, batch_first=seed % 8 == 4)
-    h = pyrnn.forward(**network, engine=engine)
+    h = InEngine(engine).forward(**network)
     del network["b"]
-    gradients = pyrnn.backward(dh, h, **network, engine=engine)
+    gradients = InEngine(engine).backward(dh, h, **network)
     errors = {name: relative_error(getattr(gradients, name), theirs) for name, theirs in gradients_torch.items()}
     errors["h"] = relative_error(h, h_torch)
     assert all(error <= TOLERANCE[dtype] for error in errors.values()), errors

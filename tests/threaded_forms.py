@@ -10,7 +10,7 @@ import os
 import re
 
 import numpy as np
-from helpers import add_gradients
+from helpers import FUSED, add_gradients
 
 import pyrnn
 
@@ -63,9 +63,9 @@ def loop(n, leak, steps, nonlinearity, drive, add):
     leaky = leak != "plain"
     options = {"cell": cell_of(n, leak, nonlinearity), "rates": np.zeros_like(dh) if leaky else None}
     options |= which_steps(steps, n)
-    driven = {"drive": n["drive"] if drive else None, "engine": "fused"}
-    h = pyrnn.forward(x, U, W, b, h0, **options, **driven)
-    g = pyrnn.backward(dh, h, x, U, W, h0, **options, **driven)
+    driven = {"drive": n["drive"] if drive else None}
+    h = FUSED.forward(x, U, W, b, h0, **options, **driven)
+    g = FUSED.backward(dh, h, x, U, W, h0, **options, **driven)
     results = [h, options["rates"], *g]
     if add:
         zeros = np.zeros_like(options["cell"].leak(len(W), h.dtype)) if leaky else None
@@ -105,9 +105,9 @@ def callers_of(n, classes, cell):
     net = pyrnn.Network(U, W, b, V, c, cell=cell)
     fed = net._replace(R=V.T.copy())
     direction = pyrnn.Direction(x=n["accumulated"], W=W[::-1].copy())
-    run = pyrnn.simulate(net, x, h0, engine="fused")
-    masked = pyrnn.simulate(net, x, h0, mask=n["mask"], engine="fused")
-    short, row = pyrnn.simulate(net, x[:3], h0, engine="fused"), pyrnn.simulate(net, x[:, 0], engine="fused")
+    run = FUSED.simulate(net, x, h0)
+    masked = FUSED.simulate(net, x, h0, mask=n["mask"])
+    short, row = FUSED.simulate(net, x[:3], h0), FUSED.simulate(net, x[:, 0])
     dynamics, training = pyrnn.dynamics, pyrnn.training
     forms = {
         "simulate": lambda: flat(pyrnn.simulate(net, x, h0, mask=n["mask"]).backward(dh, n["drive"])),

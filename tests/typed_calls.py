@@ -28,10 +28,10 @@ pyrnn.Cell(form="rates")  # type: ignore[arg-type]
 network.cell.alpha = 0.5  # type: ignore[misc]
 
 # ---- Passes forwards and backwards ----------------------------------------------------------------------------------
-h = pyrnn.forward(x, [[1.0]], W, cell=pyrnn.Cell("relu", 0.5, "current"), engine="fused")
+h = pyrnn.forward(x, [[1.0]], W, cell=pyrnn.Cell("relu", 0.5, "current"))
 assert_type(h, NDArray[Any])
 pyrnn.forward(x, U, W, cell="relu")  # type: ignore[arg-type]
-pyrnn.forward(x, U, W, engine="mkl")  # type: ignore[arg-type]
+pyrnn.config.using(engine="mkl")  # type: ignore[arg-type]
 pyrnn.forward(x, U, W, out=[1.0])  # type: ignore[arg-type]
 pyrnn.forward(x, U)  # type: ignore[call-arg]
 gradients = pyrnn.backward(h, h, x, U, W, x_gradient=True, out=None)

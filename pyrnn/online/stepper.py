@@ -21,7 +21,7 @@ class Stepper(compiled.Stepper):
     """An RNN that keeps its packed weights and its state between calls: one sample in, one state or output out.
 
     Each step computes h = tanh(b + U x + W h), or another form of the cell, and, with V, o = c + V h. The bits are
-    those of `pyrnn.forward` with ``engine="fused"``.
+    those of `pyrnn.forward` in the engine ``fused``.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ class Stepper(compiled.Stepper):
         A run that is interrupted by Ctrl-C leaves the state as it was. With V, the states of all steps are kept until
         their outputs are computed.
         """
-        _engines.choose("fused", n_threads)
+        _engines.check_threads(n_threads)
         x = self._converted("x", x, self.input_size, sequence=True)
         result = self._run(x[:, np.newaxis] if self.batch is None else x, n_threads)
         return result[:, 0] if self.batch is None else result

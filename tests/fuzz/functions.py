@@ -48,6 +48,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import helpers
+from helpers import AUTO, BLAS, FUSED
 
 import pyrnn
 from pyrnn import reference
@@ -608,7 +609,7 @@ def with_engine(choose):
         table.select(choose(*SETS))
     if choose(False, True):
         calls.set_chunk_bytes(choose(1, 64, 256, 1024, 8192))
-    return {"engine": choose("fused", "blas", "auto"), "n_threads": choose(1, None, 2, 3)}
+    return choose(FUSED, BLAS, AUTO), choose(1, None, 2, 3)
 
 
 def refused(call, arrays, error, out):
@@ -636,13 +637,14 @@ def forward(choose):
     arrays, steps = net.arrays, net.steps
     _T, B, I, H = net.shape
     shape = (*net.x.shape[:-1], H)
-    options = with_engine(choose) | {"cell": net.cell} | steps.options()
+    inside, n_threads = with_engine(choose)
+    options = {"cell": net.cell, "n_threads": n_threads} | steps.options()
     rates = out = None
     if net.cell.alpha is not None and choose(True, True, False):
         rates = new_out(choose, arrays, shape, net.dtype)
     if choose(False, True):
         out = new_out(choose, arrays, shape, net.dtype)
-    call = lambda **more: pyrnn.forward(
+    call = lambda **more: inside.forward(
         net.x, net.U, net.W, net.b, net.h0, drive=net.drive, **options | {"rates": rates, "out": out} | more
     )
     h = call()
@@ -713,8 +715,9 @@ def simulate(choose):
     """simulate, and gradients of what arrives at its states, at its rates, or at both."""
     net = Network(choose).finish()
     arrays, cell, steps = net.arrays, net.cell, net.steps
-    options = with_engine(choose)
-    run = pyrnn.simulate(net.network(), net.x, net.h0, drive=net.drive, **steps.options(), **options)
+    inside, n_threads = with_engine(choose)
+    options = {"n_threads": n_threads}
+    run = inside.simulate(net.network(), net.x, net.h0, drive=net.drive, **steps.options(), **options)
     arrays.check_unchanged()
     leaky = cell.alpha is not None
     if not leaky and run.rates is not run.h:
@@ -735,7 +738,7 @@ def simulate(choose):
     if net.dtype != h.dtype:  # of what arrives, and rates as they were rounded
         net.bounds = Bounds(net.dtype, net.bounds.nan, h.dtype)
     wanted = choose(True, True, False)
-    g = run.backward(given.get("dh"), given.get("drates"), x_gradient=wanted, **options)
+    g = inside(run.backward)(given.get("dh"), given.get("drates"), x_gradient=wanted, **options)
     arrays.check_unchanged()
     if (g.x is None) == wanted or (g.drive is None) != (net.drive is None) or (g.alpha is None) == leaky:
         raise Wrong("a gradient is missing, or there is one too many")
@@ -752,12 +755,12 @@ def simulate(choose):
         t.check(net.bounds, name, np.asarray(a))
         if name in ("x", "drive") and not steps.exists.all():
             check_zero(name, a.reshape(*steps.exists.shape, a.shape[-1])[~steps.exists])
-    if not more and options["engine"] == "fused" and net.dtype == h.dtype:
+    if not more and inside is FUSED and net.dtype == h.dtype:
         conformed = [None if a is None else np.array(a, h.dtype) for a in (net.x, net.U, net.W, net.h0, net.drive)]
         x, U, W, h0, drive = conformed
         options |= {"cell": cell, "drive": drive, "rates": rates, "x_gradient": wanted} | steps.options()
         sent = [np.asarray(a, h.dtype) for a in given.values()]
-        expected = pyrnn.backward(sum(sent[1:], start=sent[0]), h, x, U, W, h0, **options)
+        expected = FUSED.backward(sum(sent[1:], start=sent[0]), h, x, U, W, h0, **options)
         for name in FIELDS:
             same_bits(f"gradient of {name}", getattr(g, name), getattr(expected, name))
 
@@ -766,10 +769,11 @@ def backward(choose):
     net = Network(choose).finish()
     dh, h, rates, eh, erates = states_for(net, choose)
     arrays, cell = net.arrays, net.cell
-    options = with_engine(choose) | {"cell": cell} | net.steps.options()
+    inside, n_threads = with_engine(choose)
+    options = {"cell": cell, "n_threads": n_threads} | net.steps.options()
     options |= {"rates": with_rates(net, rates, choose), "drive": net.drive}
     wanted = choose(True, True, False)
-    call = lambda **more: pyrnn.backward(dh, h, net.x, net.U, net.W, net.h0, **options, x_gradient=wanted, **more)
+    call = lambda **more: inside.backward(dh, h, net.x, net.U, net.W, net.h0, **options, x_gradient=wanted, **more)
     out = None
     if choose(False, False, True):
         _T, _B, I, H = net.shape
@@ -1448,7 +1452,7 @@ def rtrl(choose):
     more = {"every_step": True, "block": choose(2, 1, 3, None)} if kind == "BlockedRTRL" else {}
     learner = getattr(pyrnn.online, kind)(net.network(), net.h0, batch=B, **more)
     at = {t for t in range(T) if choose(False, True)} | {T - 1}
-    h, rates = net.forward(engine="fused")
+    h, rates = FUSED(net.forward)()
     eh, erates = net.batched(h), None if rates is None else net.batched(rates)
     for t in range(T):
         if t not in at:
@@ -1495,7 +1499,7 @@ def stepper(choose):
     with np.errstate(all="ignore"):
         given = [conformed(a) for a in (x, net.U, net.W, net.b, net.h0)]
     rates = None if cell.alpha is None else np.empty((*np.shape(x)[:-1], H), dtype)
-    h = pyrnn.forward(*given, engine="fused", rates=rates, cell=cell)
+    h = FUSED.forward(*given, rates=rates, cell=cell)
     sent = rates if cell.current else h
     result = h if V is None else pyrnn.output(sent, conformed(V), conformed(c))
     exactly = V is None or table.selected() != "base"
@@ -1705,9 +1709,9 @@ def bits(choose):
     net = Network(choose, which=("none", "lengths", "mask")).finish()
     arrays, cell, steps = net.arrays, net.cell, net.steps
     T, B, _I, H = net.shape
-    h, rates = net.forward(engine="fused", n_threads=1)
+    h, rates = FUSED(net.forward)(n_threads=1)
     dh = arrays.numbers.standard_normal(h.shape).astype(h.dtype)
-    options = {"cell": cell, "engine": "fused"}
+    options = {"cell": cell}
     conformed = lambda a: None if a is None else np.array(a, h.dtype)
     with np.errstate(all="ignore"):
         x, U, W, b, h0, drive = map(conformed, (net.x, net.U, net.W, net.b, net.h0, net.drive))
@@ -1716,8 +1720,8 @@ def bits(choose):
 
     def run(x, h0, drive, dh, **more):
         r = None if rates is None else np.empty((*x.shape[:-1], H), h.dtype)
-        out = pyrnn.forward(x, U, W, b, h0, drive=drive, rates=r, **options | more)
-        g = pyrnn.backward(dh, out, x, U, W, h0, drive=drive, rates=r, **options | more)
+        out = FUSED.forward(x, U, W, b, h0, drive=drive, rates=r, **options | more)
+        g = FUSED.backward(dh, out, x, U, W, h0, drive=drive, rates=r, **options | more)
         return dict(zip(names, (*(getattr(g, n) for n in FIELDS), out, r), strict=True))
 
     if net.shape[2] == 0 and arrays.magnitude == "tiny":
