@@ -18,6 +18,7 @@ from pyrnn._core.arrays cimport (
     AS_MATRIX, CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, data, empty, fits, gather, has_layout, kind_of, need, real,
     rows_apart, stride, usable,
 )
+from pyrnn._core.cell cimport read_cell
 from pyrnn._core.memory cimport new_array
 from pyrnn._core.scratch cimport Scratch
 from pyrnn._core.sequences cimport Sequences
@@ -223,7 +224,7 @@ cdef class Call:
         self.dU, self.dW, self.db = empty(x, (H, self.job.inputs)), empty(x, (H, H)), empty(x, (H,))
         self.dh0 = empty(x, (self.B, H))
         self.d_drive = empty(x, (self.T, self.B, H)) if drive else None
-        self.d_alpha = empty(x, (H,)) if self.job.leaky else None
+        self.d_alpha = empty(x, (H,)) if self.job.cell.leaky else None
         return 0
 
     cdef bint take_results(self, out, drive, cell):
@@ -246,7 +247,7 @@ cdef class Call:
             d_drive = None
         elif d_drive is None:
             return False
-        if not self.job.leaky:
+        if not self.job.cell.leaky:
             d_alpha = None
         elif type(d_alpha) is not cnp.ndarray:
             if not isinstance(cell.alpha, float):
@@ -358,14 +359,14 @@ cdef class Call:
     cdef int read_states(self) except -1:
         """Place the states and rates that backward and state_gradients read."""
         cdef Job *job = &self.job
-        if self.rates is None and job.current:
-            self.rates = phi_of(self.h, job.phi)
+        if self.rates is None and job.cell.current:
+            self.rates = phi_of(self.h, job.cell.phi)
         self.place(self.h, &job.h, False)
-        if job.leaky:
+        if job.cell.leaky:
             self.place(self.rates, &job.rates, False)
         else:
             job.rates = job.h
-        job.fed = job.rates if job.current else job.h
+        job.fed = job.rates if job.cell.current else job.h
         return 0
 
     cdef int begin_backward(self, Py_ssize_t least) except -1:
@@ -452,10 +453,7 @@ cdef Call new_call(int what, cnp.ndarray x, Py_ssize_t H, h0, cell, lengths, mas
     call.lengths, call.mask, call.reverse = lengths, mask, reverse
     call.T, call.B, call.size = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), cnp.PyArray_ITEMSIZE(x)
     job.T, job.B, job.inputs, job.H = call.T, call.B, cnp.PyArray_DIM(x, 2), H
-    job.phi = cell.number
-    if cell.alpha is not None:
-        call.alpha = cell.leak(H, x.dtype)
-        job.leaky, job.current, job.alpha = True, cell.current, data(call.alpha)
+    call.alpha = read_cell(cell, H, x, &job.cell)
     if h0 is not None:
         call.h0 = h0
     elif what != STATE_GRADIENTS:
@@ -463,15 +461,10 @@ cdef Call new_call(int what, cnp.ndarray x, Py_ssize_t H, h0, cell, lengths, mas
     return call
 
 
-cdef Call packed_call(cnp.ndarray x, cnp.ndarray b, cnp.ndarray h0, cnp.ndarray h, cnp.ndarray rates, int phi,
-                      cnp.ndarray alpha, bint current, n_threads):
+cdef Call packed_call(cnp.ndarray x, cnp.ndarray b, cnp.ndarray h0, cell, cnp.ndarray h, cnp.ndarray rates, n_threads):
     """A call of forward for `engine_fused.forward_packed`, whose arrays fit."""
-    cdef Call call = Call.__new__(Call)
-    cdef Job *job = &call.job
-    call.what, call.x, call.b, call.h0, call.h, call.rates, call.alpha = FORWARD, x, b, h0, h, rates, alpha
-    call.T, call.B, call.size, call.n_threads = x.shape[0], x.shape[1], cnp.PyArray_ITEMSIZE(x), n_threads
-    job.T, job.B, job.inputs, job.H = call.T, call.B, x.shape[2], h.shape[2]
-    job.phi, job.leaky, job.current, job.alpha = phi, alpha is not None, current, data(alpha)
+    cdef Call call = new_call(FORWARD, x, h.shape[2], h0, cell, None, None, False, n_threads)
+    call.b, call.h, call.rates = b, h, rates
     return call
 
 
@@ -536,7 +529,7 @@ cdef void feed(Job *job, Py_ssize_t itemsize, void *memory) noexcept:
 
 cdef inline void feed_typed(const Job *job, const real *h0, real *rates) noexcept:
     gather(1, job.B, job.H, h0, 0, job.ld_h0, rates)
-    step_forward(job.B, job.H, <const real *>NULL, rates, job.H, job.phi)
+    step_forward(job.B, job.H, <const real *>NULL, rates, job.H, job.cell.phi)
 
 
 cdef cnp.ndarray phi_of(cnp.ndarray h, int phi):
@@ -556,12 +549,12 @@ cdef void end_of_sums(const Job *job, Py_ssize_t itemsize, Py_ssize_t first, Py_
     """What the roundings of sums have lost, and in the current form the division by alpha, of some units."""
     if itemsize == 4:
         add_lost(first, end, <const float *>job.lost, <float *>job.sum_b)
-        if job.leaky:
+        if job.cell.leaky:
             add_lost(first, end, <const float *>job.lost_alpha, <float *>job.sum_alpha)
             divide_by_alpha(job, first, end, <float *>job.sum_alpha)
     else:
         add_lost(first, end, <const double *>job.lost, <double *>job.sum_b)
-        if job.leaky:
+        if job.cell.leaky:
             add_lost(first, end, <const double *>job.lost_alpha, <double *>job.sum_alpha)
             divide_by_alpha(job, first, end, <double *>job.sum_alpha)
 
@@ -575,9 +568,9 @@ cdef inline void add_lost(Py_ssize_t first, Py_ssize_t end, const real *lost, re
 
 cdef inline void divide_by_alpha(const Job *job, Py_ssize_t first, Py_ssize_t end, real *total) noexcept nogil:
     cdef Py_ssize_t i
-    if job.current:
+    if job.cell.current:
         for i in range(first, end):
-            total[i] /= (<const real *>job.alpha)[i]
+            total[i] /= (<const real *>job.cell.alpha)[i]
 
 
 def phi_in_place(cnp.ndarray rows, int phi):

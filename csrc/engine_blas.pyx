@@ -22,6 +22,7 @@ from pyrnn._core.call cimport (
     Call, Job, Rows, at, check_output, chunk_steps, end_of_sums, feed, leak_gradient_of, output_results, present,
     rows_before,
 )
+from pyrnn._core.cell cimport Cell, read_cell
 from pyrnn._core.profile cimport (
     BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, JACOBIAN, OUTPUT, OUTPUT_GRADIENTS, PACK,
     WEIGHT_GRADIENTS, begin, lap,
@@ -112,12 +113,12 @@ cdef int forward_loop(real tag, Job *job, const real *U, Py_ssize_t ld_u, const 
                 add_rows(n, H, <const real *>job.drive.first + at(job, &job.drive, t, 0), job.drive.sb, h_t, job.h.sb)
             gemm(False, not transposed, n, H, H, fed, ld_fed, W, ld_w, True, h_t, job.h.sb)
             # h_t = tanh(a_t)                                                (10.9)
-            if job.leaky:
+            if job.cell.leaky:
                 leaky_step_forward(n, H, <const real *>job.b, past, ld_past, h_t, job.h.sb,
                                    <real *>job.rates.first + at(job, &job.rates, t, 0), job.rates.sb,
-                                   <const real *>job.alpha, job.phi, job.current)
+                                   <const real *>job.cell.alpha, job.cell.phi, job.cell.current)
             else:
-                step_forward(n, H, <const real *>job.b, h_t, job.h.sb, job.phi)
+                step_forward(n, H, <const real *>job.b, h_t, job.h.sb, job.cell.phi)
             past, ld_past = h_t, job.h.sb
             fed, ld_fed = <const real *>job.fed.first + at(job, &job.fed, t, 0), job.fed.sb
         clock = lap(clock, FORWARD_RECURRENCE, 0, sizeof(real), 2.0 * rows * H * H,
@@ -150,11 +151,11 @@ cdef void end_back(const Job *job, Py_ssize_t rows, const real *dh, Py_ssize_t l
                    Py_ssize_t ld_rates, const real *back, Py_ssize_t ld_back, const real *past, Py_ssize_t ld_past,
                    real *grad, Py_ssize_t ld_grad, real *delta) noexcept nogil:
     # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t      (10.20, 10.21)
-    if job.leaky:
+    if job.cell.leaky:
         leaky_step_backward(rows, job.H, rates, ld_rates, dh, ld_dh, back, ld_back, past, ld_past, grad, ld_grad, delta,
-                            job.H, <const real *>job.alpha, job.phi, job.current)
+                            job.H, <const real *>job.cell.alpha, job.cell.phi, job.cell.current)
     else:
-        step_backward(rows, job.H, rates, ld_rates, dh, ld_dh, back, ld_back, grad, ld_grad, delta, job.H, job.phi)
+        step_backward(rows, job.H, rates, ld_rates, dh, ld_dh, back, ld_back, grad, ld_grad, delta, job.H, job.cell.phi)
 
 
 cdef int backward_loop(real tag, Job *job, const real *U, Py_ssize_t ld_u, const real *W, Py_ssize_t ld_w,
@@ -219,7 +220,7 @@ cdef int backward_loop(real tag, Job *job, const real *U, Py_ssize_t ld_u, const
             return -1
     # dh0 = Wᵀ delta_1
     if job.T > 0:
-        if job.leaky:
+        if job.cell.leaky:
             step_back(tag, job, -1, <const real *>job.zeros, 0, <const real *>job.fed0, job.ld_fed0, W, ld_w,
                       delta + slot, grad + slot, H, <real *>job.dh0, H, delta)
         else:
@@ -294,14 +295,14 @@ cdef int state_gradients_loop(real tag, Job *job, const real *W, Py_ssize_t ld_w
 
 
 cdef int jacobian_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, const real *h, Py_ssize_t ht, Py_ssize_t hb,
-                       const real *W, Py_ssize_t ld_w, real *J, const real *alpha, int phi,
-                       bint current) noexcept nogil:
+                       const real *W, Py_ssize_t ld_w, real *J, const Cell *cell) noexcept nogil:
     cdef Py_ssize_t t, i
     cdef double written = 0, since = pyrnn_seconds()
     cdef long long clock = begin()
     for t in range(T):
         for i in range(B):
-            jacobian_step(H, h + t * ht + i * hb, W, ld_w, J + (t * B + i) * H * H, alpha, phi, current)
+            jacobian_step(H, h + t * ht + i * hb, W, ld_w, J + (t * B + i) * H * H, <const real *>cell.alpha, cell.phi,
+                          cell.current)
             written += H * H
             if written > 1e6:
                 written = 0
@@ -390,15 +391,15 @@ cdef int run_forward(real tag, Call call) except -1:
     cdef const real *pW = <const real *>data(M)
     cdef real *copy = NULL if in_place else <real *>call.scratch.take(job.most * job.inputs * sizeof(real))
     cdef int status
-    if job.current:
+    if job.cell.current:
         feed(job, sizeof(real), call.scratch.take(job.B * job.H * sizeof(real)))
-    if job.leaky and job.rates.first == NULL:  # not requested, but the loop needs those of a step, or of the one before
-        if job.current:
+    if job.cell.leaky and job.rates.first == NULL:  # not requested, but the loop needs those of a step, or of the one before
+        if job.cell.current:
             job.rates.first = call.scratch.take(rows_before(job, job.T) * job.H * sizeof(real))
             job.rates.st, job.rates.sb = job.B * job.H, job.H
         else:
             job.rates.first = call.scratch.take(job.H * sizeof(real))
-    job.fed = job.rates if job.current else job.h
+    job.fed = job.rates if job.cell.current else job.h
     with nogil:
         flush_subnormals()
         status = forward_loop(tag, job, pU, ld_u, pW, ld_w, transposed, copy)
@@ -418,9 +419,9 @@ cdef int run_backward(real tag, Call call) except -1:
     if not in_place:
         copy = <real *>call.scratch.take(job.most * max(job.inputs, job.H) * sizeof(real))
     job.delta = call.scratch.take(size)
-    if job.leaky:
+    if job.cell.leaky:
         job.grad = call.scratch.take(size)
-    if job.current:
+    if job.cell.current:
         feed(job, sizeof(real), call.scratch.take(job.B * job.H * sizeof(real)))
     with nogil:
         flush_subnormals()
@@ -444,18 +445,17 @@ cdef int run_state_gradients(real tag, Call call) except -1:
     return pass_on(status)
 
 
-cdef cnp.ndarray run_jacobian(real tag, cnp.ndarray h, cnp.ndarray W, int phi, cnp.ndarray alpha, bint current):
+cdef cnp.ndarray run_jacobian(real tag, cnp.ndarray h, cnp.ndarray W, const Cell *cell):
     cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2]
     cdef Py_ssize_t ht = stride(h, 0), hb = stride(h, 1), ld_w = stride(W, 0)
     cdef cnp.ndarray J = empty(h, (T, B, H, H))
     cdef const real *ph = <const real *>data(h)
     cdef const real *pW = <const real *>data(W)
-    cdef const real *pa = <const real *>data(alpha)
     cdef real *pJ = <real *>data(J)
     cdef int status
     with nogil:
         flush_subnormals()
-        status = jacobian_loop(T, B, H, ph, ht, hb, pW, ld_w, pJ, pa, phi, current)
+        status = jacobian_loop(T, B, H, ph, ht, hb, pW, ld_w, pJ, cell)
         restore_subnormals()
     pass_on(status)
     return J
@@ -535,16 +535,17 @@ def state_gradients(Call call not None):
     call.end_state_gradients()
 
 
-def jacobian(cnp.ndarray rates, cnp.ndarray W, int phi=0, cnp.ndarray alpha=None, bint current=False):
+def jacobian(cnp.ndarray rates, cnp.ndarray W, cell):
     """J [T, B, H, H], a new array; rates: phi of each step, in the current form of the step before."""
     cdef int kind = kind_of("rates", rates, 3)
     cdef Py_ssize_t H = rates.shape[2]
     need("rates", rates, kind, IN_ROWS, 3, rates.shape[0], rates.shape[1], H)
     need("W", W, kind, IN_ROWS, 2, H, H)
-    need("alpha", alpha, kind, CONTIGUOUS | (0 if current else OPTIONAL), 1, H)
+    cdef Cell read
+    read_cell(cell, H, rates, &read)
     if cnp.PyArray_TYPE(rates) == cnp.NPY_FLOAT32:
-        return run_jacobian(<float>0, rates, W, phi, alpha, current)
-    return run_jacobian(<double>0, rates, W, phi, alpha, current)
+        return run_jacobian(<float>0, rates, W, &read)
+    return run_jacobian(<double>0, rates, W, &read)
 
 
 def output(cnp.ndarray h not None, cnp.ndarray V, cnp.ndarray c, cnp.ndarray out=None):

@@ -221,7 +221,7 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
                     copy = state + (t % 2 * B + first) * ld
                 if driven and not merged:
                     plus_drive(job, t, row + first, n, b, h_t, ld_h)
-                if job.leaky:
+                if job.cell.leaky:
                     if scattered(job, &job.rates):
                         rates, ld_rates = gathered_rates, ld
                     elif job.rates.first != NULL:
@@ -229,13 +229,13 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
                         ld_rates = job.rates.sb
                     leaky_forward(n, inputs, H, x, ld_x, panels_U, previous, ld_previous, panels_W,
                                   h_t if merged or driven else b, ld_init, past, ld_past, h_t, ld_h, copy, ld,
-                                  rates, ld_rates, <const real *>job.alpha, job.phi, job.current, t % 2)
+                                  rates, ld_rates, <const real *>job.cell.alpha, job.cell.phi, job.cell.current, t % 2)
                     if scattered(job, &job.rates):
                         scatter_rows(n, H, rates, ld, places(job, &job.rates, t, row + first),
                                      <real *>job.rates.first)
                 else:
                     fused_forward(n, inputs, H, x, ld_x, panels_U, previous, ld_previous, panels_W,
-                                  h_t if merged or driven else b, ld_init, h_t, ld_h, copy, ld, job.phi, t % 2)
+                                  h_t if merged or driven else b, ld_init, h_t, ld_h, copy, ld, job.cell.phi, t % 2)
                 if in_own:
                     scatter_rows(n, H, h_t, ld, places(job, &job.h, t, row + first), <real *>job.h.first)
             first += rows
@@ -355,12 +355,12 @@ cdef void step_back(const Job *job, Py_ssize_t t, Py_ssize_t first, Py_ssize_t n
     cdef const real *dh = read(job, &job.dh, t, first, n, H, memory, &ld_dh)
     cdef const real *rates = read(job, &job.rates, t, first, n, H, other_memory, &ld_rates)
     # grad_h_t = dh_t + Wᵀ delta_{t+1}    delta_t = (1 - h_t²) ∘ grad_h_t      (10.20, 10.21)
-    if going_on > 0 and job.leaky:
+    if going_on > 0 and job.cell.leaky:
         leaky_backward(going_on, H, later, ld, <const real *>job.panels_W, rates, ld_rates, dh, ld_dh, past, ld_past,
-                       grad, ld_grad, delta, ld, <const real *>job.alpha, job.phi, job.current, t % 2)
+                       grad, ld_grad, delta, ld, <const real *>job.cell.alpha, job.cell.phi, job.cell.current, t % 2)
     elif going_on > 0:
         fused_backward(going_on, H, later, ld, <const real *>job.panels_W, rates, ld_rates, dh, ld_dh, grad, ld_grad,
-                       delta, ld, job.phi, t % 2)
+                       delta, ld, job.cell.phi, t % 2)
     if n == going_on:
         return
     dh += going_on * ld_dh
@@ -368,12 +368,12 @@ cdef void step_back(const Job *job, Py_ssize_t t, Py_ssize_t first, Py_ssize_t n
     delta += going_on * ld
     if grad != NULL:
         grad += going_on * ld_grad
-    if job.leaky:
+    if job.cell.leaky:
         leaky_step_backward(n - going_on, H, rates, ld_rates, dh, ld_dh, <const real *>NULL, 0, <const real *>NULL, 0,
-                            grad, ld_grad, delta, ld, <const real *>job.alpha, job.phi, job.current)
+                            grad, ld_grad, delta, ld, <const real *>job.cell.alpha, job.cell.phi, job.cell.current)
     else:
         step_backward(n - going_on, H, rates, ld_rates, dh, ld_dh, <const real *>NULL, 0, grad, ld_grad, delta, ld,
-                      job.phi)
+                      job.cell.phi)
 
 
 cdef void backward_recurrence(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop, int task, int tasks,
@@ -438,7 +438,7 @@ cdef void weight_gradients(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop
     outer(K, units, I, D, ld_D, <const real *>job.panels_x, accumulate, <real *>job.dU + unit * I, I)
     outer(K, units, H, D, ld_D, <const real *>job.panels_h, accumulate, <real *>job.dW + unit * H, H)
     column_sums(K, units, delta + unit, ld, <real *>job.sum_b + unit, <real *>job.lost + unit)
-    if job.leaky:
+    if job.cell.leaky:
         leak_gradient_of(job, start, stop, unit, units, <const real *>job.grad + unit, ld, rows_p, rows_q,
                          padded(units, sizeof(real)))
     clock = lap(clock, WEIGHT_GRADIENTS, member, sizeof(real), 2.0 * K * units * (I + H),
@@ -508,11 +508,11 @@ cdef void initial_gradient(real tag, Job *job, int task, int tasks, int member) 
     if not job.goes_on:
         end_of_sums(job, sizeof(real), unit, end)
     # dh0 = Wᵀ delta_1, of a leaky cell what its first state would have as grad_h
-    if job.leaky:
+    if job.cell.leaky:
         leaky_backward(rows, H, first, ld, <const real *>job.panels_W,
                        <const real *>job.fed0 + row * job.ld_fed0, job.ld_fed0, <const real *>job.zeros, 0,
                        <const real *>job.grad + (job.most + row) * ld, ld, dh0, H, own(job.step, task, tag), ld,
-                       <const real *>job.alpha, job.phi, job.current, 1)
+                       <const real *>job.cell.alpha, job.cell.phi, job.cell.current, 1)
     else:
         product(rows, H, H, first, ld, <const real *>job.panels_W, <const real *>NULL, 0, dh0, H)
     lap(clock, INPUT_GRADIENTS, member, sizeof(real), 2.0 * rows * H * H,
@@ -651,7 +651,7 @@ def forward(Call call not None):
 
 
 def forward_packed(cnp.ndarray x not None, cnp.ndarray panels_U, cnp.ndarray panels_W, cnp.ndarray b,
-                   cnp.ndarray h0 not None, n_threads, int phi, cnp.ndarray alpha, bint current, cnp.ndarray rates):
+                   cnp.ndarray h0 not None, cell, cnp.ndarray rates, n_threads):
     """h [T, B, H], a new array, with panels of Uᵀ and Wᵀ; rates are written, or None."""
     cdef int kind = kind_of("x", x, 3)
     cdef Py_ssize_t T = x.shape[0], B = x.shape[1], I = x.shape[2], size = cnp.PyArray_ITEMSIZE(x)
@@ -661,9 +661,8 @@ def forward_packed(cnp.ndarray x not None, cnp.ndarray panels_U, cnp.ndarray pan
     need_panels("panels_W", panels_W, kind, panels_size(H, H, size))
     need("b", b, kind, CONTIGUOUS | OPTIONAL, 1, H)
     need("h0", h0, kind, AS_MATRIX, 2, B, H)
-    need("alpha", alpha, kind, CONTIGUOUS | OPTIONAL, 1, H)
     need("rates", rates, kind, IN_ROWS | WRITTEN | OPTIONAL, 3, T, B, H)
-    cdef Call call = packed_call(x, b, h0, empty(x, (T, B, H)), rates, phi, alpha, current, n_threads)
+    cdef Call call = packed_call(x, b, h0, cell, empty(x, (T, B, H)), rates, n_threads)
     call.begin_forward(FEW)
     call.job.panels_U, call.job.panels_W = line(panels_U), line(panels_W)
     run_forward(call)
@@ -680,9 +679,9 @@ cdef int run_forward(Call call) except -1:
     if job.h.where != NULL:
         job.own = scratch.take_by_task(2 * most * job.ld * size)
         take_rows(job, scratch, size, 0)
-    if job.current or (not scattered(job, &job.h) and job.B >= FEW and crowded(job.h.sb, size)):
+    if job.cell.current or (not scattered(job, &job.h) and job.B >= FEW and crowded(job.h.sb, size)):
         job.state = scratch.take_by_task(2 * most * job.ld * size)
-    if job.current:
+    if job.cell.current:
         feed(job, size, scratch.take(job.B * H * size))
     finish(forward_f32 if size == 4 else forward_f64, job, 1, size, scratch)
     return call.end_forward()
@@ -699,12 +698,12 @@ def backward(Call call not None):
     tasks = scratch.shares.tasks
     job.ld = padded(H, size)
     if job.h.where != NULL:
-        take_rows(job, scratch, size, most_of(H, tasks) if job.leaky else 0)
-    if job.current:
+        take_rows(job, scratch, size, most_of(H, tasks) if job.cell.leaky else 0)
+    if job.cell.current:
         feed(job, size, scratch.take(job.B * H * size))
     job.panels_U, job.panels_W = packed_in(scratch, call.U, False), packed_in(scratch, call.W, False)
     job.delta = scratch.take((job.most + job.B) * job.ld * size)
-    if job.leaky:
+    if job.cell.leaky:
         job.grad = scratch.take((job.most + job.B) * job.ld * size)
         job.step = scratch.take_by_task(most_of(job.B, tasks) * job.ld * size)
     job.panels_x = scratch.take(panels_size(job.most, job.inputs, size) * size)

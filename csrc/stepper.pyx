@@ -13,6 +13,7 @@ from pyrnn._core import engine_fused
 from pyrnn._core.arrays cimport (
     CONTIGUOUS, IN_ROWS, OPTIONAL, data, empty, fits, kind_of, line, lines, need, padded, real, stride,
 )
+from pyrnn._core.cell cimport Cell, read_cell
 from pyrnn._core.floating cimport pyrnn_floating, pyrnn_flush, pyrnn_restore
 from pyrnn._core.profile cimport FORWARD_RECURRENCE, OUTPUT, begin, lap
 from pyrnn._core.table cimport kernels
@@ -27,21 +28,18 @@ cdef double WORTH = 1e6
 
 
 # ---- The stepper ----------------------------------------------------------------------------------------------------
-@cython.no_gc                # refers to arrays of numbers alone: no cycles
+@cython.no_gc                # refers to arrays of numbers and to a cell: no cycles
 @cython.auto_pickle(False)   # the subclass does it
 cdef class Stepper:
-    """What pyrnn.Stepper is made of: checked arrays of one dtype in, all C-contiguous and owned by nobody else.
+    """What pyrnn.Stepper is made of: a network and h0 of one dtype, their arrays C-contiguous and owned by nobody else.
 
     The subclass has the method `_checked(x, out)`, which is asked about arrays that do not fit as they lie: it raises,
     or returns x in the dtype and shape of the stepper.
     """
     cdef readonly Py_ssize_t input_size, hidden_size
     cdef readonly object output_size, batch, dtype
-    cdef readonly tuple _parameters       # U, W, b, V, c
-    cdef readonly tuple _cell             # number of phi, alpha [H] or None, current
-    cdef int phi
-    cdef cnp.ndarray alpha
-    cdef bint current
+    cdef readonly object _network
+    cdef Cell cell                        # of the network
     cdef readonly cnp.ndarray _h0         # [B, H]
     cdef cnp.ndarray b, c, panels_U, panels_W, panels_V, memory
     cdef const char *packed_for           # the name of the instruction set
@@ -56,8 +54,8 @@ cdef class Stepper:
     cdef void *next_rates
     cdef pyrnn_atomic busy                # 1 while a call reads or writes the state
 
-    def __cinit__(self, cnp.ndarray U not None, cnp.ndarray W, cnp.ndarray b, cnp.ndarray V, cnp.ndarray c, batch,
-                  cnp.ndarray h0 not None, tuple cell):
+    def __cinit__(self, network, batch, cnp.ndarray h0):
+        cdef cnp.ndarray U = network.U, W = network.W, b = network.b, V = network.V, c = network.c
         cdef int kind = kind_of("U", U, 2)
         kind_of("h0", h0, 2)
         if V is not None:
@@ -68,23 +66,21 @@ cdef class Stepper:
         need("W", W, kind, CONTIGUOUS, 2, U.shape[0], U.shape[0])
         need("b", b, kind, CONTIGUOUS | OPTIONAL, 1, U.shape[0])
         need("h0", h0, kind, CONTIGUOUS, 2, 1 if batch is None else batch, U.shape[0])
-        need("alpha", cell[1], kind, CONTIGUOUS | (0 if cell[2] else OPTIONAL), 1, U.shape[0])
         cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(U), H = U.shape[0], I = U.shape[1], B = h0.shape[0]
         cdef Py_ssize_t O = H if V is None else V.shape[0]
         self.input_size, self.hidden_size, self.dtype = I, H, U.dtype
         self.output_size, self.batch = None if V is None else O, batch
-        self._parameters, self._h0, self.b, self.c = (U, W, b, V, c), h0, b, c
-        self._cell = cell
-        self.phi, self.alpha, self.current = cell
+        self._network, self._h0, self.b, self.c = network, h0, b, c
+        read_cell(network.cell, H, U, &self.cell)
         self.kind, self.ndim, self.with_output = cnp.PyArray_TYPE(U), 1 if batch is None else 2, V is not None
         self.x_shape[0] = self.out_shape[0] = B
         self.x_shape[self.ndim - 1], self.out_shape[self.ndim - 1] = I, O
         self.rows, self.ld = B, padded(H, size)
         self.releases_gil = 2.0 * B * (H * (H + I) + (H * O if self.with_output else 0)) > WORTH
-        self.memory = lines(U, (4 if self.current else 2) * B * self.ld)
+        self.memory = lines(U, (4 if self.cell.current else 2) * B * self.ld)
         self.h = line(self.memory)
         self.next_h = <char *>self.h + B * self.ld * size
-        if self.current:
+        if self.cell.current:
             self.rates = <char *>self.next_h + B * self.ld * size
             self.next_rates = <char *>self.rates + B * self.ld * size
         self.packed_for = NULL
@@ -97,7 +93,7 @@ cdef class Stepper:
             raise RuntimeError("the Stepper is being used by another thread: each thread needs one of its own")
         if self.packed_for != kernels().name:
             try:
-                U, W, _, V, _ = self._parameters
+                U, W, V = self._network.U, self._network.W, self._network.V
                 self.panels_U, self.panels_W = engine_fused.packed(U, True), engine_fused.packed(W, True)
                 self.panels_V = None if V is None else engine_fused.packed(V, True)
                 self.packed_for = kernels().name
@@ -200,10 +196,10 @@ cdef class Stepper:
         self.acquire()
         try:
             rates = None
-            if self.current and self.with_output:
+            if self.cell.current and self.with_output:
                 rates = empty(x, (x.shape[0], x.shape[1], self.hidden_size))
-            h = engine_fused.forward_packed(x, self.panels_U, self.panels_W, self.b, self.read(), n_threads, self.phi,
-                                            self.alpha, self.current, rates)
+            h = engine_fused.forward_packed(x, self.panels_U, self.panels_W, self.b, self.read(),
+                                            self._network.cell, rates, n_threads)
             result = h
             if self.with_output:
                 read = h if rates is None else rates
@@ -240,12 +236,12 @@ cdef class Stepper:
     cdef int write(self, cnp.ndarray h) except -1:
         cdef Py_ssize_t row = self.ld * cnp.PyArray_ITEMSIZE(h), size = self.hidden_size * cnp.PyArray_ITEMSIZE(h)
         copy_rows(self.rows, size, <const char *>data(h), cnp.PyArray_STRIDE(h, 0), <char *>self.h, row)
-        if self.current:
+        if self.cell.current:
             copy_rows(self.rows, size, <const char *>data(h), cnp.PyArray_STRIDE(h, 0), <char *>self.rates, row)
             if self.kind == cnp.NPY_FLOAT32:
-                step_forward(self.rows, self.hidden_size, <const float *>NULL, <float *>self.rates, self.ld, self.phi)
+                step_forward(self.rows, self.hidden_size, <const float *>NULL, <float *>self.rates, self.ld, self.cell.phi)
             else:
-                step_forward(self.rows, self.hidden_size, <const double *>NULL, <double *>self.rates, self.ld, self.phi)
+                step_forward(self.rows, self.hidden_size, <const double *>NULL, <double *>self.rates, self.ld, self.cell.phi)
         return 0
 
 
@@ -262,19 +258,19 @@ cdef void step_typed(real tag, Stepper self, const real *x, Py_ssize_t ld_x, rea
     cdef Py_ssize_t rows = self.rows, I = self.input_size, H = self.hidden_size, ld = self.ld, O, i
     cdef real *previous = <real *>self.h
     cdef real *h = <real *>self.next_h
-    cdef real *sent = <real *>self.next_rates if self.current else h  # to the output layer
+    cdef real *sent = <real *>self.next_rates if self.cell.current else h  # to the output layer
     cdef long long clock = begin()
     # h_t = tanh(b + U x_t + W h_{t-1})                                      (10.8, 10.9)
-    if self.alpha is None:
+    if not self.cell.leaky:
         fused_forward(rows, I, H, x, ld_x, <const real *>line(self.panels_U), previous, ld,
                       <const real *>line(self.panels_W), <const real *>data(self.b), 0, h, ld,
-                      <real *>NULL if self.with_output else out, ld_out, self.phi, previous > h)
+                      <real *>NULL if self.with_output else out, ld_out, self.cell.phi, previous > h)
     else:
         leaky_forward(rows, I, H, x, ld_x, <const real *>line(self.panels_U),
-                      <const real *>self.rates if self.current else previous, ld, <const real *>line(self.panels_W),
+                      <const real *>self.rates if self.cell.current else previous, ld, <const real *>line(self.panels_W),
                       <const real *>data(self.b), 0, previous, ld, h, ld,
-                      <real *>self.next_rates if self.current else <real *>NULL, ld, <real *>NULL, 0,
-                      <const real *>data(self.alpha), self.phi, self.current, previous > h)
+                      <real *>self.next_rates if self.cell.current else <real *>NULL, ld, <real *>NULL, 0,
+                      <const real *>self.cell.alpha, self.cell.phi, self.cell.current, previous > h)
         if not self.with_output:
             for i in range(rows):
                 memcpy(out + i * ld_out, h + i * ld, H * sizeof(real))

@@ -120,7 +120,7 @@ cdef void leak(real tag, Tangent *job, Py_ssize_t t, Py_ssize_t n) noexcept nogi
     """
     cdef Job *j = &job.job
     cdef Py_ssize_t _, k, H = j.H
-    cdef const real *alpha = <const real *>j.alpha
+    cdef const real *alpha = <const real *>j.cell.alpha
     cdef const real *alpha_dot = <const real *>job.alpha_dot
     cdef const real *h = <const real *>j.h.first + at(j, &j.h, t, 0)
     cdef const real *rates = <const real *>j.rates.first + at(j, &j.rates, t, 0)
@@ -136,8 +136,8 @@ cdef void leak(real tag, Tangent *job, Py_ssize_t t, Py_ssize_t n) noexcept nogi
         h_past, ld_h_past = <const real *>j.h.first + at(j, &j.h, t - 1, 0), j.h.sb
         past, ld_past = <const real *>job.h_dot.first + at(j, &job.h_dot, t - 1, 0), job.h_dot.sb
     for _ in range(n):
-        slopes_of(H, rates, j.phi, slope)
-        if j.current:
+        slopes_of(H, rates, j.cell.phi, slope)
+        if j.cell.current:
             for k in range(H):
                 h_dot[k] = (1 - alpha[k]) * past[k] + alpha[k] * h_dot[k]
         else:
@@ -147,8 +147,8 @@ cdef void leak(real tag, Tangent *job, Py_ssize_t t, Py_ssize_t n) noexcept nogi
                 h_dot[k] = (1 - alpha[k]) * past[k] + alpha[k] * slope[k] * h_dot[k]
         if alpha_dot != NULL:
             for k in range(H):
-                h_dot[k] += alpha_dot[k] * ((h[k] - h_past[k]) / alpha[k] if j.current else rates[k] - h_past[k])
-        if j.current:
+                h_dot[k] += alpha_dot[k] * ((h[k] - h_past[k]) / alpha[k] if j.cell.current else rates[k] - h_past[k])
+        if j.cell.current:
             for k in range(H):
                 second[k] = slope[k] * h_dot[k]
         h += j.h.sb
@@ -163,7 +163,7 @@ cdef void leak(real tag, Tangent *job, Py_ssize_t t, Py_ssize_t n) noexcept nogi
 cdef void tangent_step(real tag, Tangent *job, Py_ssize_t t) noexcept nogil:
     cdef Job *j = &job.job
     cdef Py_ssize_t H = j.H, n = present(j, t, 0, j.B), ob = job.h_dot.sb, ld_previous = job.ld_fed0_dot, i
-    cdef Rows *fed = &job.second if j.current else &job.h_dot
+    cdef Rows *fed = &job.second if j.cell.current else &job.h_dot
     cdef const real *previous = <const real *>job.fed0_dot
     cdef real *h_dot = <real *>job.h_dot.first + at(j, &job.h_dot, t, 0)
     cdef real *state = <real *>job.state
@@ -172,7 +172,7 @@ cdef void tangent_step(real tag, Tangent *job, Py_ssize_t t) noexcept nogil:
         previous, ld_previous = <const real *>fed.first + at(j, fed, t - 1, 0), fed.sb
         if state != NULL:
             previous, ld_previous = state + (t - 1) % 2 * j.B * j.ld, j.ld
-    if j.leaky:
+    if j.cell.leaky:
         product(n, H, H, previous, ld_previous, <const real *>job.panels_W, h_dot, ob, h_dot, ob)
         leak(tag, job, t, n)
     else:
@@ -181,7 +181,7 @@ cdef void tangent_step(real tag, Tangent *job, Py_ssize_t t) noexcept nogil:
         # a_dot_t = add_t + W h_dot_{t-1}    h_dot_t = phi'(a_t) ∘ a_dot_t
         fused_backward(n, H, previous, ld_previous, <const real *>job.panels_W,
                        <const real *>j.rates.first + at(j, &j.rates, t, 0), j.rates.sb, h_dot, ob, a_dot, job.second.sb,
-                       h_dot, ob, j.phi, t % 2)
+                       h_dot, ob, j.cell.phi, t % 2)
     if state != NULL:
         for i in range(n):
             memcpy(state + (t % 2 * j.B + i) * j.ld, h_dot + i * ob, H * sizeof(real))
@@ -241,11 +241,11 @@ cdef void begin_chunk(real tag, Second *job, Py_ssize_t start, Py_ssize_t stop) 
     cdef const real *a_dot
     for t in range(start, stop):
         for i in range(B):
-            if job.dh_dot.first == NULL or j.leaky:
+            if job.dh_dot.first == NULL or j.cell.leaky:
                 memset(add, 0, H * sizeof(real))
             else:
                 memcpy(add, <const real *>job.dh_dot.first + at(j, &job.dh_dot, t, i), H * sizeof(real))
-            if j.phi == PYRNN_TANH and not j.leaky:
+            if j.cell.phi == PYRNN_TANH and not j.cell.leaky:
                 h = <const real *>j.h.first + at(j, &j.h, t, i)
                 a_dot = <const real *>a.first + at(j, a, t, i)
                 for k in range(H):
@@ -255,7 +255,7 @@ cdef void begin_chunk(real tag, Second *job, Py_ssize_t start, Py_ssize_t stop) 
     add = <real *>job.delta_dot + start * B * ld
     if job.panels_W_dot != NULL:
         product(rows, H, H, later, ld, <const real *>job.panels_W_dot, add, ld, add, ld)
-    if j.current:
+    if j.cell.current:
         product(rows, H, H, later, ld, <const real *>job.panels_W, <const real *>NULL, 0, <real *>job.later, ld)
 
 
@@ -270,9 +270,9 @@ cdef void leak_back(real tag, Second *job, Py_ssize_t start, Py_ssize_t t) noexc
     cdef Job *j = &job.tangent.job
     cdef Py_ssize_t H = j.H, B = j.B, ld = j.ld, i, k, row
     cdef bint last = t == j.T - 1  # nothing comes back to it
-    cdef Rows *moved = &job.tangent.h_dot if j.current else &job.tangent.second
-    cdef real bend = -2 if j.phi == PYRNN_TANH else 0
-    cdef const real *alpha = <const real *>j.alpha
+    cdef Rows *moved = &job.tangent.h_dot if j.cell.current else &job.tangent.second
+    cdef real bend = -2 if j.cell.phi == PYRNN_TANH else 0
+    cdef const real *alpha = <const real *>j.cell.alpha
     cdef const real *alpha_dot = <const real *>job.tangent.alpha_dot
     cdef const real *g
     cdef const real *r
@@ -287,13 +287,13 @@ cdef void leak_back(real tag, Second *job, Py_ssize_t start, Py_ssize_t t) noexc
         delta_dot = <real *>job.delta_dot + row * ld
         r = <const real *>j.rates.first + at(j, &j.rates, t, i)
         dot = <const real *>moved.first + at(j, moved, t, i)
-        slopes_of(H, r, j.phi, slope)
+        slopes_of(H, r, j.cell.phi, slope)
         if job.dh_dot.first == NULL:
             memset(g_dot, 0, H * sizeof(real))
         else:
             memcpy(g_dot, <const real *>job.dh_dot.first + at(j, &job.dh_dot, t, i), H * sizeof(real))
         if not last:
-            if j.current:
+            if j.cell.current:
                 later = <const real *>job.later + (row - start * B) * ld
                 for k in range(H):
                     delta_dot[k] = slope[k] * (delta_dot[k] + bend * r[k] * dot[k] * later[k])
@@ -302,7 +302,7 @@ cdef void leak_back(real tag, Second *job, Py_ssize_t start, Py_ssize_t t) noexc
             if alpha_dot != NULL:
                 for k in range(H):
                     g_dot[k] -= alpha_dot[k] * g[B * H + k]
-        if j.current:
+        if j.cell.current:
             for k in range(H):
                 delta_dot[k] = alpha[k] * g_dot[k]
         else:
@@ -310,7 +310,7 @@ cdef void leak_back(real tag, Second *job, Py_ssize_t start, Py_ssize_t t) noexc
                 delta_dot[k] = alpha[k] * slope[k] * (g_dot[k] + bend * r[k] * dot[k] * g[k])
         if alpha_dot != NULL:
             for k in range(H):
-                delta_dot[k] += alpha_dot[k] * g[k] * (1 if j.current else slope[k])
+                delta_dot[k] += alpha_dot[k] * g[k] * (1 if j.cell.current else slope[k])
 
 
 cdef void back_chunk(real tag, Second *job, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -323,14 +323,14 @@ cdef void back_chunk(real tag, Second *job, Py_ssize_t start, Py_ssize_t stop) n
     for t in range(stop - 1, start - 1, -1):
         d = <real *>job.delta_dot + t * B * ld
         rates = <const real *>j.rates.first + at(j, &j.rates, t, 0)
-        if j.leaky:
+        if j.cell.leaky:
             if t < j.T - 1:
                 product(B, H, H, d + B * ld, ld, panels, d, ld, d, ld)
             leak_back(tag, job, start, t)
         elif t < j.T - 1:
-            fused_backward(B, H, d + B * ld, ld, panels, rates, j.rates.sb, d, ld, <real *>NULL, 0, d, ld, j.phi, t % 2)
+            fused_backward(B, H, d + B * ld, ld, panels, rates, j.rates.sb, d, ld, <real *>NULL, 0, d, ld, j.cell.phi, t % 2)
         else:
-            step_backward(B, H, rates, j.rates.sb, d, ld, <const real *>NULL, 0, <real *>NULL, 0, d, ld, j.phi)
+            step_backward(B, H, rates, j.rates.sb, d, ld, <const real *>NULL, 0, <real *>NULL, 0, d, ld, j.cell.phi)
 
 
 cdef const real *as_columns(const Job *job, void *narrow, Py_ssize_t K, const real *D, Py_ssize_t *ld) noexcept nogil:
@@ -371,7 +371,7 @@ cdef void weights_chunk(real tag, Second *job, Py_ssize_t start, Py_ssize_t stop
     cdef real *dx = <real *>job.dx
     cdef real *panels_x = <real *>job.panels_x
     cdef real *panels_h = <real *>job.panels_h
-    cdef Rows *fed_dot = &tangent.second if j.current else &tangent.h_dot
+    cdef Rows *fed_dot = &tangent.second if j.cell.current else &tangent.h_dot
     # dU_dot = Σ delta_dot_t x_tᵀ + delta_t x_dot_tᵀ    dW_dot = Σ delta_dot_t h_{t-1}ᵀ + delta_t h_dot_{t-1}ᵀ
     pack_steps(start, stop, &j.x, B, I, panels_x)
     outer(K, H, I, D, ld, panels_x, accumulate, <real *>job.dU, I)
@@ -410,11 +410,11 @@ cdef void delta_loop(Job *job, real *g, real *delta) noexcept nogil:
     cdef const real *rates
     for t in range(job.T):
         rates = <const real *>job.rates.first + at(job, &job.rates, t, 0)
-        if job.leaky:  # which writes grad_h too: as it is
+        if job.cell.leaky:  # which writes grad_h too: as it is
             leaky_step_backward(B, H, rates, ld_rates, g, H, <const real *>NULL, 0, <const real *>NULL, 0, g, H, delta,
-                                ld, <const real *>job.alpha, job.phi, job.current)
+                                ld, <const real *>job.cell.alpha, job.cell.phi, job.cell.current)
         else:
-            step_backward(B, H, rates, ld_rates, g, H, <const real *>NULL, 0, <real *>NULL, 0, delta, ld, job.phi)
+            step_backward(B, H, rates, ld_rates, g, H, <const real *>NULL, 0, <real *>NULL, 0, delta, ld, job.cell.phi)
         g += B * H
         delta += B * ld
 
@@ -547,7 +547,7 @@ cdef int set_up(Job *job, Scratch scratch, cnp.ndarray x, Py_ssize_t H, cnp.ndar
     need("x", x, kind, IN_ROWS, 3, x.shape[0], x.shape[1], x.shape[2])
     need("alpha", alpha, kind, CONTIGUOUS | OPTIONAL, 1, H)
     job.T, job.B, job.inputs, job.H = x.shape[0], x.shape[1], x.shape[2], H
-    job.x, job.phi, job.leaky, job.current, job.alpha = rows_in(x), phi, alpha is not None, current, data(alpha)
+    job.x, job.cell.phi, job.cell.leaky, job.cell.current, job.cell.alpha = rows_in(x), phi, alpha is not None, current, data(alpha)
     if offsets is not None:
         check_offsets(offsets, x)
         job.offsets = <const Py_ssize_t *>data(offsets)
@@ -590,7 +590,7 @@ cdef int check_tangent(const Job *job, cnp.ndarray x, cnp.ndarray h, cnp.ndarray
     need("h", h, kind, IN_ROWS, 3, T, B, H)
     need("U", U, kind, AS_MATRIX, 2, H, I)
     need("W", W, kind, AS_MATRIX, 2, H, H)
-    need("rates", rates, kind, IN_ROWS | (0 if job.leaky else OPTIONAL), 3, T, B, H)
+    need("rates", rates, kind, IN_ROWS | (0 if job.cell.leaky else OPTIONAL), 3, T, B, H)
     need("x_dot", dots[0], kind, IN_ROWS | OPTIONAL, 3, T, B, I)
     need("U_dot", dots[1], kind, AS_MATRIX | OPTIONAL, 2, H, I)
     need("W_dot", dots[2], kind, AS_MATRIX | OPTIONAL, 2, H, H)
@@ -599,7 +599,7 @@ cdef int check_tangent(const Job *job, cnp.ndarray x, cnp.ndarray h, cnp.ndarray
     need("drive_dot", dots[5], kind, IN_ROWS | OPTIONAL, 3, T, B, H)
     need("alpha_dot", dots[6], kind, CONTIGUOUS | OPTIONAL, 1, H)
     need("h_dot", h_dot, kind, IN_ROWS | WRITTEN, 3, T, B, H)
-    need("second", second, kind, IN_ROWS | WRITTEN | (0 if job.current else OPTIONAL), 3, T, B, H)
+    need("second", second, kind, IN_ROWS | WRITTEN | (0 if job.cell.current else OPTIONAL), 3, T, B, H)
     return 0
 
 
@@ -648,7 +648,7 @@ cdef void feed_tangent_typed(Tangent *job, real *out) noexcept:
     cdef Py_ssize_t i, k, H = job.job.H
     cdef const real *h0_dot = <const real *>job.h0_dot
     for i in range(job.job.B):
-        slopes_of(H, <const real *>job.job.fed0 + i * job.job.ld_fed0, job.job.phi, out)
+        slopes_of(H, <const real *>job.job.fed0 + i * job.job.ld_fed0, job.job.cell.phi, out)
         for k in range(H):
             out[k] *= h0_dot[k]
         out += H

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pyrnn._core.call import Call
+from pyrnn.cell import Cell
 from pyrnn.layers.rnn import RNN
 from pyrnn.network import Network
 

@@ -114,7 +114,7 @@ class Cell:
             self.check_units(H)
             leak = np.full(H, self.alpha, key[1])  # in native byte order
             leak.flags.writeable = False
-            self._leaks[key] = leak
+            leak = self._leaks.setdefault(key, leak)  # compiled code keeps its address as long as the cell: one array
         return leak
 
     def check_units(self, H: int) -> None:

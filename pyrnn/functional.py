@@ -329,7 +329,7 @@ def jacobian(
     _calls.check_states(h, W)
     _checks.check_shape("h0", h0, h.shape[1:], "h", h)
     _checks.check_shape("rates", rates, h.shape, "h", h)
-    numbers = cell.numbers(len(W), h.dtype)
+    cell.check_units(len(W))
     cells.check_read_rates(cell, rates)
     lengths, mask, reverse = _steps.check(lengths, mask, reverse, h)
     W = _checks.matrix(W)
@@ -338,9 +338,9 @@ def jacobian(
     else:
         slopes_of = h if rates is None else rates
     if h.ndim == 3:
-        J: np.ndarray = compiled.jacobian(slopes_of, W, *numbers)
+        J: np.ndarray = compiled.jacobian(slopes_of, W, cell)
     else:
-        J = compiled.jacobian(slopes_of[:, np.newaxis], W, *numbers)[:, 0]
+        J = compiled.jacobian(slopes_of[:, np.newaxis], W, cell)[:, 0]
     missing = _calls.missing_steps(h, lengths, mask)
     if missing is not None:
         J[missing] = 0 if mask is None else np.eye(len(W), dtype=h.dtype)

@@ -2,6 +2,7 @@
 cimport numpy as cnp
 
 from pyrnn._core.arrays cimport real
+from pyrnn._core.cell cimport Cell
 from pyrnn._core.scratch cimport Scratch
 from pyrnn._core.sequences cimport Sequences
 from pyrnn._core.typed cimport column_products, gather_rows
@@ -27,9 +28,7 @@ cdef struct Job:
     const void *h0
     const void *fed0               # what W multiplies in the first step, [B, H]
     Py_ssize_t ld_h0, ld_fed0
-    int phi                        # of the cell: PYRNN_TANH and so on
-    bint leaky, current
-    const void *alpha              # [H], or NULL
+    Cell cell
     # Where sequences differ in length (see sequences.pyx), else NULL: the rows before each step [T + 1], and the steps
     # of the sequences before each [B + 1]. Rows then lie one after the other, sb apart, or where `where` says.
     const Py_ssize_t *offsets
@@ -129,8 +128,7 @@ cdef class Call:
     cdef int end_state_gradients(self) except -1
 
 
-cdef Call packed_call(cnp.ndarray x, cnp.ndarray b, cnp.ndarray h0, cnp.ndarray h, cnp.ndarray rates, int phi,
-                      cnp.ndarray alpha, bint current, n_threads)
+cdef Call packed_call(cnp.ndarray x, cnp.ndarray b, cnp.ndarray h0, cell, cnp.ndarray h, cnp.ndarray rates, n_threads)
 
 cdef Rows rows_in(cnp.ndarray a)
 
@@ -181,7 +179,7 @@ cdef inline void leak_gradient_of(const Job *job, Py_ssize_t start, Py_ssize_t s
     memory_p, memory_q: B rows of these units, ld_memory apart, where rows are scattered.
     """
     cdef Py_ssize_t t, n, rows, base = rows_before(job, start), ld_p = ld_memory, ld_q = ld_memory
-    cdef Rows p = job.h if job.current else job.rates
+    cdef Rows p = job.h if job.cell.current else job.rates
     cdef Rows q = job.h
     cdef const real *later
     cdef const real *earlier

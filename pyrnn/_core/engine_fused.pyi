@@ -1,6 +1,7 @@
 from numpy import ndarray
 
 from pyrnn._core.call import Call
+from pyrnn.cell import Cell
 
 def forward(call: Call) -> None: ...
 def backward(call: Call) -> None: ...
@@ -12,11 +13,9 @@ def forward_packed(
     panels_W: ndarray,
     b: ndarray | None,
     h0: ndarray,
-    n_threads: int | None,
-    phi: int,
-    alpha: ndarray | None,
-    current: bool,
+    cell: Cell,
     rates: ndarray | None,
+    n_threads: int | None,
 ) -> ndarray: ...
 def output(h: ndarray, V: ndarray, c: ndarray | None, out: ndarray | None = None) -> ndarray: ...
 def output_packed(h: ndarray, panels_V: ndarray, O: int, c: ndarray | None) -> ndarray: ...

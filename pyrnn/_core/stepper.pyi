@@ -5,19 +5,11 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 from typing_extensions import disjoint_base
 
+from pyrnn.network import Network
+
 @disjoint_base
 class Stepper:
-    def __new__(
-        cls,
-        U: ndarray,
-        W: ndarray,
-        b: ndarray | None,
-        V: ndarray | None,
-        c: ndarray | None,
-        batch: int | None,
-        h0: ndarray,
-        cell: tuple[int, ndarray | None, bool],
-    ) -> Self: ...
+    def __new__(cls, network: Network, batch: int | None, h0: ndarray) -> Self: ...
     @property
     def input_size(self) -> int: ...
     @property
@@ -29,9 +21,7 @@ class Stepper:
     @property
     def dtype(self) -> np.dtype: ...
     @property
-    def _parameters(self) -> tuple[ndarray, ndarray, ndarray | None, ndarray | None, ndarray | None]: ...
-    @property
-    def _cell(self) -> tuple[int, ndarray | None, bool]: ...
+    def _network(self) -> Network: ...
     @property
     def _h0(self) -> ndarray: ...
     def step(self, x: ArrayLike, out: ndarray | None = None) -> ndarray: ...

@@ -76,16 +76,11 @@ class Stepper(compiled.Stepper):
     True
     """
 
-    __slots__ = ("_network",)
-
-    _network: Network
+    __slots__ = ()
 
     def __new__(cls, network: AnyNetwork, h0: ArrayLike | None = None, *, batch: int | None = None) -> Self:
         own, first, batch = owned(network, h0, batch)
-        U, W, b, V, c, _, cell = own
-        self = super().__new__(cls, U, W, b, V, c, batch, first, cell.numbers(len(U), U.dtype))
-        self._network = own
-        return self
+        return super().__new__(cls, own, batch, first)
 
     @property
     def network(self) -> Network:
