@@ -14,8 +14,7 @@ from cpython.pyport cimport PY_SSIZE_T_MAX
 from libc.string cimport memcpy
 
 from pyrnn._core.arrays cimport (
-    AS_MATRIX, CONTIGUOUS, IN_ROWS, OPTIONAL, data, empty, gather, interrupted, kind_of, need, pass_on,
-    pyrnn_seconds, real, stride,
+    AS_MATRIX, IN_ROWS, data, empty, gather, interrupted, kind_of, need, pass_on, pyrnn_seconds, real, stride,
 )
 from pyrnn._core.blas cimport by_rows
 from pyrnn._core.call cimport (
@@ -393,7 +392,7 @@ cdef int run_forward(real tag, Call call) except -1:
     cdef int status
     if job.cell.current:
         feed(job, sizeof(real), call.scratch.take(job.B * job.H * sizeof(real)))
-    if job.cell.leaky and job.rates.first == NULL:  # not requested, but the loop needs those of a step, or of the one before
+    if job.cell.leaky and job.rates.first == NULL:  # not requested, but the loop needs those of one step
         if job.cell.current:
             job.rates.first = call.scratch.take(rows_before(job, job.T) * job.H * sizeof(real))
             job.rates.st, job.rates.sb = job.B * job.H, job.H

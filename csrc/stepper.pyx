@@ -234,14 +234,15 @@ cdef class Stepper:
         return h
 
     cdef int write(self, cnp.ndarray h) except -1:
-        cdef Py_ssize_t row = self.ld * cnp.PyArray_ITEMSIZE(h), size = self.hidden_size * cnp.PyArray_ITEMSIZE(h)
+        cdef Py_ssize_t row = self.ld * cnp.PyArray_ITEMSIZE(h), H = self.hidden_size, ld = self.ld
+        cdef Py_ssize_t size = H * cnp.PyArray_ITEMSIZE(h)
         copy_rows(self.rows, size, <const char *>data(h), cnp.PyArray_STRIDE(h, 0), <char *>self.h, row)
         if self.cell.current:
             copy_rows(self.rows, size, <const char *>data(h), cnp.PyArray_STRIDE(h, 0), <char *>self.rates, row)
             if self.kind == cnp.NPY_FLOAT32:
-                step_forward(self.rows, self.hidden_size, <const float *>NULL, <float *>self.rates, self.ld, self.cell.phi)
+                step_forward(self.rows, H, <const float *>NULL, <float *>self.rates, ld, self.cell.phi)
             else:
-                step_forward(self.rows, self.hidden_size, <const double *>NULL, <double *>self.rates, self.ld, self.cell.phi)
+                step_forward(self.rows, H, <const double *>NULL, <double *>self.rates, ld, self.cell.phi)
         return 0
 
 
@@ -267,8 +268,8 @@ cdef void step_typed(real tag, Stepper self, const real *x, Py_ssize_t ld_x, rea
                       <real *>NULL if self.with_output else out, ld_out, self.cell.phi, previous > h)
     else:
         leaky_forward(rows, I, H, x, ld_x, <const real *>line(self.panels_U),
-                      <const real *>self.rates if self.cell.current else previous, ld, <const real *>line(self.panels_W),
-                      <const real *>data(self.b), 0, previous, ld, h, ld,
+                      <const real *>self.rates if self.cell.current else previous, ld,
+                      <const real *>line(self.panels_W), <const real *>data(self.b), 0, previous, ld, h, ld,
                       <real *>self.next_rates if self.cell.current else <real *>NULL, ld, <real *>NULL, 0,
                       <const real *>self.cell.alpha, self.cell.phi, self.cell.current, previous > h)
         if not self.with_output:

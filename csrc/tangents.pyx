@@ -11,6 +11,7 @@ its products are merged over a chunk of time and written where h_dot will stand,
 the chunk is in the cache. Letters, chunks, and how arrays are passed: see engine_blas.pyx. One thread.
 """
 
+cimport cython
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
@@ -19,6 +20,7 @@ from pyrnn._core.arrays cimport (
     padded, pass_on, pyrnn_seconds, real, stride,
 )
 from pyrnn._core.call cimport Job, Rows, at, chunk_steps, count_steps, divide, feed, present, rows_in
+from pyrnn._core.cell cimport read_cell
 from pyrnn._core.engine_fused cimport APART, packed_in, rows_product
 from pyrnn._core.numbers cimport slopes_of
 from pyrnn._core.scratch cimport Scratch
@@ -328,7 +330,8 @@ cdef void back_chunk(real tag, Second *job, Py_ssize_t start, Py_ssize_t stop) n
                 product(B, H, H, d + B * ld, ld, panels, d, ld, d, ld)
             leak_back(tag, job, start, t)
         elif t < j.T - 1:
-            fused_backward(B, H, d + B * ld, ld, panels, rates, j.rates.sb, d, ld, <real *>NULL, 0, d, ld, j.cell.phi, t % 2)
+            fused_backward(B, H, d + B * ld, ld, panels, rates, j.rates.sb, d, ld, <real *>NULL, 0, d, ld, j.cell.phi,
+                           t % 2)
         else:
             step_backward(B, H, rates, j.rates.sb, d, ld, <const real *>NULL, 0, <real *>NULL, 0, d, ld, j.cell.phi)
 
@@ -538,16 +541,32 @@ def padded_rows(cnp.ndarray like not None, Py_ssize_t T, Py_ssize_t B, Py_ssize_
     return empty(like, (T, B, padded(H, cnp.PyArray_ITEMSIZE(like))))[..., :H]
 
 
-cdef int set_up(Job *job, Scratch scratch, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, int phi, cnp.ndarray alpha,
-                bint current, cnp.ndarray offsets, bint from_end) except -1:
-    """Write what x, h0, the cell and the lengths say into a job, and check them; who calls it checks the others."""
+@cython.final
+@cython.freelist(4)
+@cython.no_gc  # refers to arrays and to a cell alone
+@cython.auto_pickle(False)
+cdef class Moved:
+    """The arrays of a Trajectory, and with _dot of a Direction, by name: the one place where either is read."""
+    cdef cnp.ndarray h, x, U, W, h0, rates, x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, alpha_dot
+    cdef object cell
+
+    def __cinit__(self, run, direction):
+        network = run.network
+        self.h, self.x, self.h0, self.rates = run.h, run.x, run.h0, run.rates
+        self.U, self.W, self.cell = network.U, network.W, network.cell
+        self.x_dot, self.U_dot, self.W_dot, self.b_dot = direction.x, direction.U, direction.W, direction.b
+        self.h0_dot, self.drive_dot, self.alpha_dot = direction.h0, direction.drive, direction.alpha
+
+
+cdef int set_up(Job *job, Scratch scratch, cnp.ndarray x, Py_ssize_t H, cnp.ndarray h0, cnp.ndarray offsets,
+                bint from_end) except -1:
+    """Write what x, h0 and the lengths say into a job, and check them; who calls it checks the others."""
     cdef Py_ssize_t *steps
     cdef int kind = kind_of("x", x, 3)
     memset(job, 0, sizeof(Job))
     need("x", x, kind, IN_ROWS, 3, x.shape[0], x.shape[1], x.shape[2])
-    need("alpha", alpha, kind, CONTIGUOUS | OPTIONAL, 1, H)
     job.T, job.B, job.inputs, job.H = x.shape[0], x.shape[1], x.shape[2], H
-    job.x, job.cell.phi, job.cell.leaky, job.cell.current, job.cell.alpha = rows_in(x), phi, alpha is not None, current, data(alpha)
+    job.x = rows_in(x)
     if offsets is not None:
         check_offsets(offsets, x)
         job.offsets = <const Py_ssize_t *>data(offsets)
@@ -582,57 +601,56 @@ cdef int check_offsets(cnp.ndarray offsets, cnp.ndarray x) except -1:
     return 0
 
 
-cdef int check_tangent(const Job *job, cnp.ndarray x, cnp.ndarray h, cnp.ndarray U, cnp.ndarray W, tuple dots,
-                       cnp.ndarray rates, cnp.ndarray h_dot, cnp.ndarray second) except -1:
-    """Raise ValueError for arrays that the loops cannot read or write in place; `set_up` checks x, h0 and alpha."""
-    cdef int kind = cnp.PyArray_TYPE(x)
-    cdef Py_ssize_t T = x.shape[0], B = x.shape[1], I = x.shape[2], H = job.H
-    need("h", h, kind, IN_ROWS, 3, T, B, H)
-    need("U", U, kind, AS_MATRIX, 2, H, I)
-    need("W", W, kind, AS_MATRIX, 2, H, H)
-    need("rates", rates, kind, IN_ROWS | (0 if job.cell.leaky else OPTIONAL), 3, T, B, H)
-    need("x_dot", dots[0], kind, IN_ROWS | OPTIONAL, 3, T, B, I)
-    need("U_dot", dots[1], kind, AS_MATRIX | OPTIONAL, 2, H, I)
-    need("W_dot", dots[2], kind, AS_MATRIX | OPTIONAL, 2, H, H)
-    need("b_dot", dots[3], kind, CONTIGUOUS | OPTIONAL, 1, H)
-    need("h0_dot", dots[4], kind, IN_ROWS | OPTIONAL, 2, job.B, H)
-    need("drive_dot", dots[5], kind, IN_ROWS | OPTIONAL, 3, T, B, H)
-    need("alpha_dot", dots[6], kind, CONTIGUOUS | OPTIONAL, 1, H)
+cdef int check_tangent(const Job *job, Moved a, cnp.ndarray h_dot, cnp.ndarray second) except -1:
+    """Raise ValueError for arrays that the loops cannot read or write in place; `set_up` checks x."""
+    cdef int kind = cnp.PyArray_TYPE(a.x)
+    cdef Py_ssize_t T = a.x.shape[0], B = a.x.shape[1], I = a.x.shape[2], H = job.H
+    need("h", a.h, kind, IN_ROWS, 3, T, B, H)
+    need("U", a.U, kind, AS_MATRIX, 2, H, I)
+    need("W", a.W, kind, AS_MATRIX, 2, H, H)
+    need("h0", a.h0, kind, AS_MATRIX, 2, job.B, H)
+    need("rates", a.rates, kind, IN_ROWS, 3, T, B, H)
+    need("x_dot", a.x_dot, kind, IN_ROWS | OPTIONAL, 3, T, B, I)
+    need("U_dot", a.U_dot, kind, AS_MATRIX | OPTIONAL, 2, H, I)
+    need("W_dot", a.W_dot, kind, AS_MATRIX | OPTIONAL, 2, H, H)
+    need("b_dot", a.b_dot, kind, CONTIGUOUS | OPTIONAL, 1, H)
+    need("h0_dot", a.h0_dot, kind, IN_ROWS | OPTIONAL, 2, job.B, H)
+    need("drive_dot", a.drive_dot, kind, IN_ROWS | OPTIONAL, 3, T, B, H)
+    need("alpha_dot", a.alpha_dot, kind, CONTIGUOUS | OPTIONAL, 1, H)
     need("h_dot", h_dot, kind, IN_ROWS | WRITTEN, 3, T, B, H)
     need("second", second, kind, IN_ROWS | WRITTEN | (0 if job.cell.current else OPTIONAL), 3, T, B, H)
     return 0
 
 
-cdef tuple set_up_tangent(Tangent *job, Scratch scratch, cnp.ndarray h, cnp.ndarray x, cnp.ndarray U, cnp.ndarray W,
-                          cnp.ndarray h0, tuple dots, int phi, cnp.ndarray alpha, bint current, cnp.ndarray rates,
-                          cnp.ndarray offsets, bint from_end, cnp.ndarray h_dot, cnp.ndarray second):
-    """Write into a job what `tangent` says of its arguments, and return the arrays that it points to."""
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = W.shape[0]
-    cdef cnp.ndarray x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, alpha_dot
+cdef int set_up_tangent(Tangent *job, Scratch scratch, Moved a, cnp.ndarray offsets, bint from_end, cnp.ndarray h_dot,
+                        cnp.ndarray second) except -1:
+    """Write into a job what `tangent` says of its arguments."""
+    kind_of("W", a.W, 2)
+    cdef Py_ssize_t H = a.W.shape[0], size = cnp.PyArray_ITEMSIZE(a.W)
     cdef Job *j = &job.job
     memset(job, 0, sizeof(Tangent))
-    x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, alpha_dot = dots
-    set_up(j, scratch, x, H, h0, phi, alpha, current, offsets, from_end)
-    check_tangent(j, x, h, U, W, dots, rates, h_dot, second)
-    j.h, j.rates, j.ld = rows_in(h), rows_in(h if alpha is None else rates), padded(H, size)
-    j.fed = j.rates if current else j.h
-    job.x_dot, job.drive_dot = rows_in(x_dot), rows_in(drive_dot)
+    set_up(j, scratch, a.x, H, a.h0, offsets, from_end)
+    read_cell(a.cell, H, a.x, &j.cell)
+    check_tangent(j, a, h_dot, second)
+    j.h, j.rates, j.ld = rows_in(a.h), rows_in(a.rates), padded(H, size)
+    j.fed = j.rates if j.cell.current else j.h
+    job.x_dot, job.drive_dot = rows_in(a.x_dot), rows_in(a.drive_dot)
     job.h_dot, job.second = rows_in(h_dot), rows_in(second)
-    job.b_dot, job.alpha_dot = data(b_dot), data(alpha_dot)
-    if h0_dot is None:
+    job.b_dot, job.alpha_dot = data(a.b_dot), data(a.alpha_dot)
+    if a.h0_dot is None:
         job.h0_dot = scratch.take(H * size)
         memset(<void *>job.h0_dot, 0, H * size)
     else:
-        job.h0_dot, job.ld_h0_dot = data(h0_dot), stride(h0_dot, 0)
+        job.h0_dot, job.ld_h0_dot = data(a.h0_dot), stride(a.h0_dot, 0)
     job.fed0_dot, job.ld_fed0_dot, job.slopes = job.h0_dot, job.ld_h0_dot, scratch.take(H * size)
-    if current:
+    if j.cell.current:
         feed(j, size, scratch.take(j.B * H * size))
         feed_tangent(job, size, scratch.take(j.B * H * size))
-    job.panels_W = packed_in(scratch, W, True)
-    job.panels_U = NULL if x_dot is None else packed_in(scratch, U, True)
-    job.panels_U_dot = NULL if U_dot is None else packed_in(scratch, U_dot, True)
-    job.panels_W_dot = NULL if W_dot is None else packed_in(scratch, W_dot, True)
-    return x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, alpha_dot
+    job.panels_W = packed_in(scratch, a.W, True)
+    job.panels_U = NULL if a.x_dot is None else packed_in(scratch, a.U, True)
+    job.panels_U_dot = NULL if a.U_dot is None else packed_in(scratch, a.U_dot, True)
+    job.panels_W_dot = NULL if a.W_dot is None else packed_in(scratch, a.W_dot, True)
+    return 0
 
 
 cdef void feed_tangent(Tangent *job, Py_ssize_t itemsize, void *memory) noexcept:
@@ -655,21 +673,19 @@ cdef void feed_tangent_typed(Tangent *job, real *out) noexcept:
         h0_dot += job.ld_h0_dot
 
 
-def tangent(cnp.ndarray h, cnp.ndarray x not None, cnp.ndarray U, cnp.ndarray W not None, cnp.ndarray h0 not None,
-            tuple dots not None, int phi, cnp.ndarray alpha, bint current, cnp.ndarray rates, cnp.ndarray offsets,
-            cnp.ndarray out, cnp.ndarray second):
-    """Write h_dot [T, B, H] to out; dots: (x_dot, U_dot, W_dot, b_dot, h0_dot, drive_dot, alpha_dot), any may be None.
+def tangent(run, direction, cnp.ndarray offsets, cnp.ndarray out, cnp.ndarray second):
+    """Write h_dot [T, B, H] to out, of a Trajectory with a batch axis, x and h0 in a Direction of its dtype.
 
-    rates: phi of each step, needed with alpha. second [T, B, H], written with a_dot, or in the current form, where it
-    must be given, with the tangent of phi(h). With `offsets` (see sequences.pyx) all sequences are [1, N, .].
+    second [T, B, H], written with a_dot, or in the current form, where it must be given, with the tangent of phi(h).
+    With `offsets` (see sequences.pyx) all sequences are [1, N, .].
     """
     cdef Tangent job
     cdef Scratch scratch = Scratch()
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
-    cdef tuple _kept = set_up_tangent(&job, scratch, h, x, U, W, h0, dots, phi, alpha, current, rates, offsets, False,
-                                      out, second)
+    cdef Moved a = Moved(run, direction)
+    set_up_tangent(&job, scratch, a, offsets, False, out, second)
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a.x)
     cdef int status
-    if not current and job.job.B >= 4 and crowded(job.h_dot.sb, size):
+    if not job.job.cell.current and job.job.B >= 4 and crowded(job.h_dot.sb, size):
         job.state = scratch.take(2 * job.job.B * job.job.ld * size)
     with nogil:
         flush_subnormals()
@@ -678,14 +694,15 @@ def tangent(cnp.ndarray h, cnp.ndarray x not None, cnp.ndarray U, cnp.ndarray W 
     pass_on(status)
 
 
-def deltas(cnp.ndarray g, int phi, cnp.ndarray alpha, bint current, cnp.ndarray rates):
+def deltas(cnp.ndarray g, cell, cnp.ndarray rates):
     """delta [T, B, H], padded, from grad_h g, contiguous; rates: phi of each step."""
     cdef int kind = kind_of("g", g, 3)
     cdef Job job
     need("g", g, kind, CONTIGUOUS, 3, g.shape[0], g.shape[1], g.shape[2])
     need("rates", rates, kind, IN_ROWS, 3, g.shape[0], g.shape[1], g.shape[2])
     cdef Scratch scratch = Scratch()
-    set_up(&job, scratch, g, g.shape[2], None, phi, alpha, current, None, False)
+    set_up(&job, scratch, g, g.shape[2], None, None, False)
+    read_cell(cell, g.shape[2], g, &job.cell)
     cdef cnp.ndarray delta = padded_rows(g, g.shape[0], g.shape[1], g.shape[2])
     job.rates, job.ld = rows_in(rates), padded(job.H, cnp.PyArray_ITEMSIZE(g))
     with nogil:
@@ -699,22 +716,21 @@ def deltas(cnp.ndarray g, int phi, cnp.ndarray alpha, bint current, cnp.ndarray 
 
 
 def second_order(cnp.ndarray g, cnp.ndarray delta, cnp.ndarray dh_dot, cnp.ndarray h_dot, cnp.ndarray second,
-                 cnp.ndarray h, cnp.ndarray x not None, cnp.ndarray U, cnp.ndarray W not None,
-                 cnp.ndarray h0 not None, tuple dots not None, int phi, cnp.ndarray alpha, bint current,
-                 cnp.ndarray rates, bint x_gradient):
+                 run, direction, bint x_gradient):
     """(delta_dot, g_dot, dx_dot, dU_dot, dW_dot, db_dot), the tangents of what backward computes from dh.
 
-    g: grad_h, contiguous; delta: of `deltas`; dh_dot may be None; h_dot and second: of `tangent`, and the other
-    arguments as there. delta_dot is padded; g_dot None without alpha, dx_dot without x_gradient.
+    g: grad_h, contiguous; delta: of `deltas`; dh_dot may be None; h_dot and second: of `tangent`, as run and direction.
+    delta_dot is padded; g_dot None without alpha, dx_dot without x_gradient.
     """
     cdef Tangent tangent
     cdef Second job
     cdef Scratch scratch = Scratch()
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), H = W.shape[0], T = x.shape[0], B = x.shape[1], I = x.shape[2]
-    cdef Py_ssize_t most
-    cdef tuple _kept = set_up_tangent(&tangent, scratch, h, x, U, W, h0, dots, phi, alpha, current, rates, None, True,
-                                      h_dot, second)
+    cdef Moved a = Moved(run, direction)
+    set_up_tangent(&tangent, scratch, a, None, True, h_dot, second)
+    cdef cnp.ndarray x = a.x
     cdef int kind = cnp.PyArray_TYPE(x)
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), most = tangent.job.most
+    cdef Py_ssize_t T = tangent.job.T, B = tangent.job.B, H = tangent.job.H, I = tangent.job.inputs
     need("g", g, kind, CONTIGUOUS, 3, T, B, H)
     need_padded("delta", delta, kind, T, B, H)
     need("dh_dot", dh_dot, kind, IN_ROWS | OPTIONAL, 3, T, B, H)
@@ -724,17 +740,16 @@ def second_order(cnp.ndarray g, cnp.ndarray delta, cnp.ndarray dh_dot, cnp.ndarr
     cdef cnp.ndarray db = empty(x, (H,), zero=True)
     cdef int status
     memset(&job, 0, sizeof(Second))
-    most = tangent.job.most
     job.tangent, job.g, job.delta, job.dh_dot = &tangent, data(g), data(delta), rows_in(dh_dot)
-    job.panels_W = packed_in(scratch, W, False)
-    job.panels_W_dot = NULL if dots[2] is None else packed_in(scratch, dots[2], False)
+    job.panels_W = packed_in(scratch, a.W, False)
+    job.panels_W_dot = NULL if a.W_dot is None else packed_in(scratch, a.W_dot, False)
     if x_gradient:
         dx = empty(x, (T, B, I))
-        job.panels_U = packed_in(scratch, U, False)
-        job.panels_U_dot = NULL if dots[1] is None else packed_in(scratch, dots[1], False)
-    if alpha is not None:
+        job.panels_U = packed_in(scratch, a.U, False)
+        job.panels_U_dot = NULL if a.U_dot is None else packed_in(scratch, a.U_dot, False)
+    if tangent.job.cell.leaky:
         g_dot = empty(x, (T, B, H))
-    if current:
+    if tangent.job.cell.current:
         job.later = scratch.take(most * tangent.job.ld * size)
     job.delta_dot, job.g_dot = data(delta_dot), data(g_dot)
     job.dx, job.dU, job.dW, job.db, job.lost = data(dx), data(dU), data(dW), data(db), data(lost)
@@ -765,7 +780,7 @@ def each(cnp.ndarray delta, cnp.ndarray x, cnp.ndarray fed, cnp.ndarray fed0 not
     cdef cnp.ndarray dU = None, dW = None, db = None, squares = None
     cdef int status
     memset(&job, 0, sizeof(Each))
-    set_up(&job.job, scratch, x, H, fed0, 0, None, False, None, False)
+    set_up(&job.job, scratch, x, H, fed0, None, False)
     job.job.fed, job.job.ld, job.delta = rows_in(fed), padded(H, size), data(delta)
     job.chunk = chunk_steps(T, 1, max(H, I), size)
     if norms:

@@ -1,8 +1,8 @@
 """A run that is differentiated in directions, and the compiled calls there.
 
 `conform` checks a Trajectory and a Direction, `with_batch` and `in_order` lay them out as the compiled calls want them:
-arrays of one dtype with a batch axis, in the order of the steps, with an array for h0. A tuple of the fields of such a
-Direction is what those calls take as `dots`. The derivative of a named array in a direction has its name and ``_dot``.
+arrays of one dtype with a batch axis, in the order of the steps, with an array for h0. The derivative of a named array
+in a direction has its name and ``_dot``.
 """
 
 from __future__ import annotations
@@ -129,8 +129,7 @@ def tangent(
     """Write h_dot, and to `second` a_dot; in the current form, for which it is needed, the tangent of phi(h)."""
     if run.network.cell.current and second is None:
         second = memory.empty(h_dot.shape, h_dot.dtype)
-    arguments = (*_arguments(run, direction), offsets, h_dot, second)
-    tangents.tangent(*arguments)
+    tangents.tangent(run, direction, offsets, h_dot, second)
 
 
 def tangent_of_steps(run: Trajectory, direction: Direction, h_dot: np.ndarray) -> None:
@@ -161,9 +160,8 @@ def kept_tangent(run: Trajectory, direction: Direction) -> Pair:
 def gradient_states(run: Trajectory, dh: np.ndarray) -> Pair:
     """grad_h of every step, and delta, the gradient at its pre-activation, from the dh of a loss."""
     W, cell = run.network.W, run.network.cell
-    numbers = cell.numbers(len(W), run.h.dtype)
     g = functional.state_gradients(dh, run.h, W, cell=cell, rates=run.written_rates)
-    return g, tangents.deltas(g, *numbers, run.rates)
+    return g, tangents.deltas(g, cell, run.rates)
 
 
 def second_order(
@@ -175,12 +173,4 @@ def second_order(
     x_gradient: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray, np.ndarray, np.ndarray]:
     """(delta_dot, g_dot, dx_dot, dU_dot, dW_dot, db_dot); moved: of `kept_tangent`, states: of `gradient_states`."""
-    arguments = (*states, dh_dot, *moved, *_arguments(run, direction), x_gradient)
-    return tangents.second_order(*arguments)
-
-
-def _arguments(run: Trajectory, direction: Direction) -> tuple[Any, ...]:
-    """What both compiled calls take: the run, the direction as a plain tuple, the cell."""
-    network = run.network
-    numbers = network.cell.numbers(len(network.U), run.h.dtype)
-    return run.h, run.x, network.U, network.W, run.h0, tuple(direction), *numbers, run.written_rates
+    return tangents.second_order(*states, dh_dot, *moved, run, direction, x_gradient)

@@ -40,7 +40,6 @@ MaybeArray: TypeAlias = np.ndarray | Any
 CellOptions: TypeAlias = tuple[int, np.ndarray | None, bool]  # phi, leak, current
 ImmediateStep: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]  # of online.immediate
 StepOptions: TypeAlias = tuple[np.ndarray | None, np.ndarray | None, bool]  # lengths, mask, reverse
-Dots: TypeAlias = tuple[np.ndarray | None, ...]  # in the order of _directions.DOTS
 # A loss by step: of outputs, targets and weights, its values and its gradient.
 OfSteps: TypeAlias = Callable[[ArrayLike, ArrayLike, ArrayLike | None], tuple[np.ndarray, np.ndarray]]
 Results: TypeAlias = tuple[  # x, U, W, b, h0, drive, alpha

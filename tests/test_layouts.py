@@ -765,8 +765,8 @@ def test_compiled_functions_refuse_offsets_and_lengths_beyond_the_arrays():
     for lengths in ([1, T + 1, 0], [-1, 1, 1], [1, 1]):
         with pytest.raises(ValueError, match="lengths"):
             sequences.Sequences(T, B, np.array(lengths), None, False)
-    packed, still = a["h"].reshape(1, T * B, H), (None,) * 7
+    packed, still = a["h"].reshape(1, T * B, H), pyrnn.Direction()
+    run = pyrnn.Trajectory(pyrnn.Network(a["W"], a["W"]), packed, a["h"][0], packed, packed)
     for offsets in ([0, 3, 20], [0, 3, 2, 12], [1, 12], [0, 5, 12], [0, 3]):
-        arrays = (packed, packed, a["W"], a["W"], a["h"][0])
         with pytest.raises(ValueError, match=r"offsets|packed"):
-            tangents.tangent(*arrays, still, 0, None, False, None, np.array(offsets), np.empty_like(packed), None)
+            tangents.tangent(run, still, np.array(offsets), np.empty_like(packed), None)

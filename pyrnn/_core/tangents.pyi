@@ -1,40 +1,21 @@
 from numpy import ndarray
 
-_Dots = tuple[ndarray | None, ...]
+from pyrnn.cell import Cell
+from pyrnn.trajectory import Direction, Trajectory
 
 def padded_rows(like: ndarray, T: int, B: int, H: int) -> ndarray: ...
 def tangent(
-    h: ndarray,
-    x: ndarray,
-    U: ndarray,
-    W: ndarray,
-    h0: ndarray,
-    dots: _Dots,
-    phi: int,
-    alpha: ndarray | None,
-    current: bool,
-    rates: ndarray | None,
-    offsets: ndarray | None,
-    out: ndarray,
-    second: ndarray | None,
+    run: Trajectory, direction: Direction, offsets: ndarray | None, out: ndarray, second: ndarray | None
 ) -> None: ...
-def deltas(g: ndarray, phi: int, alpha: ndarray | None, current: bool, rates: ndarray) -> ndarray: ...
+def deltas(g: ndarray, cell: Cell, rates: ndarray) -> ndarray: ...
 def second_order(
     g: ndarray,
     delta: ndarray,
     dh_dot: ndarray | None,
     h_dot: ndarray,
     second: ndarray | None,
-    h: ndarray,
-    x: ndarray,
-    U: ndarray,
-    W: ndarray,
-    h0: ndarray,
-    dots: _Dots,
-    phi: int,
-    alpha: ndarray | None,
-    current: bool,
-    rates: ndarray | None,
+    run: Trajectory,
+    direction: Direction,
     x_gradient: bool,
 ) -> tuple[ndarray, ndarray | None, ndarray | None, ndarray, ndarray, ndarray]: ...
 def each(

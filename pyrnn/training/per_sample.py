@@ -90,7 +90,7 @@ def gradients_at(
 def _of_existing_steps(run: Trajectory, dh: np.ndarray, norms_only: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same of a run with lengths or a mask: nothing comes from steps that do not exist."""
     cell, missing = run.network.cell, _calls.missing_steps(run.h, run.lengths, run.mask)
-    delta = tangents.deltas(run.state_gradients(dh), *cell.numbers(run.h.shape[-1], run.h.dtype), run.rates)
+    delta = tangents.deltas(run.state_gradients(dh), cell, run.rates)
     before = _calls.previous(run.h, run.h0, run.lengths, run.reverse)
     x = run.require_x().copy()
     for a in (delta, before, x):
