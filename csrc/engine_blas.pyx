@@ -392,7 +392,8 @@ cdef int run_forward(real tag, Call call) except -1:
     cdef int status
     if job.cell.current:
         feed(job, sizeof(real), call.scratch.take(job.B * job.H * sizeof(real)))
-    if job.cell.leaky and job.rates.first == NULL:  # not requested, but the loop needs those of one step
+    # Rates that are not requested: the loop needs those of a step, or of the one before.
+    if job.cell.leaky and job.rates.first == NULL:
         if job.cell.current:
             job.rates.first = call.scratch.take(rows_before(job, job.T) * job.H * sizeof(real))
             job.rates.st, job.rates.sb = job.B * job.H, job.H

@@ -24,6 +24,7 @@ from pyrnn._core.arrays cimport (
     CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, data, empty, interrupted, kind_of, line, lines, need, need_panels, padded,
     pass_on, real, stride,
 )
+from pyrnn._core.cell cimport Cell, read_cell
 from pyrnn._core.numbers cimport norm
 from pyrnn._core.scratch cimport Scratch
 from pyrnn._core.table cimport flush_subnormals, restore_subnormals
@@ -43,65 +44,75 @@ cdef enum:
 # ---- One step as the influence sees it ------------------------------------------------------------------------------
 cdef void immediate_typed(real tag, Py_ssize_t rows, Py_ssize_t I, Py_ssize_t H, const real *x, Py_ssize_t ld_x,
                           const real *past, const real *h, const real *rates, real *z, real *slopes, real *moved,
-                          const real *alpha, int phi, bint current) noexcept nogil:
+                          const Cell *cell) noexcept nogil:
     cdef Py_ssize_t Z = H + I + 1, r, i
     cdef real one = 1
+    cdef const real *alpha = <const real *>cell.alpha
     for r in range(rows):
         memcpy(z + r * Z, past + r * H, H * sizeof(real))
         memcpy(z + r * Z + H, x + r * ld_x, I * sizeof(real))
         z[r * Z + H + I] = 1
         for i in range(H):
             slopes[r * H + i] = one if alpha == NULL else alpha[i]
-    if current:  # W multiplies phi(h_{t-1}), and the sum goes into h_t as it is
-        step_forward(rows, H, <const real *>NULL, z, Z, phi)
+    if cell.current:  # W multiplies phi(h_{t-1}), and the sum goes into h_t as it is
+        step_forward(rows, H, <const real *>NULL, z, Z, cell.phi)
     else:
-        step_backward(rows, H, rates, H, slopes, H, <const real *>NULL, 0, <real *>NULL, 0, slopes, H, phi)
+        step_backward(rows, H, rates, H, slopes, H, <const real *>NULL, 0, <real *>NULL, 0, slopes, H, cell.phi)
     if alpha != NULL:  # dh_t/dalpha, as in backward
         for r in range(rows):
             for i in range(H):
-                moved[r * H + i] = ((h[r * H + i] - past[r * H + i]) / alpha[i] if current
+                moved[r * H + i] = ((h[r * H + i] - past[r * H + i]) / alpha[i] if cell.current
                                     else rates[r * H + i] - past[r * H + i])
 
 
-def immediate(cnp.ndarray x, cnp.ndarray past, cnp.ndarray h, cnp.ndarray rates, tuple cell):
+def immediate(cnp.ndarray x, cnp.ndarray past, cnp.ndarray h, cnp.ndarray rates, cell):
     """(z, slopes, moved, point) of steps in rows: past [rows, H] to h with input x [rows, I].
 
     z [rows, H + I + 1] is what the parameters multiply, slopes [rows, H] is dh/da, moved dh/dalpha, None without alpha,
     and point [rows, H] the values of phi at which the Jacobian is made. x has contiguous rows, the others are
-    contiguous; rates is None but in the rate form with alpha. cell: number of phi, alpha [H] or None, current.
+    contiguous; rates is None but in the rate form with alpha.
     """
-    cdef int phi
-    cdef cnp.ndarray alpha, moved, z, slopes
-    cdef bint current
-    phi, alpha, current = cell
+    cdef cnp.ndarray moved, z, slopes
+    cdef Cell of
     cdef int kind = kind_of("h", h, 2)
     kind_of("x", x, 2)
     cdef Py_ssize_t rows = x.shape[0], I = x.shape[1], H = h.shape[1]
     need("x", x, kind, IN_ROWS, 2, rows, I)
     need("past", past, kind, CONTIGUOUS, 2, rows, H)
     need("h", h, kind, CONTIGUOUS, 2, rows, H)
-    need("rates", rates, kind, CONTIGUOUS | (OPTIONAL if alpha is None or current else 0), 2, rows, H)
-    need("alpha", alpha, kind, CONTIGUOUS | (0 if current else OPTIONAL), 1, H)
+    read_cell(cell, H, h, &of)
+    need("rates", rates, kind, CONTIGUOUS | (0 if of.leaky and not of.current else OPTIONAL), 2, rows, H)
     z, slopes = empty(h, (rows, H + I + 1)), empty(h, (rows, H))
-    moved = None if alpha is None else empty(h, (rows, H))
+    moved = empty(h, (rows, H)) if of.leaky else None
     cdef cnp.ndarray r = h if rates is None else rates
     flush_subnormals()
     if cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT32:
         immediate_typed(<float>0, rows, I, H, <const float *>data(x), stride(x, 0), <const float *>data(past),
                         <const float *>data(h), <const float *>data(r), <float *>data(z), <float *>data(slopes),
-                        <float *>data(moved), <const float *>data(alpha), phi, current)
+                        <float *>data(moved), &of)
     else:
         immediate_typed(<double>0, rows, I, H, <const double *>data(x), stride(x, 0), <const double *>data(past),
                         <const double *>data(h), <const double *>data(r), <double *>data(z), <double *>data(slopes),
-                        <double *>data(moved), <const double *>data(alpha), phi, current)
+                        <double *>data(moved), &of)
     restore_subnormals()
-    return z, slopes, moved, z[:, :H] if current else r
+    return z, slopes, moved, z[:, :H] if of.current else r
 
 
-cdef int check_step(tuple step, int kind, Py_ssize_t rows, Py_ssize_t H, Py_ssize_t C) except -1:
-    """Raise ValueError for what is no result of `immediate`, or has more than C numbers for each unit."""
-    cdef cnp.ndarray z, slopes, moved, point
-    z, slopes, moved, point = step
+cdef struct Step:  # or rows of many
+    Py_ssize_t rows, Z, ld_point
+    const void *z       # [rows, Z]
+    const void *slopes  # [rows, H]
+    const void *moved   # [rows, H], or NULL
+    const void *point   # [rows, H], ld_point apart
+    const void *J       # [rows, H, H], of pending steps
+
+
+cdef int read_step(given, int kind, Py_ssize_t rows, Py_ssize_t H, Py_ssize_t C, Step *step) except -1:
+    """Write to `step` what `immediate` says of one, C numbers for each unit, from a value that has it by these names.
+
+    The value keeps the arrays, and has to stay as long as `step`.
+    """
+    cdef cnp.ndarray z = given.z, slopes = given.slopes, moved = given.moved, point = given.point
     kind_of("z", z, 2)
     need("z", z, kind, CONTIGUOUS, 2, rows, z.shape[1])
     need("slopes", slopes, kind, CONTIGUOUS, 2, rows, H)
@@ -109,15 +120,16 @@ cdef int check_step(tuple step, int kind, Py_ssize_t rows, Py_ssize_t H, Py_ssiz
     need("point", point, kind, IN_ROWS, 2, rows, H)
     if z.shape[1] < H + 1 or C != z.shape[1] + (moved is not None):
         raise ValueError(f"{C} parameters of a unit do not fit z of {z.shape[1]}")
+    step.rows, step.Z, step.ld_point = rows, z.shape[1], stride(point, 0)
+    step.z, step.slopes, step.moved, step.point, step.J = data(z), data(slopes), data(moved), data(point), NULL
     return 0
 
 
-cdef int check_cell(tuple cell, cnp.ndarray W, int kind) except -1:
-    """Raise ValueError for W, or alpha of a cell, that do not fit."""
-    cdef cnp.ndarray alpha = cell[1]
+cdef int read_network(cell, cnp.ndarray W, int kind, Cell *read) except -1:
+    """Read the cell of a network; raises ValueError for a W that does not fit."""
     kind_of("W", W, 2)
     need("W", W, kind, CONTIGUOUS, 2, W.shape[0], W.shape[0])
-    need("alpha", alpha, kind, CONTIGUOUS | (0 if cell[2] else OPTIONAL), 1, W.shape[0])
+    read_cell(cell, W.shape[0], W, read)
     return 0
 
 
@@ -222,54 +234,43 @@ cdef int move(Py_ssize_t H, Py_ssize_t Z, Py_ssize_t C, const real *panels_J, co
     return 0
 
 
-cdef cnp.ndarray jacobians_typed(real tag, cnp.ndarray point, cnp.ndarray W, cnp.ndarray alpha, int phi, bint current):
+cdef cnp.ndarray jacobians_typed(real tag, cnp.ndarray point, cnp.ndarray W, const Cell *cell):
     cdef Py_ssize_t B = point.shape[0], H = W.shape[0], b, ld_point = stride(point, 0)
     cdef cnp.ndarray J = empty(W, (B, H, H))
     for b in range(B):
         jacobian_step(H, <const real *>data(point) + b * ld_point, <const real *>data(W), H,
-                      <real *>data(J) + b * H * H, <const real *>data(alpha), phi, current)
+                      <real *>data(J) + b * H * H, <const real *>cell.alpha, cell.phi, cell.current)
     return J
 
 
-def jacobians(tuple step, cnp.ndarray W, tuple cell):
-    """dh_t/dh_{t-1} [B, H, H] of a step, of `immediate` with one row for each sequence."""
-    cdef cnp.ndarray alpha, point = step[3]
-    cdef bint current
-    cdef int phi
-    phi, alpha, current = cell
-    check_cell(cell, W, kind_of("W", W, 2))
+def jacobians(cnp.ndarray point, cnp.ndarray W, cell):
+    """dh_t/dh_{t-1} [B, H, H] of a step, at the point of `immediate` with one row for each sequence."""
+    cdef Cell read
+    read_network(cell, W, kind_of("W", W, 2), &read)
     kind_of("point", point, 2)
     need("point", point, cnp.PyArray_TYPE(W), IN_ROWS, 2, point.shape[0], W.shape[0])
     if cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT32:
-        return jacobians_typed(<float>0, point, W, alpha, phi, current)
-    return jacobians_typed(<double>0, point, W, alpha, phi, current)
+        return jacobians_typed(<float>0, point, W, &read)
+    return jacobians_typed(<double>0, point, W, &read)
 
 
 cdef enum:
     MOST_STEPS = 16  # that go through the influence at once
 
-cdef struct Step:  # of all sequences
-    const void *z       # [B, Z]
-    const void *slopes  # [B, H]
-    const void *moved   # [B, H], or NULL
-    const void *J       # [B, H, H]
-
-
 cdef int read_steps(tuple given, int kind, Py_ssize_t B, Py_ssize_t H, Py_ssize_t C, Step *steps) except -1:
-    """Their number; C numbers are carried for each unit."""
-    cdef cnp.ndarray z, slopes, moved, J
-    cdef int n = 0
+    """Their number, each with Jacobians; C numbers are carried for each unit."""
+    cdef cnp.ndarray J
+    cdef int n
     if len(given) > MOST_STEPS:
         raise ValueError(f"steps must be {MOST_STEPS} or fewer, got {len(given)}")
-    for step, J in given:
-        check_step(step, kind, B, H, C - 1)
+    for n in range(len(given)):
+        read_step(given[n], kind, B, H, C - 1, steps + n)
+        J = given[n].J
         need("J", J, kind, CONTIGUOUS, 3, B, H, H)
-        z, slopes, moved, _ = step
-        if (<cnp.ndarray>step[0]).shape[1] != (<cnp.ndarray>given[0][0][0]).shape[1]:
+        steps[n].J = data(J)
+        if steps[n].Z != steps[0].Z:
             raise ValueError("steps must have the same parameters")
-        steps[n].z, steps[n].slopes, steps[n].moved, steps[n].J = data(z), data(slopes), data(moved), data(J)
-        n += 1
-    return n
+    return len(given)
 
 
 cdef void go_through(real tag, Py_ssize_t b, Py_ssize_t H, Py_ssize_t Z, const Step *steps, int n, real *K,
@@ -304,10 +305,11 @@ cdef void go_through(real tag, Py_ssize_t b, Py_ssize_t H, Py_ssize_t Z, const S
     earlier.steps, earlier.z, earlier.panels, earlier.of_alpha = n - 1, z, of_units, of_alpha
 
 
-cdef object advance_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t B, Py_ssize_t H, Py_ssize_t Z,
-                          Py_ssize_t C, const Step *steps, int n, cnp.ndarray dh):
+cdef object advance_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t H, Py_ssize_t C, const Step *steps, int n,
+                          cnp.ndarray dh):
     cdef Scratch scratch = Scratch()
-    cdef Py_ssize_t size = sizeof(real), ld = padded(H, size), k, b, block = block_rows(H, size), rows = H * C
+    cdef Py_ssize_t B = steps[0].rows, Z = steps[0].Z, size = sizeof(real), ld = padded(H, size), k, b
+    cdef Py_ssize_t block = block_rows(H, size), rows = H * C
     cdef real *P = <real *>line(memory) + (block * ld if high else 0)
     cdef real *K = <real *>scratch.take(2 * H * H * size)
     cdef real *panels = <real *>scratch.take(panels_size(H, H, size) * size)
@@ -344,19 +346,18 @@ cdef object advance_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t B,
 def advance(cnp.ndarray memory, bint high, Py_ssize_t C, tuple steps, cnp.ndarray dh):
     """Some steps of the influence, after which it lies at the other end of its memory; its gradients [B, H, C] for dh.
 
-    steps: of each what `immediate` says, with one row for each sequence, and its `jacobians`; dh [B, H] contiguous, or
-    None for no gradients.
+    steps: of each, by these names, what `immediate` says, with one row for each sequence, and J, its `jacobians`; dh
+    [B, H] contiguous, or None for no gradients.
     """
     cdef Step read[MOST_STEPS]
-    cdef cnp.ndarray z = steps[0][0][0], J = steps[0][1]
+    cdef cnp.ndarray J = steps[0].J
     kind_of("J", J, 3)
-    kind_of("z", z, 2)
-    cdef Py_ssize_t B = J.shape[0], H = J.shape[1], Z = z.shape[1]
+    cdef Py_ssize_t B = J.shape[0], H = J.shape[1]
     cdef int kind = check_influence(memory, B, H, C), n = read_steps(steps, kind, B, H, C, read)
     need("dh", dh, kind, CONTIGUOUS | OPTIONAL, 2, B, H)
     if cnp.PyArray_TYPE(memory) == cnp.NPY_FLOAT32:
-        return advance_typed(<float>0, memory, high, B, H, Z, C, read, n, dh)
-    return advance_typed(<double>0, memory, high, B, H, Z, C, read, n, dh)
+        return advance_typed(<float>0, memory, high, H, C, read, n, dh)
+    return advance_typed(<double>0, memory, high, H, C, read, n, dh)
 
 
 cdef int contract_loop(Py_ssize_t B, Py_ssize_t rows, Py_ssize_t H, const real *P, Py_ssize_t ld, Py_ssize_t block,
@@ -396,10 +397,10 @@ cdef void through_steps(Py_ssize_t b, Py_ssize_t H, Py_ssize_t Z, Py_ssize_t C, 
 
 
 cdef cnp.ndarray contract_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t C, cnp.ndarray dh,
-                                const Step *steps, int n, Py_ssize_t Z):
+                                const Step *steps, int n):
     cdef Scratch scratch = Scratch()
-    cdef Py_ssize_t B = dh.shape[0], H = dh.shape[1], size = sizeof(real), ld = padded(H, size), b
-    cdef Py_ssize_t block = block_rows(H, size)
+    cdef Py_ssize_t B = dh.shape[0], H = dh.shape[1], Z = steps[0].Z if n > 0 else 0, b
+    cdef Py_ssize_t size = sizeof(real), ld = padded(H, size), block = block_rows(H, size)
     cdef cnp.ndarray G = empty(dh, (B, H, C))
     cdef const real *P = <const real *>line(memory) + (block * ld if high else 0)
     cdef real *d = <real *>scratch.take((B + 1) * H * size)
@@ -426,20 +427,22 @@ def contract(cnp.ndarray memory, bint high, Py_ssize_t C, cnp.ndarray dh, tuple 
     cdef int kind = check_influence(memory, dh.shape[0], dh.shape[1], C)
     cdef int n = read_steps(steps, kind, dh.shape[0], dh.shape[1], C, read)
     need("dh", dh, kind, CONTIGUOUS, 2, dh.shape[0], dh.shape[1])
-    cdef cnp.ndarray z = steps[0][0][0] if n > 0 else dh
     if cnp.PyArray_TYPE(dh) == cnp.NPY_FLOAT32:
-        return contract_typed(<float>0, memory, high, C, dh, read, n, z.shape[1])
-    return contract_typed(<double>0, memory, high, C, dh, read, n, z.shape[1])
+        return contract_typed(<float>0, memory, high, C, dh, read, n)
+    return contract_typed(<double>0, memory, high, C, dh, read, n)
 
 
 # ---- A block of steps -----------------------------------------------------------------------------------------------
-cdef int block_of_one(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t Z, Py_ssize_t C, const real *z,
-                      const real *slopes, const real *moved, const real *point, Py_ssize_t ld_point, const real *W,
-                      const real *alpha, int phi, bint current, real *P, Py_ssize_t ld, Py_ssize_t rows_block,
-                      bint high, real *J, real *K, real *K_next, real *panels, real *M, real *of_alpha,
+cdef int block_of_one(Py_ssize_t T, Py_ssize_t B, Py_ssize_t b, Py_ssize_t H, Py_ssize_t C, const Step *steps,
+                      const real *W, const Cell *cell, real *P, Py_ssize_t ld, Py_ssize_t rows_block, bint high,
+                      real *J, real *K, real *K_next, real *panels, real *M, real *of_alpha,
                       double *since) noexcept nogil:
-    """The steps of one sequence, whose rows of z and the like lie B rows apart, as those of P."""
-    cdef Py_ssize_t t, i, k
+    """The steps of sequence b, whose rows of z and the like are every B-th one; P is its influence."""
+    cdef Py_ssize_t Z = steps.Z, ld_point = steps.ld_point, t, i, k
+    cdef const real *z = <const real *>steps.z + b * Z
+    cdef const real *slopes = <const real *>steps.slopes + b * H
+    cdef const real *moved = NULL if steps.moved == NULL else <const real *>steps.moved + b * H
+    cdef const real *point = <const real *>steps.point + b * ld_point
     cdef const real *s
     cdef real *M_t
     memset(K, 0, H * H * sizeof(real))
@@ -457,7 +460,7 @@ cdef int block_of_one(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t Z, Py
             if moved != NULL:
                 for k in range(H):
                     of_alpha[i * ld + k] += J[i * H + k] * moved[t * B * H + i]
-        jacobian_step(H, point + t * B * ld_point, W, H, J, alpha, phi, current)
+        jacobian_step(H, point + t * B * ld_point, W, H, J, <const real *>cell.alpha, cell.phi, cell.current)
         pack(H, 0, H, 1, H, J, H, 0, panels)
         product(H, H, H, K, H, panels, <const real *>NULL, 0, K_next, H)
         K, K_next = K_next, K
@@ -480,69 +483,56 @@ cdef int block_of_one(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t Z, Py
     return 0
 
 
-cdef object advance_block_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t C, Py_ssize_t B, tuple steps,
-                                cnp.ndarray W, tuple cell):
-    cdef cnp.ndarray z, slopes, moved, point, alpha
-    cdef int phi, status = 0
-    cdef bint current
-    z, slopes, moved, point = steps
-    phi, alpha, current = cell
+cdef object advance_block_typed(real tag, cnp.ndarray memory, bint high, Py_ssize_t C, Py_ssize_t B, const Step *steps,
+                                cnp.ndarray W, const Cell *cell):
     cdef Scratch scratch = Scratch()
-    cdef Py_ssize_t Z = z.shape[1], H = W.shape[0], size = sizeof(real), ld = padded(H, size), k, b
-    cdef Py_ssize_t T = z.shape[0] // B if B > 0 else 0, block = block_rows(H, size), ld_point = stride(point, 0)
+    cdef Py_ssize_t H = W.shape[0], T = steps.rows // B if B > 0 else 0, k, b
+    cdef Py_ssize_t size = sizeof(real), ld = padded(H, size), block = block_rows(H, size)
+    cdef int status = 0
     cdef real *P = <real *>line(memory) + (block * ld if high else 0)
     cdef real *J = <real *>scratch.take(H * H * size)
     cdef real *K = <real *>scratch.take(2 * H * H * size)
     cdef real *panels = <real *>scratch.take(panels_size(max(H, T), H, size) * size)
     cdef real *M = <real *>scratch.take((T + 1) * H * ld * size)
-    cdef const real *pz = <const real *>data(z)
-    cdef const real *ps = <const real *>data(slopes)
-    cdef const real *pm = <const real *>data(moved)
-    cdef const real *pp = <const real *>data(point)
-    cdef const real *pa = <const real *>data(alpha)
     cdef const real *pW = <const real *>data(W)
     cdef double since = pyrnn_seconds()
     with nogil:
         flush_subnormals()
         for k in range(B):
             b = k if high else B - 1 - k
-            status = block_of_one(T, B, H, Z, C, pz + b * Z, ps + b * H, pm + b * H if pm != NULL else pm,
-                                  pp + b * ld_point, ld_point, pW, pa, phi, current, P + b * H * C * ld, ld, block,
-                                  high, J, K, K + H * H, panels, M, M + T * H * ld, &since)
+            status = block_of_one(T, B, b, H, C, steps, pW, cell, P + b * H * C * ld, ld, block, high, J, K, K + H * H,
+                                  panels, M, M + T * H * ld, &since)
             if status:
                 break
         restore_subnormals()
     pass_on(status)
 
 
-def advance_block(cnp.ndarray memory, bint high, Py_ssize_t C, Py_ssize_t B, tuple steps, cnp.ndarray W, tuple cell):
+def advance_block(cnp.ndarray memory, bint high, Py_ssize_t C, Py_ssize_t B, steps, cnp.ndarray W, cell):
     """`advance` by all steps, of `immediate` with rows [T, B], at once."""
-    cdef cnp.ndarray z = steps[0]
+    cdef cnp.ndarray z = steps.z
     cdef int kind = kind_of("W", W, 2)
-    check_cell(cell, W, check_influence(memory, B, W.shape[0], C))
+    cdef Step read
+    cdef Cell of
+    read_network(cell, W, check_influence(memory, B, W.shape[0], C), &of)
     kind_of("z", z, 2)
     if B > 0 and z.shape[0] % B:
         raise ValueError(f"steps must have rows of {B} sequences, got {z.shape[0]}")
-    check_step(steps, kind, z.shape[0], W.shape[0], C - 1)
+    read_step(steps, kind, z.shape[0], W.shape[0], C - 1, &read)
     if cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT32:
-        advance_block_typed(<float>0, memory, high, C, B, steps, W, cell)
+        advance_block_typed(<float>0, memory, high, C, B, &read, W, &of)
     else:
-        advance_block_typed(<double>0, memory, high, C, B, steps, W, cell)
+        advance_block_typed(<double>0, memory, high, C, B, &read, W, &of)
 
 
 # ---- Traces: one number a parameter ---------------------------------------------------------------------------------
-cdef void trace_typed(real tag, cnp.ndarray trace, tuple step, cnp.ndarray W, tuple cell, bint recurrent) noexcept:
-    cdef cnp.ndarray z, slopes, moved, point, alpha
-    cdef bint current
-    cdef int phi
-    z, slopes, moved, point = step
-    phi, alpha, current = cell
-    cdef Py_ssize_t B = z.shape[0], Z = z.shape[1], H = W.shape[0], C = trace.shape[2], ld_point = stride(point, 0)
-    cdef Py_ssize_t b, i, j
+cdef void trace_typed(real tag, cnp.ndarray trace, const Step *step, cnp.ndarray W, const Cell *cell,
+                      bint recurrent) noexcept:
+    cdef Py_ssize_t B = step.rows, Z = step.Z, H = W.shape[0], C = trace.shape[2], b, i, j
     cdef const real *row_z
-    cdef const real *s = <const real *>data(slopes)
-    cdef const real *m = <const real *>data(moved)
-    cdef const real *a = <const real *>data(alpha)
+    cdef const real *s = <const real *>step.slopes
+    cdef const real *m = <const real *>step.moved
+    cdef const real *a = <const real *>cell.alpha
     cdef const real *w = <const real *>data(W)
     cdef const real *p
     cdef real *e = <real *>data(trace)
@@ -550,16 +540,16 @@ cdef void trace_typed(real tag, cnp.ndarray trace, tuple step, cnp.ndarray W, tu
     with nogil:
         flush_subnormals()
         for b in range(B):
-            row_z = <const real *>data(z) + b * Z
-            p = <const real *>data(point) + b * ld_point
+            row_z = <const real *>step.z + b * Z
+            p = <const real *>step.point + b * step.ld_point
             for i in range(H):
                 slope = s[b * H + i]
                 kept = 0 if a == NULL else 1 - a[i]
                 if recurrent:  # the diagonal of the Jacobian
                     phi_slope = slope
-                    if current:
+                    if cell.current:
                         step_backward(1, 1, p + i, 1, a + i, 1, <const real *>NULL, 0, <real *>NULL, 0, &phi_slope, 1,
-                                      phi)
+                                      cell.phi)
                     kept = kept + phi_slope * w[i * H + i]
                 for j in range(Z):
                     e[j] = kept * e[j] + slope * row_z[j]
@@ -569,16 +559,18 @@ cdef void trace_typed(real tag, cnp.ndarray trace, tuple step, cnp.ndarray W, tu
         restore_subnormals()
 
 
-def advance_trace(cnp.ndarray trace, tuple step, cnp.ndarray W, tuple cell, bint recurrent):
+def advance_trace(cnp.ndarray trace, step, cnp.ndarray W, cell, bint recurrent):
     """One step of a trace [B, H, C]: what is kept of unit i is J[i, i], or 1 - alpha[i] where not `recurrent`."""
     cdef int kind = kind_of("trace", trace, 3)
-    check_cell(cell, W, kind)
+    cdef Step read
+    cdef Cell of
+    read_network(cell, W, kind, &of)
     need("trace", trace, kind, CONTIGUOUS | WRITTEN, 3, trace.shape[0], W.shape[0], trace.shape[2])
-    check_step(step, kind, trace.shape[0], W.shape[0], trace.shape[2])
+    read_step(step, kind, trace.shape[0], W.shape[0], trace.shape[2], &read)
     if cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT32:
-        trace_typed(<float>0, trace, step, W, cell, recurrent)
+        trace_typed(<float>0, trace, &read, W, &of, recurrent)
     else:
-        trace_typed(<double>0, trace, step, W, cell, recurrent)
+        trace_typed(<double>0, trace, &read, W, &of, recurrent)
 
 
 cdef void scaled_sum(real tag, cnp.ndarray trace, cnp.ndarray factors, cnp.ndarray out) noexcept:
@@ -637,43 +629,39 @@ cdef void rank_one_step(Py_ssize_t H, Py_ssize_t Z, Py_ssize_t C, const real *z,
         theta += C
 
 
-cdef void rank_one_typed(real tag, cnp.ndarray v, cnp.ndarray theta, cnp.ndarray signs, tuple step, cnp.ndarray W,
-                         tuple cell):
-    cdef cnp.ndarray z, slopes, moved, point, alpha
-    cdef int phi
-    cdef bint current
-    z, slopes, moved, point = step
-    phi, alpha, current = cell
+cdef void rank_one_typed(real tag, cnp.ndarray v, cnp.ndarray theta, cnp.ndarray signs, const Step *step,
+                         cnp.ndarray W, const Cell *cell):
     cdef Scratch scratch = Scratch()
-    cdef Py_ssize_t B = z.shape[0], Z = z.shape[1], H = W.shape[0], C = theta.shape[2], size = sizeof(real), b
+    cdef Py_ssize_t B = step.rows, Z = step.Z, H = W.shape[0], C = theta.shape[2], size = sizeof(real), b
     cdef real *J = <real *>scratch.take(H * H * size)
     cdef real *panels = <real *>scratch.take(panels_size(H, H, size) * size)
     cdef real *v_next = <real *>scratch.take(H * size)
-    cdef Py_ssize_t ld_point = stride(point, 0)
-    cdef const real *pm = <const real *>data(moved)
+    cdef const real *moved = <const real *>step.moved
     with nogil:
         flush_subnormals()
         for b in range(B):
-            jacobian_step(H, <const real *>data(point) + b * ld_point, <const real *>data(W), H, J,
-                          <const real *>data(alpha), phi, current)
+            jacobian_step(H, <const real *>step.point + b * step.ld_point, <const real *>data(W), H, J,
+                          <const real *>cell.alpha, cell.phi, cell.current)
             pack_transposed(H, H, J, H, panels)
-            rank_one_step(H, Z, C, <const real *>data(z) + b * Z, <const real *>data(slopes) + b * H,
-                          pm + b * H if pm != NULL else pm, <const real *>data(signs) + b * H, panels,
+            rank_one_step(H, Z, C, <const real *>step.z + b * Z, <const real *>step.slopes + b * H,
+                          moved + b * H if moved != NULL else moved, <const real *>data(signs) + b * H, panels,
                           <real *>data(v) + b * H, v_next, <real *>data(theta) + b * H * C)
         restore_subnormals()
 
 
-def advance_rank_one(cnp.ndarray v, cnp.ndarray theta, cnp.ndarray signs, tuple step, cnp.ndarray W, tuple cell):
+def advance_rank_one(cnp.ndarray v, cnp.ndarray theta, cnp.ndarray signs, step, cnp.ndarray W, cell):
     """One step of v [B, H] and theta [B, H, C], with signs [B, H] of 1 and -1, drawn anew; all are contiguous."""
     cdef int kind = kind_of("theta", theta, 3)
     cdef Py_ssize_t B = theta.shape[0], H = theta.shape[1]
-    check_cell(cell, W, kind)
+    cdef Step read
+    cdef Cell of
+    read_network(cell, W, kind, &of)
     need("W", W, kind, CONTIGUOUS, 2, H, H)
     need("v", v, kind, CONTIGUOUS | WRITTEN, 2, B, H)
     need("theta", theta, kind, CONTIGUOUS | WRITTEN, 3, B, H, theta.shape[2])
     need("signs", signs, kind, CONTIGUOUS, 2, B, H)
-    check_step(step, kind, B, H, theta.shape[2])
+    read_step(step, kind, B, H, theta.shape[2], &read)
     if cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT32:
-        rank_one_typed(<float>0, v, theta, signs, step, W, cell)
+        rank_one_typed(<float>0, v, theta, signs, &read, W, &of)
     else:
-        rank_one_typed(<double>0, v, theta, signs, step, W, cell)
+        rank_one_typed(<double>0, v, theta, signs, &read, W, &of)

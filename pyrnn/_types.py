@@ -37,8 +37,6 @@ AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 Shape: TypeAlias = tuple[int, ...]
 # One of several arrays, those of optional arguments None: the caller knows which.
 MaybeArray: TypeAlias = np.ndarray | Any
-CellOptions: TypeAlias = tuple[int, np.ndarray | None, bool]  # phi, leak, current
-ImmediateStep: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]  # of online.immediate
 StepOptions: TypeAlias = tuple[np.ndarray | None, np.ndarray | None, bool]  # lengths, mask, reverse
 # A loss by step: of outputs, targets and weights, its values and its gradient.
 OfSteps: TypeAlias = Callable[[ArrayLike, ArrayLike, ArrayLike | None], tuple[np.ndarray, np.ndarray]]

@@ -15,7 +15,7 @@ from pyrnn.elementwise import sech2
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
-    from pyrnn._types import CellOptions, Form, Nonlinearity, Shape
+    from pyrnn._types import Form, Nonlinearity, Shape
 
 NONLINEARITIES = ("tanh", "relu", "identity")
 FORMS = ("rate", "current")
@@ -121,10 +121,6 @@ class Cell:
         """Raise an error if there is an alpha for each unit of another number of units."""
         if isinstance(self.alpha, np.ndarray) and self.alpha.shape != (H,):
             raise ValueError(f"alpha must be a number or have shape ({H},), got {self.alpha.shape}")
-
-    def numbers(self, H: int, dtype: DTypeLike) -> CellOptions:
-        """(number, alpha [H] or None, current): what the compiled modules know of a cell."""
-        return self.number, self.leak(H, dtype), self.current
 
     def alpha_gradient(self, each: np.ndarray) -> np.ndarray | np.floating:
         """The gradient at alpha from that of each unit's: its sum where alpha is one number."""

@@ -566,7 +566,7 @@ def test_an_interrupted_learner_says_so():
     learner = made(RTRL, n, None)
     learner.forward(n["x"][0])
     step = learner._step
-    learner._step = (*step[:2], "no array", step[3])  # whatever stops the step of the influence
+    learner._step = step._replace(moved="no array")  # whatever stops the step of the influence
     with pytest.raises(TypeError):
         learner.gradients(n["dh"][0])
     with pytest.raises(RuntimeError, match="reset"):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyrnn._core import online
-from pyrnn.online.learner import Learner, OnlineGradients, quiet
+from pyrnn.online.learner import Learner, OnlineGradients, Step, quiet
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from pyrnn._types import AnyNetwork, ImmediateStep, Seed
+    from pyrnn._types import AnyNetwork, Seed
 
 
 class _Traced(Learner[OnlineGradients]):
@@ -23,8 +23,8 @@ class _Traced(Learner[OnlineGradients]):
     def _begin(self) -> None:
         self._trace = np.zeros((self._rows, self.hidden_size, self._columns), self.dtype)
 
-    def _advance(self, step: ImmediateStep, dh: np.ndarray | None) -> None:
-        online.advance_trace(self._trace, step, self._network.W, self._numbers, self._recurrent)
+    def _advance(self, step: Step, dh: np.ndarray | None) -> None:
+        online.advance_trace(self._trace, step, self._network.W, self._network.cell, self._recurrent)
 
     def _collect(self, dh: np.ndarray) -> OnlineGradients:
         self._settle()
@@ -177,9 +177,9 @@ class UORO(Learner[OnlineGradients]):
         B, H = self._rows, self.hidden_size
         self._v, self._theta = np.zeros((B, H), self.dtype), np.zeros((B, H, self._columns), self.dtype)
 
-    def _advance(self, step: ImmediateStep, dh: np.ndarray | None) -> None:
+    def _advance(self, step: Step, dh: np.ndarray | None) -> None:
         signs = (2 * self._rng.integers(0, 2, self._v.shape, np.int8) - 1).astype(self.dtype)
-        online.advance_rank_one(self._v, self._theta, signs, step, self._network.W, self._numbers)
+        online.advance_rank_one(self._v, self._theta, signs, step, self._network.W, self._network.cell)
 
     @quiet
     def _collect(self, dh: np.ndarray) -> OnlineGradients:

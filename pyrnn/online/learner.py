@@ -17,7 +17,7 @@ from pyrnn.online.arguments import check_held, copied, of_dtype, owned
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from pyrnn._types import AnyNetwork, CellOptions, ImmediateStep, Shape
+    from pyrnn._types import AnyNetwork, Shape
     from pyrnn.cell import Cell
     from pyrnn.network import Network
 
@@ -47,6 +47,20 @@ class OnlineGradients(NamedTuple):
     alpha: np.ndarray | np.floating | None = None
 
 
+class Step(NamedTuple):
+    """A step, or rows of many, as the influence sees it; the compiled functions read its fields by name.
+
+    z [rows, H + I + 1] is what the parameters multiply, slopes [rows, H] is dh/da, moved [rows, H] dh/dalpha, None
+    without alpha. The Jacobian is made at point [rows, H]; J [rows, H, H] is that of a pending step.
+    """
+
+    z: np.ndarray
+    slopes: np.ndarray
+    moved: np.ndarray | None
+    point: np.ndarray
+    J: np.ndarray | None = None
+
+
 Returned = TypeVar("Returned", bound=OnlineGradients | None)
 
 
@@ -58,14 +72,12 @@ class Learner(Generic[Returned]):
     """
 
     _network: Network  # its own arrays
-    _numbers: CellOptions  # its cell, as the compiled functions take it
     _h: np.ndarray
-    _step: ImmediateStep | None
+    _step: Step | None
     _whole: bool
 
     def __init__(self, network: AnyNetwork, h0: ArrayLike | None = None, *, batch: int | None = None) -> None:
-        own, self._h0, self._batch = owned(_without_output(network), h0, batch)
-        self._take(own)
+        self._network, self._h0, self._batch = owned(_without_output(network), h0, batch)
         self.reset()
 
     # ---- What a user calls -------------------------------------------------------------------------------------------
@@ -205,7 +217,7 @@ class Learner(Generic[Returned]):
                 raise ValueError(f"{name} must be {expected!r}, the learner's, got {got!r}")
         new.cell.leak(self.hidden_size, self.dtype)  # checks the shape of alpha
         self._before_update()
-        self._take(copied(new, self.dtype))
+        self._network = copied(new, self.dtype)
 
     def reset(self, h0: ArrayLike | None = None) -> None:
         """Forget the past: the state becomes h0, by default that of the construction, and nothing is carried.
@@ -268,7 +280,7 @@ class Learner(Generic[Returned]):
         """Forget the past."""
         raise NotImplementedError
 
-    def _advance(self, step: ImmediateStep, dh: np.ndarray | None) -> np.ndarray | None:
+    def _advance(self, step: Step, dh: np.ndarray | None) -> np.ndarray | None:
         """Make one step of what is carried; it may collect gradients for dh in the same pass."""
         raise NotImplementedError
 
@@ -284,11 +296,7 @@ class Learner(Generic[Returned]):
     @property
     def _columns(self) -> int:
         """Parameters of one unit: its rows of W and U, its bias, its leak."""
-        return self.hidden_size + self.input_size + 1 + (self._numbers[1] is not None)
-
-    def _take(self, network: Network) -> None:
-        """Go on with this network, whose arrays nobody else holds."""
-        self._network, self._numbers = network, network.cell.numbers(len(network.U), network.U.dtype)
+        return self.hidden_size + self.input_size + 1 + (self._network.cell.alpha is not None)
 
     def _shape(self, n: int) -> Shape:
         return (n,) if self.batch is None else (self.batch, n)
@@ -308,7 +316,7 @@ class Learner(Generic[Returned]):
         if not self._whole:
             raise RuntimeError("the learner was interrupted, and what it carries is lost: call reset first")
 
-    def _advancing(self, step: ImmediateStep, dh: np.ndarray | None) -> np.ndarray | None:
+    def _advancing(self, step: Step, dh: np.ndarray | None) -> np.ndarray | None:
         """`_advance` by the pending step; marks the learner as broken if an exception interrupts that."""
         self._whole = False
         result = self._advance(step, dh)
@@ -317,7 +325,7 @@ class Learner(Generic[Returned]):
 
     def _follow(self, x: np.ndarray, h: np.ndarray, rates: np.ndarray | None) -> None:
         """Keep of a step from self._h to h what `_advance` needs."""
-        self._step = online.immediate(x, self._h, h, rates, self._numbers)
+        self._step = Step(*online.immediate(x, self._h, h, rates, self._network.cell))
 
     def _before_update(self) -> None:
         self._settle()
@@ -325,7 +333,8 @@ class Learner(Generic[Returned]):
     def _named(self, G: np.ndarray, h0: np.ndarray | None = None) -> OnlineGradients:
         """G [H, C] as gradients."""
         H, Z = self.hidden_size, self.hidden_size + self.input_size
-        alpha = None if self._numbers[1] is None else _at_alpha(self._network.cell, G[:, Z + 1])
+        cell = self._network.cell
+        alpha = None if cell.alpha is None else _at_alpha(cell, G[:, Z + 1])
         h0 = None if h0 is None else h0.reshape(self._shape(H))
         return OnlineGradients(G[:, H:Z], G[:, :H], G[:, Z], h0, alpha)
 

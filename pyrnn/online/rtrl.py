@@ -10,14 +10,14 @@ import numpy as np
 from pyrnn import _calls, _checks
 from pyrnn._core import engine_fused, online
 from pyrnn._core.call import Call
-from pyrnn.online.learner import Learner, OnlineGradients, Returned, quiet
+from pyrnn.online.learner import Learner, OnlineGradients, Returned, Step, quiet
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
     from numpy.typing import ArrayLike
 
-    from pyrnn._types import AnyNetwork, ImmediateStep, MaybeArray
+    from pyrnn._types import AnyNetwork, MaybeArray
 
     _Totals: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, MaybeArray]  # U, W, b, h0, alpha
 
@@ -52,7 +52,7 @@ class _Influential(Learner[Returned]):
         P = self._influence()
         P = (P if self.batch is not None else P[0]).copy()
         H, Z = self.hidden_size, self.hidden_size + self.input_size
-        alpha = None if self._numbers[1] is None else P[..., Z + 1, :]
+        alpha = None if self._network.cell.alpha is None else P[..., Z + 1, :]
         return OnlineGradients(P[..., H:Z, :], P[..., :H, :], P[..., Z, :], P[..., -1, :], alpha)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -140,12 +140,11 @@ class RTRL(_Influential[OnlineGradients]):
 
     def _begin(self) -> None:
         super()._begin()
-        self._waiting: tuple[
-            tuple[ImmediateStep, np.ndarray], ...
-        ] = ()  # pending steps, which the influence has not made yet, each with its Jacobian
+        self._waiting: tuple[Step, ...] = ()  # pending: the influence has not made them yet; each with its Jacobian
 
-    def _advance(self, step: ImmediateStep, dh: np.ndarray | None) -> np.ndarray | None:
-        self._waiting += ((step, online.jacobians(step, self._network.W, self._numbers)),)
+    def _advance(self, step: Step, dh: np.ndarray | None) -> np.ndarray | None:
+        J = online.jacobians(step.point, self._network.W, self._network.cell)
+        self._waiting += (step._replace(J=J),)
         if len(self._waiting) == STEPS:
             return self._move(dh)
         return None if dh is None else self._contracted(dh)
@@ -333,15 +332,15 @@ class BlockedRTRL(_Influential[OnlineGradients | None]):
     def _so_far(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
         """The steps of the block so far: x, the states before and after, rates where they tell more."""
         n = self._steps
-        _, leak, current = self._numbers
-        rates = None if leak is None or current else self._rs[:n]
+        cell = self._network.cell
+        rates = None if cell.alpha is None or cell.current else self._rs[:n]
         return self._xs[:n], self._hs[:n], self._hs[1 : n + 1], rates
 
     @quiet
     def _within(self) -> _Totals:
         """Gradients (U, W, b, h0, alpha) of the losses of the block so far."""
         H, Z = self.hidden_size, self.hidden_size + self.input_size
-        leak, cell = self._numbers[1], self._network.cell
+        cell = self._network.cell
         x, _, h, rates = self._so_far()
         arrays = (self._dhs[: self._steps], h, x, *self._network[:2], self._hs[0])
         call = _calls.made(Call.backward(*arrays, cell, None, None, None, False, rates, False, None, 1))
@@ -349,7 +348,7 @@ class BlockedRTRL(_Influential[OnlineGradients | None]):
         _, U, W, b, g0, _, alpha = call.results
         G = online.contract(self._memory, self._high, self._columns + 1, g0)
         sums = G[0] if len(G) == 1 else G.sum(axis=0)
-        alpha = None if leak is None else alpha + sums[:, Z + 1]
+        alpha = None if cell.alpha is None else alpha + sums[:, Z + 1]
         return U + sums[:, H:Z], W + sums[:, :H], b + sums[:, Z], G[..., -1].copy(), alpha
 
     @quiet
@@ -359,9 +358,9 @@ class BlockedRTRL(_Influential[OnlineGradients | None]):
         self._whole = False
         n = self._steps * self._rows
         x, past, h, rates = _checks.map_given(lambda a: a.reshape(n, a.shape[2]), *self._so_far())
-        steps = online.immediate(x, past, h, rates, self._numbers)
-        W, C = self._network.W, self._columns + 1
-        online.advance_block(self._memory, self._high, C, self._rows, steps, W, self._numbers)
+        W, cell = self._network.W, self._network.cell
+        steps = Step(*online.immediate(x, past, h, rates, cell))
+        online.advance_block(self._memory, self._high, self._columns + 1, self._rows, steps, W, cell)
         self._high = not self._high
         self._hs[0], self._dhs[: self._steps] = self._hs[self._steps], 0
         self._steps, self._whole = 0, True
