@@ -1,7 +1,13 @@
+from typing import final
+
 from numpy import ndarray
 
 from pyrnn.cell import Cell
 from pyrnn.trajectory import Direction, Trajectory
+
+@final
+class Moved:
+    def __new__(cls, run: Trajectory, direction: Direction) -> Moved: ...
 
 def padded_rows(like: ndarray, T: int, B: int, H: int) -> ndarray: ...
 def tangent(
