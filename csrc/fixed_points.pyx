@@ -24,6 +24,7 @@ from libc.string cimport memcpy, memset
 from pyrnn._core.arrays cimport (
     CONTIGUOUS, WRITTEN, data, empty, interrupted, kind_of, line, lines, need, padded, pass_on, real,
 )
+from pyrnn._core.cell cimport Cell, read_cell
 from pyrnn._core.numbers cimport slopes_of
 from pyrnn._core.scratch cimport Scratch
 from pyrnn._core.sequences cimport between
@@ -48,7 +49,7 @@ cpdef enum:
 cdef double LEAST_DESCENT = 1e-13
 
 
-cdef struct Cell:
+cdef struct Map:                  # F
     Py_ssize_t H, ld               # units; the distance of rows in memory of our own
     const double *panels_T         # of Wᵀ: rows times it are W h
     const double *panels           # of W: Wᵀ h
@@ -56,8 +57,7 @@ cdef struct Cell:
     const float *panels_float
     const double *c                # [H]
     const double *alpha            # [H], of ones without a leak
-    int phi
-    bint current
+    Cell cell
 
 
 cdef struct States:
@@ -95,47 +95,47 @@ cdef inline void derivatives(Py_ssize_t H, int phi, double *slopes, double *bend
         bends[j] = -2 * bends[j] * slopes[j] if phi == PYRNN_TANH else 0
 
 
-cdef void evaluate(const Cell *cell, Py_ssize_t rows, const double *h, double *slopes, double *bends, double *gradient,
+cdef void evaluate(const Map *map, Py_ssize_t rows, const double *h, double *slopes, double *bends, double *gradient,
                    double *q, double *work) noexcept nogil:
     """All that a block of States has, but for h, which is given; rows ld apart."""
-    cdef Py_ssize_t H = cell.H, ld = cell.ld, i, j
+    cdef Py_ssize_t H = map.H, ld = map.ld, i, j
     cdef double r
-    cdef const double *alpha = cell.alpha
-    if cell.current:
+    cdef const double *alpha = map.alpha
+    if map.cell.current:
         for i in range(rows):
             memcpy(slopes + i * ld, h + i * ld, H * sizeof(double))
-        step_forward(rows, H, <const double *>NULL, slopes, ld, cell.phi)
-        product(rows, H, H, <const double *>slopes, ld, cell.panels_T, cell.c, 0, work, ld)
+        step_forward(rows, H, <const double *>NULL, slopes, ld, map.cell.phi)
+        product(rows, H, H, <const double *>slopes, ld, map.panels_T, map.c, 0, work, ld)
     else:
-        product(rows, H, H, h, ld, cell.panels_T, cell.c, 0, slopes, ld)
-        step_forward(rows, H, <const double *>NULL, slopes, ld, cell.phi)
+        product(rows, H, H, h, ld, map.panels_T, map.c, 0, slopes, ld)
+        step_forward(rows, H, <const double *>NULL, slopes, ld, map.cell.phi)
     for i in range(rows):  # s, in `work`; in the rate form then D s there, and -s in the gradient
         for j in range(i * ld, i * ld + H):
-            work[j] = alpha[j - i * ld] * ((work[j] if cell.current else slopes[j]) - h[j])
+            work[j] = alpha[j - i * ld] * ((work[j] if map.cell.current else slopes[j]) - h[j])
         q[i] = 0.5 * dot(H, work + i * ld, work + i * ld)
         for j in range(i * ld, i * ld + H):
             work[j] *= alpha[j - i * ld]
-        derivatives(H, cell.phi, slopes + i * ld, bends + i * ld)
-        if not cell.current:
+        derivatives(H, map.cell.phi, slopes + i * ld, bends + i * ld)
+        if not map.cell.current:
             for j in range(i * ld, i * ld + H):
                 r = work[j]
                 gradient[j] = -r
                 bends[j] *= r
                 work[j] = r * slopes[j]
-    if not cell.current:
-        product(rows, H, H, <const double *>work, ld, cell.panels, <const double *>gradient, ld, gradient, ld)
+    if not map.cell.current:
+        product(rows, H, H, <const double *>work, ld, map.panels, <const double *>gradient, ld, gradient, ld)
         return
-    product(rows, H, H, <const double *>work, ld, cell.panels, <const double *>NULL, 0, gradient, ld)
+    product(rows, H, H, <const double *>work, ld, map.panels, <const double *>NULL, 0, gradient, ld)
     for i in range(rows):
         for j in range(i * ld, i * ld + H):
             bends[j] *= gradient[j]
             gradient[j] = slopes[j] * gradient[j] - work[j]
 
 
-cdef void curvature(const Cell *cell, Py_ssize_t rows, const Py_ssize_t *which, const real *v, const real *slopes,
+cdef void curvature(const Map *map, Py_ssize_t rows, const Py_ssize_t *which, const real *v, const real *slopes,
                     const real *bends, real *work, real *out) noexcept nogil:
     """out = (∇²q) v, at row which[i] of slopes and bends for row i of v."""
-    cdef Py_ssize_t H = cell.H, ld = cell.ld, i, j
+    cdef Py_ssize_t H = map.H, ld = map.ld, i, j
     cdef const real *panels
     cdef const real *panels_T
     cdef const real *none = NULL
@@ -146,10 +146,10 @@ cdef void curvature(const Cell *cell, Py_ssize_t rows, const Py_ssize_t *which, 
     cdef real *o
     cdef real alpha
     if real is float:
-        panels, panels_T = cell.panels_float, cell.panels_T_float
+        panels, panels_T = map.panels_float, map.panels_T_float
     else:
-        panels, panels_T = cell.panels, cell.panels_T
-    if cell.current:
+        panels, panels_T = map.panels, map.panels_T
+    if map.cell.current:
         for i in range(rows):
             D, v_i, w = slopes + which[i] * ld, v + i * ld, work + i * ld
             for j in range(H):
@@ -159,16 +159,16 @@ cdef void curvature(const Cell *cell, Py_ssize_t rows, const Py_ssize_t *which, 
         product(rows, H, H, v, ld, panels_T, none, 0, work, ld)
     for i in range(rows):  # -y, in `out`, or in the current form in `work`
         D, e, v_i, w, o = slopes + which[i] * ld, bends + which[i] * ld, v + i * ld, work + i * ld, out + i * ld
-        if cell.current:
+        if map.cell.current:
             for j in range(H):
-                alpha = <real>cell.alpha[j]
+                alpha = <real>map.alpha[j]
                 w[j] = alpha * alpha * (v_i[j] - o[j])
         else:
             for j in range(H):
-                alpha = <real>cell.alpha[j]
+                alpha = <real>map.alpha[j]
                 o[j] = alpha * alpha * (v_i[j] - D[j] * w[j])
                 w[j] = e[j] * w[j] - D[j] * o[j]
-    if not cell.current:
+    if not map.cell.current:
         product(rows, H, H, <const real *>work, ld, panels, <const real *>out, ld, out, ld)
         return
     product(rows, H, H, <const real *>work, ld, panels, none, 0, out, ld)
@@ -226,11 +226,11 @@ cdef bint advance(Py_ssize_t H, Step *step, double radius, real *p, const real *
     return True
 
 
-cdef int find_steps(const Cell *cell, Py_ssize_t rows, Step *steps, const double *radius, const real *slopes,
+cdef int find_steps(const Map *map, Py_ssize_t rows, Step *steps, const double *radius, const real *slopes,
                     const real *bends, Py_ssize_t *which, real *p, real *x, real *r, real *work, real *Bp,
                     Py_ssize_t *products, double *since) noexcept nogil:
     """The steps x of a block, for r = -∇q; -1 after Ctrl-C. How many products that takes is added to `products`."""
-    cdef Py_ssize_t H = cell.H, ld = cell.ld, live = 0, i, k, _
+    cdef Py_ssize_t H = map.H, ld = map.ld, live = 0, i, k, _
     for i in range(rows):
         if steps[i].residual > 0:
             which[live] = i
@@ -241,7 +241,7 @@ cdef int find_steps(const Cell *cell, Py_ssize_t rows, Step *steps, const double
             break
         if interrupted(since):
             return -1
-        curvature(cell, live, which, <const real *>p, slopes, bends, work, Bp)
+        curvature(map, live, which, <const real *>p, slopes, bends, work, Bp)
         products[0] += live
         for i in range(live - 1, -1, -1):
             k = which[i]
@@ -273,11 +273,11 @@ cdef char judge(const Step *step, double length, double tolerance, double q, dou
     return GOES_ON if radius[0] > 1e-15 * size else SLOW
 
 
-cdef int descend_block(real tag, const Cell *cell, States *states, Py_ssize_t rows, const Py_ssize_t *which,
+cdef int descend_block(real tag, const Map *map, States *states, Py_ssize_t rows, const Py_ssize_t *which,
                        double tolerance, char *outcomes, Py_ssize_t block, void *memory, Py_ssize_t *products,
                        double *since) noexcept nogil:
     """One step for a block of states; -1 after Ctrl-C."""
-    cdef Py_ssize_t H = cell.H, ld = cell.ld, size = block * ld, i, j, k
+    cdef Py_ssize_t H = map.H, ld = map.ld, size = block * ld, i, j, k
     cdef double *h = <double *>memory  # where the steps lead, and what is there
     cdef double *new_slopes = h + size
     cdef double *new_bends = new_slopes + size
@@ -309,14 +309,14 @@ cdef int descend_block(real tag, const Cell *cell, States *states, Py_ssize_t ro
         steps[i].enough = accuracy * accuracy
         steps[i].xp = steps[i].xx = steps[i].descent = 0
         steps[i].at_edge = False
-    if find_steps(cell, rows, steps, radius, <const real *>slopes, <const real *>bends, live, p, x, r, work, Bp,
+    if find_steps(map, rows, steps, radius, <const real *>slopes, <const real *>bends, live, p, x, r, work, Bp,
                   products, since):
         return -1
     for i in range(rows):
         k = which[i] * H
         for j in range(H):
             h[i * ld + j] = states.h[k + j] + lengths[i] * x[i * ld + j]
-    evaluate(cell, rows, h, new_slopes, new_bends, gradient, q, space)
+    evaluate(map, rows, h, new_slopes, new_bends, gradient, q, space)
     for i in range(rows):
         k = which[i]
         length = states.radius[k] if steps[i].at_edge else lengths[i] * sqrt(steps[i].xx)
@@ -336,37 +336,39 @@ cdef int descend_block(real tag, const Cell *cell, States *states, Py_ssize_t ro
 @cython.final
 @cython.auto_pickle(False)
 cdef class Landscape:
-    """q of one cell at one input: W [H, H], c [H] and alpha [H], contiguous float64."""
-    cdef Cell cell
+    """q of one cell at one input: W [H, H] and c [H], contiguous float64."""
+    cdef Map map
     cdef cnp.ndarray c, alpha, memory
 
-    def __cinit__(self, cnp.ndarray W not None, cnp.ndarray c not None, cnp.ndarray alpha, int phi, bint current):
+    def __cinit__(self, cnp.ndarray W not None, cnp.ndarray c not None, cell):
         need("c", c, cnp.NPY_FLOAT64, CONTIGUOUS, 1, cnp.PyArray_SIZE(c))
         need("W", W, cnp.NPY_FLOAT64, CONTIGUOUS, 2, c.shape[0], c.shape[0])
-        need("alpha", alpha, cnp.NPY_FLOAT64, CONTIGUOUS, 1, c.shape[0])
         cdef Py_ssize_t H = c.shape[0], size = panels_size(H, H, sizeof(double))
         cdef Py_ssize_t size_float = panels_size(H, H, sizeof(float))
         cdef cnp.ndarray W_float = W.astype("f4")
-        self.c, self.alpha, self.memory = c, alpha, lines(c, 2 * size + size_float + 3 * 8)
+        self.c, self.alpha = c, read_cell(cell, H, c, &self.map.cell)
+        if self.alpha is None:
+            self.alpha = empty(c, (H,))
+            self.alpha.fill(1)
+        self.memory = lines(c, 2 * size + size_float + 3 * 8)
         cdef double *panels = <double *>line(self.memory)
         cdef float *panels_float = <float *>(panels + 2 * size)
         pack(H, 0, H, 1, H, <const double *>data(W), H, 0, panels)
         pack_transposed(H, H, <const double *>data(W), H, panels + size)
         pack(H, 0, H, 1, H, <const float *>data(W_float), H, 0, panels_float)
         pack_transposed(H, H, <const float *>data(W_float), H, panels_float + size_float)
-        self.cell.H, self.cell.ld = H, padded(H, sizeof(double))
-        self.cell.panels, self.cell.panels_T = panels, panels + size
-        self.cell.panels_float, self.cell.panels_T_float = panels_float, panels_float + size_float
-        self.cell.c, self.cell.alpha = <double *>data(c), <double *>data(alpha)
-        self.cell.phi, self.cell.current = phi, current
+        self.map.H, self.map.ld = H, padded(H, sizeof(double))
+        self.map.panels, self.map.panels_T = panels, panels + size
+        self.map.panels_float, self.map.panels_T_float = panels_float, panels_float + size_float
+        self.map.c, self.map.alpha = <double *>data(c), <double *>data(self.alpha)
 
     cdef Py_ssize_t block(self, Py_ssize_t rows) noexcept:
-        return max(1, min(rows, max(<Py_ssize_t>24, BLOCK_BYTES // <Py_ssize_t>(self.cell.ld * sizeof(double)))))
+        return max(1, min(rows, max(<Py_ssize_t>24, BLOCK_BYTES // <Py_ssize_t>(self.map.ld * sizeof(double)))))
 
     def evaluate(self, tuple states):
         """Compute all that a States has from its h: arrays (h, gradient, slopes, bends, q, radius), [n, H] or [n]."""
-        cdef States all_ = as_states(states, self.cell.H)
-        cdef Py_ssize_t n = (<cnp.ndarray>states[4]).shape[0], H = self.cell.H, ld = self.cell.ld, first = 0, rows, i
+        cdef States all_ = as_states(states, self.map.H)
+        cdef Py_ssize_t n = (<cnp.ndarray>states[4]).shape[0], H = self.map.H, ld = self.map.ld, first = 0, rows, i
         cdef Py_ssize_t block = self.block(n), size = block * ld
         cdef Scratch scratch = Scratch()
         cdef double *h = <double *>scratch.take(5 * size * sizeof(double))
@@ -378,7 +380,7 @@ cdef class Landscape:
                 rows = min(block, n - first)
                 for i in range(rows):
                     memcpy(h + i * ld, all_.h + (first + i) * H, H * sizeof(double))
-                evaluate(&self.cell, rows, h, h + size, h + 2 * size, h + 3 * size, all_.q + first, h + 4 * size)
+                evaluate(&self.map, rows, h, h + size, h + 2 * size, h + 3 * size, all_.q + first, h + 4 * size)
                 for i in range(rows):
                     memcpy(all_.slopes + (first + i) * H, h + size + i * ld, H * sizeof(double))
                     memcpy(all_.bends + (first + i) * H, h + 2 * size + i * ld, H * sizeof(double))
@@ -390,10 +392,10 @@ cdef class Landscape:
 
     def second_derivative(self, tuple states, Py_ssize_t row):
         """∇²q [H, H] at a row of states: the products with all unit vectors."""
-        cdef States all_ = as_states(states, self.cell.H)
+        cdef States all_ = as_states(states, self.map.H)
         if not 0 <= row < (<cnp.ndarray>states[4]).shape[0]:
             raise IndexError(f"row must be from 0 to {(<cnp.ndarray>states[4]).shape[0] - 1}, got {row}")
-        cdef Py_ssize_t H = self.cell.H, ld = self.cell.ld, block = self.block(H), first = 0, rows, i
+        cdef Py_ssize_t H = self.map.H, ld = self.map.ld, block = self.block(H), first = 0, rows, i
         cdef Scratch scratch = Scratch()
         cdef double *v = <double *>scratch.take(3 * block * ld * sizeof(double))
         cdef Py_ssize_t *which = <Py_ssize_t *>scratch.take(block * sizeof(Py_ssize_t))
@@ -409,7 +411,7 @@ cdef class Landscape:
                 memset(v, 0, rows * ld * sizeof(double))
                 for i in range(rows):
                     v[i * ld + first + i] = 1
-                curvature(&self.cell, rows, which, <const double *>v, <const double *>(all_.slopes + row * H),
+                curvature(&self.map, rows, which, <const double *>v, <const double *>(all_.slopes + row * H),
                           <const double *>(all_.bends + row * H), v + block * ld, v + 2 * block * ld)
                 for i in range(rows):
                     memcpy(to + (first + i) * H, v + (2 * block + i) * ld, H * sizeof(double))
@@ -424,12 +426,12 @@ cdef class Landscape:
 
         Returns how many products of ∇²q and a vector that took.
         """
-        cdef States all_ = as_states(states, self.cell.H)
+        cdef States all_ = as_states(states, self.map.H)
         need("which", which, cnp.NPY_INTP, CONTIGUOUS, 1, which.shape[0])
         need("outcomes", outcomes, cnp.NPY_INT8, CONTIGUOUS | WRITTEN, 1, which.shape[0])
         if not between(which, 0, (<cnp.ndarray>states[4]).shape[0] - 1):
             raise IndexError(f"which must be rows from 0 to {(<cnp.ndarray>states[4]).shape[0] - 1}")
-        cdef Py_ssize_t n = which.shape[0], first = 0, block = self.block(n), ld = self.cell.ld
+        cdef Py_ssize_t n = which.shape[0], first = 0, block = self.block(n), ld = self.map.ld
         cdef Scratch scratch = Scratch()
         cdef void *memory = scratch.take(
             block * ((12 * ld + 3) * sizeof(double) + sizeof(Step) + sizeof(Py_ssize_t)))
@@ -442,10 +444,10 @@ cdef class Landscape:
             flush_subnormals()
             while first < n and status == 0:
                 if in_float:
-                    status = descend_block(<float>0, &self.cell, &all_, min(block, n - first), rows + first, tolerance,
+                    status = descend_block(<float>0, &self.map, &all_, min(block, n - first), rows + first, tolerance,
                                            to + first, block, memory, &products, &since)
                 else:
-                    status = descend_block(<double>0, &self.cell, &all_, min(block, n - first), rows + first, tolerance,
+                    status = descend_block(<double>0, &self.map, &all_, min(block, n - first), rows + first, tolerance,
                                            to + first, block, memory, &products, &since)
                 first += block
             restore_subnormals()

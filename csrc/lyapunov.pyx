@@ -19,6 +19,7 @@ from pyrnn._core.arrays cimport (
     AS_MATRIX, CONTIGUOUS, OPTIONAL, WRITTEN, data, interrupted, kind_of, need, padded, pass_on, stride,
 )
 from pyrnn._core.blas cimport hold, let_go
+from pyrnn._core.cell cimport Cell, read_cell
 from pyrnn._core.chains cimport Steps, step
 from pyrnn._core.scratch cimport Scratch
 from pyrnn._core.table cimport flush_subnormals, restore_subnormals
@@ -49,7 +50,7 @@ cdef struct Walk:
     Py_ssize_t k
     const double *h                # [n, H], or NULL
     const double *zeros            # [H]
-    int phi
+    Cell cell
     # Rows of vectors [k, ld]: these, those of the next step, and those of the last orthonormalisation.
     double *rows
     double *next
@@ -65,7 +66,7 @@ cdef void advance(Walk *w, Py_ssize_t t) noexcept nogil:
     cdef Py_ssize_t H = w.steps.H, ld = w.steps.ld
     if w.h != NULL:
         fused_backward(w.k, H, w.rows, ld, <const double *>w.steps.panels, w.h + t * H, 0, w.zeros, 0, <double *>NULL,
-                       0, w.next, ld, w.phi, t % 2)
+                       0, w.next, ld, w.cell.phi, t % 2)
     else:
         step(<double>0, &w.steps, t, 0, w.k, w.k, w.rows, w.next)
     w.rows, w.next = w.next, w.rows
@@ -221,12 +222,12 @@ cdef Py_ssize_t evolve(Walk *w, Py_ssize_t n, bint automatic, Py_ssize_t *interv
     return times
 
 
-def vectors(cnp.ndarray W not None, int phi, cnp.ndarray h, cnp.ndarray slopes, cnp.ndarray keep, bint before,
-            cnp.ndarray Q, Py_ssize_t interval, bint automatic, cnp.ndarray total):
+def vectors(cnp.ndarray W not None, cell, cnp.ndarray h, cnp.ndarray slopes, cnp.ndarray keep, cnp.ndarray Q,
+            Py_ssize_t interval, bint automatic, cnp.ndarray total):
     """Take the rows of Q [k, H] through n steps, in place and orthonormal; total [k] += logs of what they grow by.
 
     W [H, H]: with alpha in it. h [n, H]: what phi' is computed from, for cells without a leak; or slopes [n, H]: phi'
-    itself, before the product with W or after it, and keep [H], 1 - alpha, or None. interval: steps between
+    itself, in the current form before the product with W, and keep [H], 1 - alpha, or None. interval: steps between
     orthonormalisations, or where it begins if `automatic`. Returns how many there were, the last interval, and the log
     of the largest condition number that R of more than one step is known to have had. All arrays are contiguous, of
     float64.
@@ -254,11 +255,12 @@ def vectors(cnp.ndarray W not None, int phi, cnp.ndarray h, cnp.ndarray slopes, 
     cdef double *q = <double *>data(Q)
     cdef double *sums = <double *>data(total)
     cdef double widest = 0
-    w.k, w.phi, w.h, w.zeros = k, phi, <const double *>data(h), zeros
+    read_cell(cell, H, W, &w.cell)
+    w.k, w.h, w.zeros = k, <const double *>data(h), zeros
     w.steps.T, w.steps.B, w.steps.H, w.steps.ld = n, 1, H, ld
     w.steps.slopes, w.steps.exponents, w.steps.keep = data(slopes), NULL, data(keep)
-    w.steps.panels, w.steps.before = panels, before
-    w.steps.scaled = scratch.take(k * ld * sizeof(double)) if before else NULL
+    w.steps.panels, w.steps.before = panels, w.cell.current
+    w.steps.scaled = scratch.take(k * ld * sizeof(double)) if w.cell.current else NULL
     w.rows = <double *>scratch.take(k * ld * sizeof(double))
     w.next = <double *>scratch.take(k * ld * sizeof(double))
     w.first = <double *>scratch.take(k * ld * sizeof(double))

@@ -74,7 +74,7 @@ def test_the_walk_itself():
     expected, end = by_qr_at_each_step((1 - h**2)[:, :, np.newaxis] * W, first)
     for interval, automatic in ((1, True), (100, True), (1, False)):
         Q, total = np.ascontiguousarray(first.T), np.zeros(H)
-        times, last, _ = compiled.vectors(W, 0, h, None, None, False, Q, interval, automatic, total)
+        times, last, _ = compiled.vectors(W, pyrnn.Cell(), h, None, None, Q, interval, automatic, total)
         np.testing.assert_allclose(Q @ Q.T, np.eye(H), atol=1e-13)
         np.testing.assert_allclose(np.abs((Q @ end).diagonal()), 1, atol=1e-8)
         np.testing.assert_allclose(total, expected, rtol=1e-8, atol=1e-7)

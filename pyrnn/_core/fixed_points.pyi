@@ -2,6 +2,8 @@ from typing import final
 
 from numpy import ndarray
 
+from pyrnn.cell import Cell
+
 GOES_ON: int
 FIXED: int
 SLOW: int
@@ -9,7 +11,7 @@ LOST: int
 
 @final
 class Landscape:
-    def __new__(cls, W: ndarray, c: ndarray, alpha: ndarray, phi: int, current: bool) -> Landscape: ...
+    def __new__(cls, W: ndarray, c: ndarray, cell: Cell) -> Landscape: ...
     def evaluate(self, states: tuple[ndarray, ...]) -> None: ...
     def second_derivative(self, states: tuple[ndarray, ...], row: int) -> ndarray: ...
     def descend(

@@ -1,12 +1,13 @@
 from numpy import ndarray
 
+from pyrnn.cell import Cell
+
 def vectors(
     W: ndarray,
-    phi: int,
+    cell: Cell,
     h: ndarray | None,
     slopes: ndarray | None,
     keep: ndarray | None,
-    before: bool,
     Q: ndarray,
     interval: int,
     automatic: bool,

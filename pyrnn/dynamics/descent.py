@@ -89,7 +89,7 @@ class Descent:
         n, H = starts.shape
         self._odd = cell.nonlinearity in ODD and not c.any()  # F(-h) = -F(h)
         self._tolerance, self._max_iterations, self._unique_tolerance = tolerance, max_iterations, unique_tolerance
-        self._landscape = compiled.Landscape(W, c, leak(cell, H), cell.number, cell.current)
+        self._landscape = compiled.Landscape(W, c, cell)
         self.starts, self._n = starts, n
         self._take(self._new_states(np.array(starts)))
         self.points: list[int] = []

@@ -361,9 +361,7 @@ class Tangents:
         total += logs
         if self.spread > max(known, WIDE):
             exact, n = np.zeros_like(logs), len(slopes if h is None else h)
-            cell = self._cell
-            arguments = (self._W, cell.number, h, slopes, self._keep, cell.current, before, 1, True, exact)
-            self.enough = n / compiled.vectors(*arguments)[0]
+            self.enough = n / compiled.vectors(self._W, self._cell, h, slopes, self._keep, before, 1, True, exact)[0]
             self.loss = max(self.loss, np.where(logs == exact, 0, abs(logs - exact)).max() / n)
         return times
 
@@ -377,16 +375,7 @@ class Tangents:
         total: np.ndarray,
     ) -> int:
         times, self._intervals[which], spread = compiled.vectors(
-            W,
-            self._cell.number,
-            h,
-            slopes,
-            self._keep,
-            self._cell.current,
-            Q,
-            self._intervals[which],
-            self._automatic,
-            total,
+            W, self._cell, h, slopes, self._keep, Q, self._intervals[which], self._automatic, total
         )
         self.spread = max(self.spread, spread)
         return times
