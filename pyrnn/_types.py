@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pyrnn._core.call import Call
-from pyrnn.cell import Cell
 from pyrnn.layers.rnn import RNN
 from pyrnn.network import Network
 
