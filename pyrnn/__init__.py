@@ -2,7 +2,7 @@
 
 h_t = tanh(U x_t + W h_{t-1} + b), its gradients and its Jacobians; see `forward` and `backward` first. What people do
 with them has rooms of its own, loaded when they are first used: `pyrnn.dynamics` analyses networks, `pyrnn.training`
-trains them, `pyrnn.online` learns step by step, `pyrnn.plots` draws.
+trains them, `pyrnn.tasks` has what they are trained on, `pyrnn.online` learns step by step, `pyrnn.plots` draws.
 """
 
 import importlib
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyrnn import layers as layers
     from pyrnn import online as online
     from pyrnn import plots as plots
+    from pyrnn import tasks as tasks
     from pyrnn import training as training
     from pyrnn._results import (
         Gradients as Gradients,
@@ -92,7 +93,7 @@ _HOMES = {
     "Trajectory": "trajectory",
     "simulate": "trajectory",
 }
-_ROOMS = ("config", "dynamics", "layers", "online", "plots", "training")
+_ROOMS = ("config", "dynamics", "layers", "online", "plots", "tasks", "training")
 
 __all__ = [
     "RNN",
@@ -125,6 +126,7 @@ __all__ = [
     "softmax_cross_entropy",
     "squared_error",
     "state_gradients",
+    "tasks",
     "training",
 ]
 

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.python]
 
 OPTIONAL = ["torch", "matplotlib", "sklearn", "onnx", "onnxruntime", "jax", "mpmath", "hypothesis", "threadpoolctl"]
 OPTIONAL += ["h5py", "keras", "safetensors"]
-ROOMS = ["config", "dynamics", "layers", "online", "plots", "training"]
+ROOMS = ["config", "dynamics", "layers", "online", "plots", "tasks", "training"]
 BRIDGES = ["bridges.onnx", "bridges.keras", "bridges.safetensors"]
 
 
