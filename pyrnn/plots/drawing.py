@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 ORANGE, BLUE, GREEN = "#D55E00", "#0072B2", "#009E73"  # of Okabe and Ito, safe for colour-blind readers
+COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00")  # for lines side by side
 GREY = "0.25"
 
 
@@ -25,6 +27,37 @@ def require_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise PlotError(f"it needs matplotlib: python -m pip install 'pyrnn-bptt[plot]' ({error})") from error
+
+
+def axes_or_new(ax: Any, size: tuple[float, float] = (6.0, 5.0)) -> Any:
+    """Return the axes that were given, or those of a new figure, which pyplot does not know.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes or None
+    size : tuple of two float
+        Of a new figure, in inches.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        New ones have no lines at the top and at the right.
+
+    Raises
+    ------
+    PlotError
+        Without matplotlib.
+    """
+    require_matplotlib()
+    if ax is None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        ax = figure.subplots()
+        ax.spines[["top", "right"]].set_visible(False)
+    return ax
 
 
 def check_destination(path: str | os.PathLike[str]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pyrnn import _checks
-from pyrnn.plots.drawing import BLUE, GREY, ORANGE, require_matplotlib
+from pyrnn.plots.drawing import BLUE, GREY, ORANGE, axes_or_new, require_matplotlib
+from pyrnn.plots.planes import checked_components, label_plane, principal_plane
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,11 +85,10 @@ def plot_fixed_points(
         if trajectories.ndim not in (2, 3) or trajectories.shape[-1] != H:
             _checks.shape_error("trajectories", f"(T, B, {H}) or (T, {H})", trajectories)
         states = trajectories.reshape(-1, H)
-    first, second = _checked_components(components, H)
+    first, second = checked_components(components, H)
     require_matplotlib()
-    center, plane, shares = _plane(states.astype(np.float64), [first, second])
-    if axes is None:
-        axes = _new_axes()
+    center, plane, shares = principal_plane(states.astype(np.float64), [first, second])
+    axes = axes_or_new(axes)
     if trajectories is not None:
         lines = trajectories if trajectories.ndim == 3 else trajectories[:, np.newaxis]
         for b in range(lines.shape[1]):
@@ -98,37 +97,7 @@ def plot_fixed_points(
     _draw_points(axes, inside, (inside.h - center) @ plane)
     if directions:
         _draw_directions(axes, inside, (inside.h - center) @ plane, plane)
-    for set_label, number, share in zip((axes.set_xlabel, axes.set_ylabel), (first, second), shares, strict=True):
-        set_label(f"component {number + 1} ({share:.0%} of the variance)")
-    return axes
-
-
-def _checked_components(components: Iterable[int], H: int) -> tuple[int, int]:
-    try:
-        first, second = (int(number) for number in components)
-    except (TypeError, ValueError):
-        raise ValueError(f"components must be two integers, got {components!r}") from None
-    if not (0 <= first < H and 0 <= second < H):
-        raise ValueError(f"components must be from 0 to {H - 1}, got {components!r}")
-    return first, second
-
-
-def _plane(states: np.ndarray, components: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mean of states [n, H], two principal axes as columns, and their shares of the variance."""
-    center = states.mean(axis=0) if len(states) else np.zeros(states.shape[1])
-    variances, axes = np.linalg.eigh((states - center).T @ (states - center))
-    order = np.argsort(variances)[::-1][components]
-    return center, axes[:, order], variances[order] / max(variances.sum(), np.finfo(float).tiny)
-
-
-def _new_axes() -> Axes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
+    label_plane(axes, [first, second], shares)
     return axes
 
 

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyrnn.dynamics.flow import GradientFlow
-from pyrnn.plots.drawing import BLUE, GREEN, GREY, ORANGE, check_destination, require_matplotlib
+from pyrnn.plots.drawing import COLORS, GREY, check_destination, require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from pyrnn._types import Path
-
-COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00")  # of Okabe and Ito
 
 
 def plot_gradient_flow(flow: GradientFlow, path: Path) -> None:
