@@ -69,7 +69,8 @@ def learning_curve(history: Sequence[Mapping[str, Any]], *, ax: Any = None) -> A
         right.set_ylim(min(0.0, np.fmin.reduce(series["accuracy"][1], initial=0)), 1.02)
         right.spines["top"].set_visible(False)
     if len(drawn) > 1:
-        ax.legend(handles=drawn, frameon=False)
+        above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(drawn), "borderaxespad": 0}
+        ax.legend(handles=drawn, frameon=False, fontsize="small", **above)
     return ax
 
 

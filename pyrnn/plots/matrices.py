@@ -70,7 +70,7 @@ def weights(W: ArrayLike, *, signs: ArrayLike | None = None, ax: Any = None) -> 
     order = np.argsort(~excitatory, kind="stable")
     most = np.abs(W[np.isfinite(W)]).max(initial=0) or 1.0
     image = ax.imshow(W[np.ix_(order, order)], cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
-    ax.figure.colorbar(image, ax=ax, shrink=0.8)
+    ax.figure.colorbar(image, cax=ax.inset_axes((1.03, 0.1, 0.03, 0.8)))
     n, border = len(W), int(excitatory.sum())
     groups = [(0, border, "excitatory"), (border, n, "inhibitory")]
     middles = {name: (low + high - 1) / 2 for low, high, name in groups if low < high}

@@ -97,7 +97,7 @@ def trajectories(
         ax.plot(*line[:1].T, "o", color=colors[k], markersize=3)
         shown.add(k)
     if conditions is not None and 0 < len(names) <= 12:
-        ax.legend(frameon=False, fontsize="small")
+        ax.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     label_plane(ax, [first, second], shares)
     return ax
 
