@@ -180,6 +180,7 @@ def test_fit_of_choices(fit):
         for da, db in ((0.01, 0), (-0.01, 0), (0, 0.001), (0, -0.001)):
             assert likelihood(a + da, b + db) < best
         assert abs(-a / b - 3) < 5
+    assert fit_curve(levels[:4], np.array([0, 0.3, 0.7, 1]), n[:4], fit)[2]  # rises, but no coherence separates it
     assert f"{fit}: m = " in labels(psychometric(np.repeat(levels, 100), rng.random(700) < 0.5, fit=fit))[0]
 
 

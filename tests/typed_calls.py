@@ -103,6 +103,15 @@ assert_type(pyrnn.RNN.load("network.npz"), pyrnn.RNN)
 assert_type(rnn.state_dict(), pyrnn.layers.StateDict)
 rnn.parameters = [1.0]
 rnn.hidden_size = 3  # type: ignore[misc]
+task = pyrnn.tasks.FlipFlop(bits=2)
+assert_type(task.batch(0), pyrnn.tasks.Batch)
+assert_type(task(), pyrnn.tasks.Batch)
+assert_type(task.loss, Literal["softmax_cross_entropy", "squared_error"])
+assert_type(task.trial_info(0), dict[str, NDArray[Any]])
+assert_type(task.accuracy(h, h), float)
+assert_type(pyrnn.tasks.DelayedMatch(delay=(100, 200)).choices(h, classes), NDArray[Any])
+task.bits = 3  # type: ignore[misc]
+pyrnn.tasks.WorkingMemory(delay="long")  # type: ignore[arg-type]
 
 # ---- Files of others ------------------------------------------------------------------------------------------------
 layer = pyrnn.bridges.keras.KerasRNN([[1.0]], [[1.0]], merge_mode="sum")
