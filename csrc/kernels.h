@@ -179,6 +179,44 @@ PYRNN_KERNEL(void, leaky_backward,
               ptrdiff_t ld_rates, const REAL *dh, ptrdiff_t ld_dh, const REAL *past, ptrdiff_t ld_past, REAL *grad,
               ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta, const REAL *alpha, int phi, int current, int odd))
 
+/* A step of stochastic gradient descent, s = power scale g + decay p, with a buffer b = momentum b + weight s, in the
+ * first step b = s; p -= rate b, of Nesterov's p -= rate (s + momentum b). Without a buffer p -= rate s.
+ *   g       [n]  read; power scale is the factor of clipping, in two parts where it is too small for a REAL
+ *   buffer  [n]  read but in the first step, and written; NULL for none
+ *   p       [n]  read and written */
+PYRNN_KERNEL(void, sgd,
+             (ptrdiff_t n, const REAL *g, REAL power, REAL scale, REAL decay, REAL momentum, REAL weight, REAL rate,
+              int first, int nesterov, REAL *buffer, REAL *p))
+
+/* A step of Adam, s = power scale g + decay p: mean += weight (s - mean), square = keep square + square_weight s²,
+ * largest = max(largest, square), p = shrink p - rate mean / (sqrt(largest) / correction + eps); without `largest`,
+ * of square.
+ *   g              [n]  read, as in sgd
+ *   mean, square   [n]  read and written
+ *   largest        [n]  read and written; NULL for none
+ *   p              [n]  read and written */
+PYRNN_KERNEL(void, adam,
+             (ptrdiff_t n, const REAL *g, REAL power, REAL scale, REAL decay, REAL shrink, REAL weight, REAL keep,
+              REAL square_weight, REAL correction, REAL eps, REAL rate, REAL *mean, REAL *square, REAL *largest,
+              REAL *p))
+
+/* A step of RMSprop, s = power scale g + decay p: square = keep square + weight s², mean += weight (s - mean),
+ * d = sqrt(square - mean²) + eps, buffer = momentum buffer + s / d, p -= rate buffer; without a mean d of square alone,
+ * without a buffer p -= rate s / d.
+ *   g             [n]  read, as in sgd
+ *   square        [n]  read and written
+ *   mean, buffer  [n]  read and written; NULL for none
+ *   p             [n]  read and written */
+PYRNN_KERNEL(void, rmsprop,
+             (ptrdiff_t n, const REAL *g, REAL power, REAL scale, REAL decay, REAL keep, REAL weight, REAL momentum,
+              REAL eps, REAL rate, REAL *square, REAL *mean, REAL *buffer, REAL *p))
+
+/* Σ (factor a[i]) (factor b[i]) in double, i < n: sixteen sums side by side, in blocks of 1024 numbers. b may be a. */
+PYRNN_KERNEL(double, dot, (ptrdiff_t n, const REAL *a, const REAL *b, double factor))
+
+/* y[i] += factor x[i], i < n, rounded once. */
+PYRNN_KERNEL(void, add_multiple, (ptrdiff_t n, REAL factor, const REAL *x, REAL *y))
+
 /* For measuring a processor: n times s = a[0] s + a[1] on as many registers as the sums of the widest tile take,
  * without memory and without one waiting for another. a[0] becomes the least s. Returns the flops. */
 PYRNN_KERNEL(ptrdiff_t, multiply_adds, (ptrdiff_t n, REAL *a))

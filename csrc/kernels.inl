@@ -305,6 +305,7 @@ static void KERNEL(transpose)(ptrdiff_t rows, ptrdiff_t n, const REAL *restrict 
 }
 
 #include "product.inl"
+#include "optimizers.inl"
 
 static ptrdiff_t KERNEL(multiply_adds)(ptrdiff_t n, REAL *a)
 {

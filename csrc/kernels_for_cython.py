@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 HEADER = Path(__file__).with_name("kernels.h")
-CYTHON = {"void": "void", "int": "int", "ptrdiff_t": "Py_ssize_t"}  # the types of C that kernels use beside REAL
+CYTHON = {"void": "void", "int": "int", "ptrdiff_t": "Py_ssize_t", "double": "double"}  # the types of C that kernels use beside REAL
 
 
 def declared(text):

@@ -33,6 +33,7 @@ static inline __m256i SIMD(first_f64)(ptrdiff_t n)
     static inline SIMD(vec_##T) SIMD(sub_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b) { return _mm256_sub_##S(a, b); } \
     static inline SIMD(vec_##T) SIMD(mul_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b) { return _mm256_mul_##S(a, b); } \
     static inline SIMD(vec_##T) SIMD(div_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b) { return _mm256_div_##S(a, b); } \
+    static inline SIMD(vec_##T) SIMD(sqrt_##T)(SIMD(vec_##T) a) { return _mm256_sqrt_##S(a); }                   \
     static inline SIMD(vec_##T) SIMD(fma_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b, SIMD(vec_##T) c)                 \
     {                                                                                                            \
         return _mm256_fmadd_##S(a, b, c);                                                                        \

@@ -20,6 +20,7 @@ enum { SIMD(lanes_f32) = 16, SIMD(lanes_f64) = 8 };
     static inline SIMD(vec_##T) SIMD(sub_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b) { return _mm512_sub_##S(a, b); } \
     static inline SIMD(vec_##T) SIMD(mul_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b) { return _mm512_mul_##S(a, b); } \
     static inline SIMD(vec_##T) SIMD(div_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b) { return _mm512_div_##S(a, b); } \
+    static inline SIMD(vec_##T) SIMD(sqrt_##T)(SIMD(vec_##T) a) { return _mm512_sqrt_##S(a); }                   \
     static inline SIMD(vec_##T) SIMD(fma_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b, SIMD(vec_##T) c)                 \
     {                                                                                                            \
         return _mm512_fmadd_##S(a, b, c);                                                                        \

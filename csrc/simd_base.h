@@ -4,7 +4,7 @@
  *   vec_T, lanes_T           a register of T = f32 or f64, and how many numbers it holds
  *   set, load, store         all lanes equal; from and to memory of any alignment
  *   load_part, store_part    the first n lanes, 0 <= n <= lanes: the others load as 0 and are not stored
- *   add, sub, mul, div       rounded once
+ *   add, sub, mul, div, sqrt rounded once
  *   fma(a, b, c)             a b + c, rounded once: never a product and a sum
  *   min(a, b)                a < b ? a : b, hence b where either is NaN
  *   abs, copysign(a, s)      by bits; copysign expects a >= 0 or NaN
@@ -29,6 +29,7 @@ enum { SIMD(lanes_f32) = 1, SIMD(lanes_f64) = 1 };
     static inline R SIMD(sub_##T)(R a, R b) { return a - b; }                             \
     static inline R SIMD(mul_##T)(R a, R b) { return a * b; }                             \
     static inline R SIMD(div_##T)(R a, R b) { return a / b; }                             \
+    static inline R SIMD(sqrt_##T)(R a) { return sqrt##S(a); }                            \
     static inline R SIMD(fma_##T)(R a, R b, R c) { return fma##S(a, b, c); }              \
     static inline R SIMD(min_##T)(R a, R b) { return a < b ? a : b; }                     \
     static inline R SIMD(abs_##T)(R a) { return fabs##S(a); }                             \

@@ -24,6 +24,7 @@ enum { SIMD(lanes_f32) = 4, SIMD(lanes_f64) = 2 };
     static inline SIMD(vec_##T) SIMD(sub_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b) { return vsubq_##T(a, b); }      \
     static inline SIMD(vec_##T) SIMD(mul_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b) { return vmulq_##T(a, b); }      \
     static inline SIMD(vec_##T) SIMD(div_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b) { return vdivq_##T(a, b); }      \
+    static inline SIMD(vec_##T) SIMD(sqrt_##T)(SIMD(vec_##T) a) { return vsqrtq_##T(a); }                        \
     static inline SIMD(vec_##T) SIMD(fma_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b, SIMD(vec_##T) c)                 \
     {                                                                                                            \
         return vfmaq_##T(c, a, b);                                                                               \

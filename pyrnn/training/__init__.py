@@ -1,6 +1,7 @@
 """Losses and gradients of whole networks, and what training does with them."""
 
 from pyrnn._results import GradientErrors, LossGradients, RegularizerGradients, SampleGradients
+from pyrnn.training import schedules as schedules
 from pyrnn.training.check import check_gradients
 from pyrnn.training.clipping import clip_gradients, gradient_norm
 from pyrnn.training.connectivity import balanced, scale_spectral_radius, spectral_radius
@@ -16,18 +17,24 @@ from pyrnn.training.feedback import (
     teacher_forcing,
 )
 from pyrnn.training.gradients import loss_and_gradients
+from pyrnn.training.minimizers import lbfgs
 from pyrnn.training.objective import Objective
+from pyrnn.training.optimizers import SGD, Adam, AdamW, RMSprop
 from pyrnn.training.per_sample import per_sample_gradients
 from pyrnn.training.regularizer import vanishing_regularizer
 from pyrnn.training.tangent_kernel import output_jacobian
 from pyrnn.training.truncated import TruncatedGradients, truncated_gradients, truncated_updates
 
 __all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
     "Constraint",
     "FeedbackGradients",
     "GradientErrors",
     "LossGradients",
     "Objective",
+    "RMSprop",
     "RegularizerGradients",
     "SampleGradients",
     "Samples",
@@ -39,6 +46,7 @@ __all__ = [
     "free_running",
     "free_running_output",
     "gradient_norm",
+    "lbfgs",
     "loss_and_gradients",
     "output_jacobian",
     "per_sample_gradients",
