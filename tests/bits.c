@@ -121,6 +121,19 @@ static double small_number(int exponent)
         mix(T##_b, sizeof T##_b);                                                                                      \
         k->tanh_##T(n, T##_a, T##_a);                                                                                  \
         mix(T##_a, sizeof T##_a);                                                                                      \
+        T##_fill(T##_a), T##_fill(T##_b), T##_fill(T##_c), T##_fill(T##_d), T##_fill(T##_e);                           \
+        /* Mean squares, above the squares of means: the sign of a NaN is the processor's. */                          \
+        for (int i = 0; i < MOST; i++) T##_c[i] = (R)(fabs(T##_c[i]) + (flushing ? 0 : 3));                            \
+        const R small = (R)0.01, decay = (R)(odd ? 0.1 : 0);                                                           \
+        const double products = k->dot_##T(n, T##_a, T##_b, 0.5);                                                      \
+        mix(&products, sizeof products);                                                                               \
+        k->sgd_##T(n, T##_a, 1, (R)0.7, decay, (R)0.9, (R)0.8, small, 0, odd, odd ? T##_d : NULL, T##_b);              \
+        k->adam_##T(n, T##_a, 1, (R)0.7, decay, (R)0.99, (R)0.3, (R)0.9, (R)0.1, (R)0.4, small, small, T##_d, T##_c,   \
+                    odd ? T##_e : NULL, T##_b);                                                                        \
+        k->rmsprop_##T(n, T##_a, 1, (R)0.7, decay, (R)0.9, (R)0.1, (R)0.8, small, small, T##_c,                        \
+                       odd && !flushing ? T##_d : NULL, odd ? T##_e : NULL, T##_b);                                    \
+        k->add_multiple_##T(n, (R)0.3, T##_b, T##_e);                                                                  \
+        mix(T##_b, sizeof T##_b), mix(T##_c, sizeof T##_c), mix(T##_d, sizeof T##_d), mix(T##_e, sizeof T##_e);        \
         R half[2] = {0.5, 0.25};                                                                                       \
         k->multiply_adds_##T(200, half);                                                                               \
         mix(half, sizeof half);                                                                                        \

@@ -12,7 +12,6 @@ import time
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
 
 from pyrnn.__main__ import main
 from pyrnn.demo import sunspots
@@ -20,14 +19,7 @@ from pyrnn.plots import drawing
 
 pytestmark = pytest.mark.once
 
-# SciPy's L-BFGS-B hands tiny triangular solves to BLAS threads (scipy#22438): slow where other work keeps cores busy.
-ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_blas_thread():
-    with threadpool_limits(1, user_api="blas"):
-        yield
+ENVIRONMENT = {**os.environ, "PYTHONIOENCODING": "utf-8"}
 
 
 def run_python(*arguments, **options):

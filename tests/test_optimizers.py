@@ -6,6 +6,7 @@ The schedules of learning rates are in test_learning_rates.py, L-BFGS in test_lb
 import copy
 import itertools
 import pickle
+import platform
 import threading
 
 import numpy as np
@@ -295,9 +296,12 @@ def test_subnormal_numbers_count_as_zero(kind):
     g, p = np.full(40, tiny, np.float32), np.zeros(40, np.float32)
     optimizer = kind(lr=1.0, **({"momentum": 0.9} if kind is SGD else {}))
     optimizer.step(p, g)
-    flushes = pyrnn.elementwise.tanh(np.array([tiny], np.float32))[0] == 0
+    flushes = platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64")
     state = optimizer.state_dict()
-    assert all((a == 0).all() == flushes for name, a in state.items() if name in ("momentum_buffer", "exp_avg"))
+    states = [a for name, a in state.items() if name in ("momentum_buffer", "exp_avg", "exp_avg_sq", "square_avg")]
+    assert states
+    assert not flushes or not any(a.any() for a in states)
+    assert not flushes or not p.any()
     assert np.float32(tiny) / 2 != 0, "the caller's floating-point state has changed"
 
 

@@ -9,13 +9,9 @@ from collections.abc import Callable
 from types import ModuleType
 
 DESCRIPTION = """\
-Fit the yearly sunspot numbers with a tanh RNN by exact gradients (backpropagation through time and L-BFGS-B), and
+Fit the yearly sunspot numbers with a tanh RNN by exact gradients (backpropagation through time and L-BFGS), and
 forecast each year from all the years before it, beside a linear autoregression, AR(12). Both are trained on
 1700-1920 and tested on 1921-1955 and 1956-1979. A few seconds; with matplotlib installed it also draws a picture."""
-
-EPILOG = """\
-On a machine that is busy with other work, set OPENBLAS_NUM_THREADS=1: SciPy's optimiser then does not wait for threads
-that it has no use for."""
 
 DATA_HELP = """CSV file of your own in place of the sunspots: UTF-8, a header, then two columns, time and value, equally
 spaced and in order of time (rows are taken as they stand); at least 60 rows. The first 79 %% is for training."""
@@ -78,7 +74,7 @@ def _destination(options: argparse.Namespace, drawing: ModuleType) -> tuple[str,
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pyrnn", description=DESCRIPTION, epilog=EPILOG)
+    parser = argparse.ArgumentParser(prog="python -m pyrnn", description=DESCRIPTION)
     parser.add_argument("--seed", type=_integer(0), default=0, help="seed of the random starts (default: 0)")
     parser.add_argument("--hidden", type=_integer(1, 1000), default=8, help="hidden units, 1 to 1000 (default: 8)")
     picture = parser.add_mutually_exclusive_group()

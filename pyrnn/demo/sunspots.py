@@ -1,8 +1,8 @@
 """The main job: yearly sunspot numbers forecast by a tanh RNN, beside a linear autoregression.
 
 ``python -m pyrnn`` calls `run`. The network reads one number a year and forecasts the next year's, so whatever it
-knows of the cycle of about eleven years it must carry in its hidden state. Its parameters are fitted by SciPy's
-L-BFGS-B with the exact gradients of `pyrnn.loss_and_gradients` through the whole training record.
+knows of the cycle of about eleven years it must carry in its hidden state. Its parameters are fitted by
+`pyrnn.training.lbfgs` with the exact gradients of `pyrnn.loss_and_gradients` through the whole training record.
 
 The comparison follows Weigend, Huberman and Rumelhart [1]_: training on 1700-1920, tests on 1921-1955 and 1956-1979,
 one-step-ahead forecasts, and as the error the *average relative variance*: the mean squared error of a span over the
@@ -29,9 +29,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import numpy as np
-from scipy.optimize import minimize
 
 from pyrnn import check_gradients, initialize, loss_and_gradients, simulate  # now, not under Ctrl-C later
+from pyrnn.training import lbfgs
 
 if TYPE_CHECKING:
     from pyrnn._types import Path
@@ -43,7 +43,7 @@ MIN_ROWS = 60
 DECAYS = (0.5, 1.0, 2.0, 4.0)
 CHOICE_RESTARTS = 4  # networks in the ensemble while the decay is chosen
 FINAL_RESTARTS = 8  # and in the one that is reported
-MAX_ITERATIONS = 500  # of L-BFGS-B; with a decay of 2 it has converged after 200 to 400
+MAX_ITERATIONS = 500  # of L-BFGS; with a decay of 2 it has converged after 200 to 400
 
 
 class DataError(ValueError):
@@ -299,7 +299,7 @@ def fit_network(
     rng: np.random.Generator,
     on_iteration: Callable[[], object] | None = None,
 ) -> Network:
-    """Fit one network to ``values[:n_fit]`` by L-BFGS-B, with exact gradients through the whole record.
+    """Fit one network to ``values[:n_fit]`` by L-BFGS, with exact gradients through the whole record.
 
     The objective is the sum of the squared one-step errors of the normalised values, from row 12 on, plus `decay`
     times the sum of the squares of all parameters. Sums, not means: the decay is the precision of a Gaussian prior,
@@ -324,8 +324,6 @@ def fit_network(
     -------
     pyrnn.Network
     """
-    # A busy machine can slow this threefold: OpenBLAS wakes a thread for each tiny triangular solve of L-BFGS-B, and
-    # waits for it (scipy#22438, OpenBLAS#5383). Only the environment variable that --help names is sure to stop that.
     start = initialize(1, hidden, 1, rng=rng)
     x, targets, weights = _training_arrays(values, n_fit)
 
@@ -333,13 +331,13 @@ def fit_network(
         loss, gradients = loss_and_gradients(start.unravel(vector), x, targets, loss="squared_error", weights=weights)
         return loss + decay * (vector @ vector), gradients.parameters.ravel() + 2 * decay * vector
 
-    fitted = minimize(
+    # Not SciPy's L-BFGS-B: OpenBLAS wakes its threads for each of its tiny triangular systems, and waits for them
+    # (scipy#22438, OpenBLAS#5383), which takes thirty times as long as all else on a busy machine.
+    fitted = lbfgs(
         objective,
         start.ravel(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": MAX_ITERATIONS},
         callback=None if on_iteration is None else lambda _: on_iteration(),
+        maxiter=MAX_ITERATIONS,
     )
     return start.unravel(fitted.x)
 
