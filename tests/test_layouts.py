@@ -58,7 +58,6 @@ LEFT_OUT = {
     "Cell.bend": "takes what functions have conformed",
     "Cell.check_units": "takes no arrays",
     "Cell.leak": "takes no arrays",
-    "Cell.numbers": "takes no arrays",
     "Cell.phi": "takes what functions have conformed",
     "Cell.slope": "takes what functions have conformed",
     "Cell.slope_at": "takes what functions have conformed",
