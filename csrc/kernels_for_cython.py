@@ -13,7 +13,8 @@ import re
 from pathlib import Path
 
 HEADER = Path(__file__).with_name("kernels.h")
-CYTHON = {"void": "void", "int": "int", "ptrdiff_t": "Py_ssize_t", "double": "double"}  # the types of C that kernels use beside REAL
+# The types of C that kernels use beside REAL.
+CYTHON = {"void": "void", "int": "int", "ptrdiff_t": "Py_ssize_t", "double": "double"}
 
 
 def declared(text):

@@ -24,7 +24,7 @@ MODULES = [
     for m in pkgutil.walk_packages(pyrnn.__path__, "pyrnn.", onerror=lambda _: None)
     if not m.name.endswith("__main__")
 ]
-ROOMS = {name: getattr(pyrnn, name) for name in ("config", "dynamics", "layers", "online", "plots", "tasks", "training")}
+ROOMS = {name: getattr(pyrnn, name) for name in pyrnn._ROOMS}
 BRIDGES = {
     name: importlib.import_module(f"pyrnn.bridges.{name}") for name in ("keras", "onnx", "safetensors", "state_dict")
 }
