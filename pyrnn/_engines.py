@@ -14,8 +14,7 @@ from pyrnn._core import engine_blas, engine_fused, table
 if TYPE_CHECKING:
     from pyrnn._types import Compiled, Engine
 
-    AnyCompiled = TypeVar("AnyCompiled", bound=Compiled)
-
+AnyCompiled = TypeVar("AnyCompiled")
 ENGINES: dict[str, Compiled] = {"blas": engine_blas, "fused": engine_fused}
 chosen: ContextVar[Engine] = ContextVar("pyrnn engine", default="auto")  # set by pyrnn.config.using
 BOOLEANS = (bool, np.bool_)
@@ -45,7 +44,7 @@ def choose(n_threads: int | None = None) -> Compiled:
 
 def measured(compiled: AnyCompiled) -> AnyCompiled:
     """A compiled module, whose calls are counted while a profile is taken."""
-    return compiled if profiling.running is None else cast("AnyCompiled", profiling.Measured(compiled))
+    return compiled if profiling.running is None else cast("Any", profiling.Measured(cast("Any", compiled)))
 
 
 def check_threads(n_threads: Any) -> None:
