@@ -105,24 +105,44 @@ static void KERNEL(rmsprop)(ptrdiff_t n, const REAL *restrict g, REAL power, REA
 }
 #undef EACH_REGISTER
 
-/* Plain C: sixteen sums side by side have the same order on every instruction set, and compilers make vectors of them.
- */
+/* s + (f a) (f b). */
+static inline SIMD(vec_f64) V(add_product)(SIMD(vec_f64) s, SIMD(vec_f64) f, const REAL *a, const REAL *b)
+{
+    const SIMD(vec_f64) x = SIMD(mul_f64)(f, V(load_double)(a)), y = SIMD(mul_f64)(f, V(load_double)(b));
+    return SIMD(add_f64)(s, SIMD(mul_f64)(x, y));
+}
+
+/* Sixteen sums side by side, in as many registers of double as they take: the same order on every instruction set. */
 static double KERNEL(dot)(ptrdiff_t n, const REAL *a, const REAL *b, double factor)
 {
-    enum { SIDE_BY_SIDE = 16, BLOCK = 64 * SIDE_BY_SIDE };
-    double total[SIDE_BY_SIDE] = {0};
+    enum {
+        SIDE_BY_SIDE = 16,
+        DOUBLES = SIMD(lanes_f64),
+        REGISTERS = SIDE_BY_SIDE / DOUBLES,
+        BLOCK = 64 * SIDE_BY_SIDE
+    };
+    const SIMD(vec_f64) f = SIMD(set_f64)(factor);
+    SIMD(vec_f64) total[REGISTERS], s[REGISTERS];
+    UNROLL for (int r = 0; r < REGISTERS; r++) total[r] = SIMD(set_f64)(0);
     for (ptrdiff_t begin = 0; begin < n; begin += BLOCK) {
         const ptrdiff_t end = begin + BLOCK < n ? begin + BLOCK : n;
-        double s[SIDE_BY_SIDE] = {0};
+        UNROLL for (int r = 0; r < REGISTERS; r++) s[r] = SIMD(set_f64)(0);
         ptrdiff_t i = begin;
         for (; i + SIDE_BY_SIDE <= end; i += SIDE_BY_SIDE)
-            for (int k = 0; k < SIDE_BY_SIDE; k++) s[k] += factor * a[i + k] * (factor * b[i + k]);
-        for (int k = 0; i + k < end; k++) s[k] += factor * a[i + k] * (factor * b[i + k]);
-        for (int k = 0; k < SIDE_BY_SIDE; k++) total[k] += s[k];
+            UNROLL for (int r = 0; r < REGISTERS; r++) s[r] =
+                V(add_product)(s[r], f, a + i + r * DOUBLES, b + i + r * DOUBLES);
+        if (i < end) {
+            REAL p[SIDE_BY_SIDE] = {0}, q[SIDE_BY_SIDE] = {0};
+            memcpy(p, a + i, (size_t)(end - i) * sizeof *p), memcpy(q, b + i, (size_t)(end - i) * sizeof *q);
+            UNROLL for (int r = 0; r < REGISTERS; r++) s[r] = V(add_product)(s[r], f, p + r * DOUBLES, q + r * DOUBLES);
+        }
+        UNROLL for (int r = 0; r < REGISTERS; r++) total[r] = SIMD(add_f64)(total[r], s[r]);
     }
+    double sum[SIDE_BY_SIDE];
+    UNROLL for (int r = 0; r < REGISTERS; r++) SIMD(store_f64)(sum + r * DOUBLES, total[r]);
     for (int half = SIDE_BY_SIDE / 2; half > 0; half /= 2)
-        for (int k = 0; k < half; k++) total[k] += total[k + half];
-    return total[0];
+        for (int k = 0; k < half; k++) sum[k] += sum[k + half];
+    return sum[0];
 }
 
 static void KERNEL(add_multiple)(ptrdiff_t n, REAL factor, const REAL *restrict x, REAL *restrict y)

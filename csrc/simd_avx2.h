@@ -57,6 +57,9 @@ PYRNN_WORDS(float, f32, ps)
 PYRNN_WORDS(double, f64, pd)
 #undef PYRNN_WORDS
 
+static inline __m256d SIMD(load_double_f32)(const float *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
+static inline __m256d SIMD(load_double_f64)(const double *p) { return _mm256_loadu_pd(p); }
+
 static inline __m256 SIMD(pow2_f32)(__m256 n)
 {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(n), 23));

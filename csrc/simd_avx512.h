@@ -44,6 +44,9 @@ PYRNN_WORDS(float, f32, ps, __mmask16)
 PYRNN_WORDS(double, f64, pd, __mmask8)
 #undef PYRNN_WORDS
 
+static inline __m512d SIMD(load_double_f32)(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+static inline __m512d SIMD(load_double_f64)(const double *p) { return _mm512_loadu_pd(p); }
+
 static inline __m512 SIMD(pow2_f32)(__m512 n)
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(n), 23));

@@ -4,6 +4,7 @@
  *   vec_T, lanes_T           a register of T = f32 or f64, and how many numbers it holds
  *   set, load, store         all lanes equal; from and to memory of any alignment
  *   load_part, store_part    the first n lanes, 0 <= n <= lanes: the others load as 0 and are not stored
+ *   load_double              as many numbers as vec_f64 has lanes, as such a register
  *   add, sub, mul, div, sqrt rounded once
  *   fma(a, b, c)             a b + c, rounded once: never a product and a sum
  *   min(a, b)                a < b ? a : b, hence b where either is NaN
@@ -20,6 +21,7 @@ enum { SIMD(lanes_f32) = 1, SIMD(lanes_f64) = 1 };
     static inline R SIMD(set_##T)(R a) { return a; }                                      \
     static inline R SIMD(load_##T)(const R *p) { return *p; }                             \
     static inline void SIMD(store_##T)(R * p, R a) { *p = a; }                            \
+    static inline double SIMD(load_double_##T)(const R *p) { return *p; }                 \
     static inline R SIMD(load_part_##T)(const R *p, ptrdiff_t n) { return n ? *p : 0; }   \
     static inline void SIMD(store_part_##T)(R * p, ptrdiff_t n, R a)                      \
     {                                                                                     \

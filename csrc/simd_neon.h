@@ -50,6 +50,9 @@ PYRNN_WORDS(float, f32, u32)
 PYRNN_WORDS(double, f64, u64)
 #undef PYRNN_WORDS
 
+static inline float64x2_t SIMD(load_double_f32)(const float *p) { return vcvt_f64_f32(vld1_f32(p)); }
+static inline float64x2_t SIMD(load_double_f64)(const double *p) { return vld1q_f64(p); }
+
 static inline float32x4_t SIMD(pow2_f32)(float32x4_t n)
 {
     return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(n), 23));
