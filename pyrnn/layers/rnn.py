@@ -202,8 +202,9 @@ class RNN:
         if self.form == "current" or np.ndim(self.alpha) or self.alpha != 1:
             self._alpha = np.full(self.hidden_size, self.alpha, self.dtype)
         self._cell = Cell(self.nonlinearity, self._alpha, self.form)  # its alpha is one of each unit
+        self._layers, self._sums = stack.networks_of(self)
         self._workspace = parameters.Workspace()
-        self._tape = None
+        self._tape, self._batched = None, True
         self._changed = False  # parameters, since the tape was made
 
     # ---- Parameters -------------------------------------------------------------------------------------------------
@@ -451,25 +452,25 @@ class RNN:
         o, h_n = self._targets(out, (self._out_shape(x), self._state_shape(x)), inputs)
         tape = self._run(x, h0, lengths)
         self._time_first(o, x.ndim == 3)[...] = stack.output_of(self, tape, self._workspace)
-        stack.last_states(tape, _with_batch(h_n), self._workspace)
+        tape.last_states(_with_batch(h_n))
         return o, h_n
 
     @property
     def layer_states(self) -> tuple[np.ndarray, ...]:
         """The states of the last call by layer, and in each by direction: copies, (T, B, H) or as x lies."""
         tape = self._last_tape()
-        return self._by_layer(tape.states, tape.batched)
+        return self._by_layer(tape.states)
 
     @property
     def layer_rates(self) -> tuple[np.ndarray, ...]:
         """phi of the last call's pre-activations, or of its currents: as `layer_states`, and the same without leak."""
         tape = self._last_tape()
-        return self._by_layer(tape.states if self._alpha is None else tape.rates, tape.batched)
+        return self._by_layer(tape.states if self._alpha is None else tape.rates)
 
-    def _by_layer(self, arrays: Iterable[np.ndarray], batched: bool) -> tuple[np.ndarray, ...]:
+    def _by_layer(self, arrays: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
         H = self.hidden_size
         parts = (a[:, :, i : i + H] for a in arrays for i in range(0, a.shape[2], H))
-        return tuple((self._time_first(a, True) if batched else a[:, 0]).copy() for a in parts)
+        return tuple((self._time_first(a, True) if self._batched else a[:, 0]).copy() for a in parts)
 
     def _last_tape(self) -> stack.Tape:
         if self._tape is None:
@@ -478,12 +479,12 @@ class RNN:
 
     def _run(self, x: np.ndarray, h0: np.ndarray | None, lengths: np.ndarray | None) -> stack.Tape:
         """Forward on checked arguments."""
-        self._tape, batched = None, x.ndim == 3
-        x, h0 = self._time_first(x, batched), None if h0 is None else _with_batch(h0)
+        self._tape, self._batched = None, x.ndim == 3
+        x, h0 = self._time_first(x, self._batched), None if h0 is None else _with_batch(h0)
         if lengths is not None:
             lengths = lengths.reshape(-1)
             lengths = None if (lengths == len(x)).all() else lengths
-        self._tape = stack.forward_layers(self, x, h0, lengths, batched, self._workspace)
+        self._tape = stack.forward_rnn(self, x, h0, lengths)
         self._changed = False
         return self._tape
 
@@ -540,7 +541,7 @@ class RNN:
             raise RuntimeError("parameters were changed since the last call: call the RNN again")
         if dout is None and dh_n is None:
             raise ValueError("dout or dh_n must be given, got None for both")
-        x, h0 = self._time_first(tape.inputs[0], True) if tape.batched else tape.inputs[0][:, 0], tape.h0
+        x, h0 = self._time_first(tape.inputs[0], True) if self._batched else tape.inputs[0][:, 0], tape.h0
         given = {"dout": dout, "dh_n": dh_n, "x": x, "h0": h0}
         dout, dh_n = (None if a is None else self._real(name, a) for name, a in (("dout", dout), ("dh_n", dh_n)))
         _checks.check_shape("dout", dout, self._out_shape(x), "x", x)
@@ -548,11 +549,11 @@ class RNN:
         accumulate = _boolean("accumulate", accumulate)
         dx, dh0 = self._targets(out, (x.shape, self._state_shape(x)), (given, (dout, dh_n, x, h0)))
         if dout is not None:
-            dout = self._time_first(dout, tape.batched)
+            dout = self._time_first(dout, self._batched)
         alpha = self._backward(
             dout,
             None if dh_n is None else _with_batch(dh_n),
-            self._time_first(dx, tape.batched),
+            self._time_first(dx, self._batched),
             _with_batch(dh0),
             accumulate,
         )
@@ -576,7 +577,7 @@ class RNN:
             dout[...] = 0
         if not accumulate:
             self._gradients[...] = 0
-        return stack.backward_layers(self, tape, dout, dh_n, dx, dh0, self._workspace)
+        return stack.backward_rnn(self, tape, dout, dh_n, dx, dh0)
 
     def loss_and_gradients(
         self,
@@ -828,7 +829,9 @@ _ARGUMENTS = {
 }
 _FIXED = frozenset(_ARGUMENTS) - {"dropout", "recurrent_dropout"}
 # Attributes that follow from the others: no pickle holds them.
-_MADE = frozenset({"_views", "_gradient_views", "_alpha", "_cell", "_workspace", "_tape", "_changed"})
+_MADE = frozenset(
+    {"_views", "_gradient_views", "_alpha", "_cell", "_layers", "_sums", "_workspace", "_tape", "_batched", "_changed"}
+)
 
 
 def _with_batch(a: np.ndarray) -> np.ndarray:

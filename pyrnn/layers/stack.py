@@ -1,191 +1,349 @@
-"""A stack of recurrent layers, forwards and backwards: which call of `forward` and `backward` reads and writes what.
+"""The one loop over layers and directions, forwards and backwards, and what `RNN` adds to it.
 
-Everything here is time first, with a batch axis, of one dtype, and checked. D is the number of directions; the states
-of both lie beside each other in one array [T, B, D H], so that a layer's output is the next layer's input as it lies.
-Arrays that outlive no call come from the workspace.
+Everything here is time first, with a batch axis, of one dtype. L is the number of layers and D that of directions; the
+states of both lie beside each other in one array [T, B, D H], which the next layer reads as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pyrnn import _calls, _engines
+from pyrnn._core import memory
 from pyrnn._core.call import Call
 from pyrnn._results import OutputGradients
-from pyrnn.functional import forward
+from pyrnn.functional import backward, forward
+from pyrnn.layers.parameters import DIRECTIONS
 from pyrnn.losses import QUIET
+from pyrnn.network import Network
 from pyrnn.readout import output, output_gradients
+from pyrnn.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from typing import TypeAlias
+
+    from numpy.typing import DTypeLike
 
     from pyrnn._types import MaybeArray, Shape
     from pyrnn.cell import Cell
     from pyrnn.layers.parameters import Workspace
     from pyrnn.layers.rnn import RNN
 
-    _New: TypeAlias = Callable[[Hashable, Shape], np.ndarray]  # an array of the workspace, by name and shape
+    _New: TypeAlias = Callable[[Hashable, Shape, DTypeLike], np.ndarray]  # an array, by name, shape and dtype
+    _Factors: TypeAlias = Sequence[MaybeArray] | None  # by layer, where there are any
+
+ARRAYS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_scaled = QUIET(np.multiply)
 
 
 class Tape(NamedTuple):
-    """What a forward pass leaves for the backward pass, by layer where it is a list."""
+    """What `forward_layers` leaves for `backward_layers`, by layer where it is a list. Nothing in it is copied."""
 
-    batched: bool
+    layers: Sequence[Sequence[Network]]  # each a list of its directions
+    h0: MaybeArray  # [L D, B, H], or None for zeros
     lengths: np.ndarray | None  # [B]
-    h0: np.ndarray  # [L D, B, H]
+    reverse: Sequence[bool]  # by direction
+    dropout: _Factors  # [T, B, D H], what the input of a layer was multiplied by
+    recurrent: _Factors  # [D, B, H], what W reads of each sequence was multiplied by
+    n_threads: int | None
     inputs: list[np.ndarray]  # [T, B, I], then what the layers below send up, after dropout
     states: list[np.ndarray]  # [T, B, D H]
-    rates: list[MaybeArray]  # the same, or None without leak
-    dropout: list[np.ndarray | None]  # what the input of a layer was multiplied by, or None
-    recurrent: list[np.ndarray | None]  # [D, B, H]: what W reads of each sequence was multiplied by, or None
-    current: bool  # whether the states are currents
+    rates: list[MaybeArray]  # the same, or None without a leak
 
     def sent(self, layer: int = -1) -> np.ndarray:
-        """What a layer sends up: phi of its states where those are currents, else the states."""
-        values = self.rates if self.current else self.states
-        return values[layer]
+        """What a layer sends up, [T, B, D H]: phi of its states where those are currents, else the states."""
+        return (self.rates if self.layers[0][0].cell.current else self.states)[layer]
+
+    def run(self, layer: int, direction: int = 0) -> Trajectory:
+        """One direction of a layer alone, on views; without recurrent dropout."""
+        x, h, rates, networks = self.inputs[layer], self.states[layer], self.rates[layer], self.layers[layer]
+        D = len(networks)
+        first = None if self.h0 is None else self.h0[layer * D + direction]
+        h, r = _units(h, direction, D), None if rates is None else _units(rates, direction, D)
+        rest = (None, self.lengths, None, self.reverse[direction])
+        return Trajectory(networks[direction], x, first, h, h if r is None else r, *rest)
+
+    def last_states(self, out: np.ndarray | None = None) -> np.ndarray:
+        """The state of each sequence after its last step, [L D, B, H]: that before the first where there is no step."""
+        (T, B, n), D, lengths = self.states[0].shape, len(self.layers[0]), self.lengths
+        out = np.empty((len(self.states) * D, B, n // D), self.states[0].dtype) if out is None else out
+        if T == 0 or lengths is not None:
+            out[...] = 0 if self.h0 is None else self.h0
+        for layer, h in enumerate(self.states if T > 0 else ()):
+            last = h[-1] if lengths is None else h[lengths - 1, np.arange(B)]
+            for d in range(D):
+                values = _units(h[0] if self.reverse[d] else last, d, D)
+                np.copyto(out[layer * D + d], values, where=True if lengths is None else lengths[:, np.newaxis] > 0)
+        return out
 
 
-@QUIET
+class Sums(NamedTuple):
+    """Arrays that `backward_layers` adds the gradients of one layer and direction to."""
+
+    U: np.ndarray
+    W: np.ndarray
+    b: tuple[np.ndarray, ...]  # as many as have that gradient
+    alpha: np.ndarray | None  # [H], of a cell with a leak
+
+
+class LayersGradients(NamedTuple):
+    """Gradients that `backward_layers` returns.
+
+    ``x`` is None where it was not requested, ``h0`` where the pass had no h0. ``layers`` has for each layer and
+    direction the `pyrnn.Gradients`, of which only U, W, b and alpha count here, or the `Sums` that were given.
+    """
+
+    x: MaybeArray
+    h0: MaybeArray
+    layers: Sequence[Sequence[Any]]
+
+
+def new_array(name: Hashable, shape: Shape, dtype: DTypeLike) -> np.ndarray:
+    """A new array, whatever its name: where there is no workspace."""
+    return memory.empty(shape, dtype)
+
+
 def forward_layers(
-    rnn: RNN, x: np.ndarray, h0: np.ndarray | None, lengths: np.ndarray | None, batched: bool, workspace: Workspace
+    x: np.ndarray,
+    layers: Sequence[Sequence[Network]],
+    h0: np.ndarray | None = None,
+    *,
+    lengths: np.ndarray | None = None,
+    reverse: Sequence[bool] = (False, True),
+    dropout: _Factors = None,
+    recurrent: _Factors = None,
+    n_threads: int | None = None,
+    workspace: _New = new_array,
 ) -> Tape:
-    """Run all layers; returns the tape."""
-    (T, B, _), H, D, L = x.shape, rnn.hidden_size, 1 + rnn.bidirectional, rnn.num_layers
-    new: _New = lambda name, shape: workspace(name, shape, rnn.dtype)
-    if h0 is None:
-        h0 = new("zeros", (L * D, B, H))
-        h0[...] = 0
-    tape = Tape(batched, lengths, h0, [], [], [], [], [], rnn.form == "current")
-    for layer in range(L):
-        dropped = None
+    """Run layers that stand on each other, each in one direction or two.
+
+    Parameters
+    ----------
+    x : ndarray, shape (T, B, I)
+    layers : sequence of sequence of Network
+        Each layer's networks, one for each direction: U, W, b and the cell, whose form is the same in all. Those above
+        the first read D H numbers.
+    h0 : ndarray, shape (L D, B, H), optional
+        The states before the first step, layer by layer; None for zeros.
+    lengths : ndarray of intp, shape (B,), optional
+        How many steps each sequence has, 0 to T.
+    reverse : sequence of bool
+        Whether a direction goes backwards, in each layer.
+    dropout : sequence of ndarray or None, optional
+        For each layer an array of the shape of its input that this is multiplied by, or None. Not for the first one.
+    recurrent : sequence of ndarray or None, optional
+        For each layer (D, B, H): what the recurrent weights see of the units of each sequence is multiplied by it.
+    n_threads : int, optional
+        As in `pyrnn.forward`.
+    workspace : callable
+        ``workspace(name, shape, dtype)`` returns the arrays to write to: new ones by default.
+
+    Returns
+    -------
+    Tape
+        ``states``, ``rates``, `sent` and `last_states` are the results.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `pyrnn.forward`. Arrays must be of one dtype, float32 or float64: nothing is converted here.
+
+    See Also
+    --------
+    backward_layers : the gradients.
+    pyrnn.RNN : this with parameters, checks and an output layer.
+
+    Notes
+    -----
+    Each layer and direction is equations 10.8 and 10.9 of Goodfellow et al., "Deep Learning", by `pyrnn.forward`.
+
+    Examples
+    --------
+    >>> import numpy as np, pyrnn
+    >>> from pyrnn.layers import backward_layers, forward_layers
+    >>> layers = [[pyrnn.initialize(3, 4, rng=0)], [pyrnn.initialize(4, 4, rng=1)]]
+    >>> tape = forward_layers(np.ones((7, 2, 3)), layers)
+    >>> tape.sent().shape, tape.last_states().shape
+    ((7, 2, 4), (2, 2, 4))
+    >>> gradients = backward_layers(tape, np.ones((7, 2, 4)))  # of the sum of all outputs
+    >>> gradients.x.shape, gradients.layers[0][0].U.shape
+    ((7, 2, 3), (4, 3))
+    """
+    if x.ndim != 3 or not layers:
+        raise ValueError(f"x must have shape (T, B, I) and layers at least one layer, got {x.shape} and {len(layers)}")
+    H, D = len(layers[0][0].W), len(layers[0])
+    tape = Tape(layers, h0, lengths, reverse, dropout, recurrent, n_threads, [], [], [])
+    options: dict[str, Any] = {"n_threads": n_threads}
+    for layer, networks in enumerate(layers):
         if layer > 0:
             x = tape.sent()
-            if rnn.training and rnn.dropout > 0:
-                dropped = draw_mask(new(("mask", layer), x.shape), rnn.dropout, rnn.rng, workspace)
-                x = np.multiply(x, dropped, out=new(("dropped", layer), x.shape))
-        recurrent = None
-        if rnn.training and rnn.recurrent_dropout > 0:
-            recurrent = draw_mask(new(("recurrent", layer), (D, B, H)), rnn.recurrent_dropout, rnn.rng, workspace)
-        h = new(("states", layer), (T, B, D * H))
-        rates = None if rnn._alpha is None else new(("rates", layer), h.shape)
-        for direction in range(D):
-            units = slice(direction * H, (direction + 1) * H)
-            cell = _cell(rnn, rnn._views, layer, direction)
-            b = None if cell.b is None else np.add(cell.b[0], cell.b[1], out=new("b", (H,)))
-            first = h0[layer * D + direction]
-            for some, W in _weights(cell.W, recurrent, direction, B, new):
-                options: dict[str, Any] = {
-                    "cell": rnn._cell,
-                    "reverse": direction == 1,
-                    "lengths": _part(lengths, some),
-                }
-                r = None if rates is None else rates[:, some, units]
-                forward(x[:, some], cell.U, W, b, first[some], out=h[:, some, units], rates=r, **options)
+            if dropout is not None and dropout[layer] is not None:
+                x = _scaled(x, dropout[layer], out=workspace(("dropped", layer), x.shape, x.dtype))
+        h = workspace(("states", layer), (*x.shape[:2], D * H), x.dtype)
         tape.inputs.append(x)
         tape.states.append(h)
-        tape.rates.append(rates)
-        tape.dropout.append(dropped)
-        tape.recurrent.append(recurrent)
+        tape.rates.append(None if networks[0].cell.alpha is None else workspace(("rates", layer), h.shape, h.dtype))
+        for d in range(D):
+            for _, run in _parts(tape, layer, d, workspace):
+                U, W, b, _, _, _, cell = run.network
+                options |= {"lengths": run.lengths, "reverse": run.reverse, "rates": run.written_rates}
+                forward(run.require_x(), U, W, b, run.h0, cell=cell, out=run.h, **options)
     return tape
 
 
 @QUIET
-def last_states(tape: Tape, out: np.ndarray, workspace: Workspace) -> None:
-    """Write the state after the last step of each sequence, by layer and direction, to out [L D, B, H]."""
-    (T, B, _), H = tape.inputs[0].shape, out.shape[2]
-    D = len(out) // len(tape.states)
-    out[...] = tape.h0  # where there is no step
-    if T == 0:
-        return
-    for layer, h in enumerate(tape.states):
-        forwards, backwards = h[-1, :, :H], h[0, :, H:]
-        exist: np.ndarray | bool = True
-        if tape.lengths is not None:
-            # take wants whole rows; one that does not exist is taken from anywhere, and not copied
-            rows = np.maximum(tape.lengths - 1, 0) * B + np.arange(B)
-            ends = workspace("ends", (B, D * H), h.dtype)
-            np.take(h.reshape(T * B, D * H), rows, axis=0, out=ends, mode="clip")
-            forwards, exist = ends[:, :H], (tape.lengths > 0)[:, np.newaxis]
-        for direction, values in enumerate((forwards, backwards)[:D]):
-            np.copyto(out[layer * D + direction], values, where=exist)
-
-
-@QUIET
 def backward_layers(
-    rnn: RNN,
     tape: Tape,
-    dout: np.ndarray,
-    dh_n: np.ndarray | None,
-    dx: np.ndarray,
-    dh0: np.ndarray,
-    workspace: Workspace,
-) -> np.ndarray | None:
-    """Add the gradients of the parameters to those of the rnn; write dx and dh0; returns that of alpha, or None.
+    dsent: np.ndarray | None,
+    dh_n: np.ndarray | None = None,
+    *,
+    x_gradient: bool = True,
+    overwrite: bool = False,
+    out: LayersGradients | None = None,
+    workspace: _New = new_array,
+) -> LayersGradients:
+    """Gradients of a loss through the layers that `forward_layers` ran.
 
-    dout: as the output, read only where there are steps; dh_n: [L D, B, H] or None. That of alpha is in the workspace.
+    Parameters
+    ----------
+    tape : Tape
+    dsent : ndarray, shape (T, B, D H), or None for zeros
+        What the loss sends into what the top layer sends up; not read where there is no step.
+    dh_n : ndarray, shape (L D, B, H), optional
+        What it sends into the last states.
+    x_gradient : bool
+        Whether the gradient at x is wanted.
+    overwrite : bool
+        Whether `dsent` may be written to.
+    out : LayersGradients, optional
+        Arrays of the caller's: ``x`` and ``h0`` are written, and the gradients of the parameters added to the `Sums` in
+        ``layers``. A pass with recurrent dropout needs it.
+    workspace : callable
+        As in `forward_layers`.
+
+    Returns
+    -------
+    LayersGradients
+        ``out`` if that was given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `pyrnn.backward`, and for recurrent dropout without `out`.
+
+    Notes
+    -----
+    Equations 10.20 to 10.28 of Goodfellow et al., "Deep Learning", by `pyrnn.backward`: dx of a layer, through dropout,
+    is what arrives at the layer below.
     """
-    (T, B, _), H, D, L = tape.inputs[0].shape, rnn.hidden_size, 1 + rnn.bidirectional, rnn.num_layers
-    new: _New = lambda name, shape: workspace(name, shape, rnn.dtype)
-    g, own = dout, False  # the gradient of what a layer sends up, and whether it may be written to
-    if rnn.output_size is not None:
-        g, own = _output_gradients(rnn, tape, dout, workspace), True
-    alpha = None
-    if rnn._alpha is not None:
-        alpha = new("dalpha", (H,))
-        alpha[...] = 0
+    if out is None and tape.recurrent is not None:
+        raise ValueError("out must be given for a pass with recurrent dropout, got None")
+    (T, B, _), L, D, lengths = tape.states[0].shape, len(tape.layers), len(tape.layers[0]), tape.lengths
+    g, own = dsent, overwrite  # the gradient of what a layer sends up, and whether it may be written to
+    if g is None:
+        g, own = np.zeros_like(tape.states[-1]), True
+    dx, dh0 = (None, None) if out is None else out[:2]
+    if out is None and tape.h0 is not None:
+        dh0 = np.empty(tape.h0.shape, tape.h0.dtype)
+    layers: Sequence[Any] = [[] for _ in tape.layers] if out is None else out.layers
+    options: dict[str, Any] = {"lengths": lengths, "n_threads": tape.n_threads}
     for layer in reversed(range(L)):
-        x, h, rates, recurrent = tape.inputs[layer], tape.states[layer], tape.rates[layer], tape.recurrent[layer]
-        if rnn.form == "current":
-            g, own = through_phi(rnn._cell, g, rates, workspace), True
+        x, cell = tape.inputs[layer], tape.layers[layer][0].cell
+        if cell.current:
+            g, own = _through_phi(cell, g, tape.rates[layer], workspace), True
         if dh_n is not None and not own:
-            copy = new("dh", g.shape)
-            copy[...] = g
-            g = copy
-        below = dx if layer == 0 else new(("dx", layer % 2), x.shape)
-        below[...] = 0
-        for direction in range(D):
-            units, i = slice(direction * H, (direction + 1) * H), layer * D + direction
-            cell = _cell(rnn, rnn._views, layer, direction)
-            into = _cell(rnn, rnn._gradient_views, layer, direction)
+            given, g = g, workspace("dh", g.shape, g.dtype)
+            g[...] = given
+        below: MaybeArray = (
+            None if out is None else dx if layer == 0 else workspace(("dx", layer % 2), x.shape, x.dtype)
+        )
+        for d in range(D):
+            i, dh = layer * D + d, _units(g, d, D)
             if dh_n is not None:
-                add_at_ends(g[..., units], dh_n[i], tape.lengths, direction)
-            for some, W in _weights(cell.W, recurrent, direction, B, new):
-                steps = (rnn._cell, _part(tape.lengths, some), direction == 1)
-                r = None if rates is None else rates[:, some, units]
-                arrays = (g[:, some, units], h[:, some, units], x[:, some], cell.U, W, tape.h0[i, some])
-                W_factor = None if recurrent is None else recurrent[direction, some]
-                _add_gradients(arrays, *steps, r, into, below[:, some], dh0[i, some], W_factor, alpha, new)
-            if dh_n is not None:  # a sequence without steps ends where it began
-                exist = tape.lengths > 0 if tape.lengths is not None else np.full(B, T > 0)
-                np.add(dh0[i], dh_n[i], out=dh0[i], where=~exist[:, np.newaxis])
-        if tape.dropout[layer] is not None:
+                _add_at_ends(dh, dh_n[i], lengths, tape.reverse[d])
+            if out is None:
+                run = tape.run(layer, d)
+                options |= {"reverse": run.reverse, "rates": run.written_rates, "x_gradient": layer > 0 or x_gradient}
+                U, W, *_, cell = run.network
+                gradients: Any = backward(dh, run.h, x, U, W, run.h0, cell=cell, **options)
+                layers[layer].append(gradients)
+                below = gradients.x if below is None else np.add(below, gradients.x, out=below)
+                if dh0 is not None:
+                    dh0[i] = gradients.h0
+            else:
+                _add_gradients(tape, layer, d, dh, below, out.h0[i], layers[layer][d], workspace)
+            if dh0 is not None and dh_n is not None and (T == 0 or lengths is not None):
+                exist = np.full(B, T > 0) if lengths is None else lengths > 0
+                np.add(dh0[i], dh_n[i], out=dh0[i], where=~exist[:, np.newaxis])  # it ends where it began
+        if layer > 0 and tape.dropout is not None and tape.dropout[layer] is not None:
             below *= tape.dropout[layer]
         g, own = below, True
-    return alpha
+    return LayersGradients(g, dh0, layers) if out is None else out
 
 
-def padded(lengths: np.ndarray, T: int, workspace: Workspace) -> np.ndarray:
-    """[T, B]: True where there is no step."""
-    steps = np.arange(T)[:, np.newaxis]
-    behind = workspace("padded", (T, len(lengths)), np.bool_)
-    np.greater_equal(steps, lengths, out=behind)
-    return behind
+def _units(a: np.ndarray, d: int, D: int) -> np.ndarray:
+    """What belongs to one of D directions, of an array [T, B, D H] or [B, D H]."""
+    H = a.shape[-1] // D
+    return a if D == 1 else a[..., d * H : (d + 1) * H]
 
 
-def draw_mask(mask: np.ndarray, p: float, rng: np.random.Generator, workspace: Workspace) -> np.ndarray:
-    """Inverted dropout: fill with 0, with probability p, and 1/(1 - p)."""
-    rng.random(out=mask, dtype=mask.dtype)
-    kept = np.greater_equal(mask, p, out=workspace("kept", mask.shape, np.bool_))
-    np.copyto(mask, kept)
-    mask *= 0 if p == 1 else 1 / (1 - p)
-    return mask
+def _parts(tape: Tape, layer: int, d: int, new: _New) -> Iterable[tuple[slice, Trajectory]]:
+    """What runs at once: the whole batch, or with recurrent dropout each sequence alone, with W scaled."""
+    run = tape.run(layer, d)
+    if tape.recurrent is None or tape.recurrent[layer] is None:
+        return ((slice(None), run),)
+    return _sequences(run, tape.recurrent[layer][d], new)
 
 
-def through_phi(cell: Cell, g: np.ndarray, r: np.ndarray, workspace: Workspace) -> np.ndarray:
+def _sequences(run: Trajectory, factors: np.ndarray, new: _New) -> Iterator[tuple[slice, Trajectory]]:
+    """Each sequence of a batch alone, with the columns of W scaled by its factors."""
+    W, x, h0, lengths = run.network.W, run.require_x(), run.h0, run.lengths
+    for i, row in enumerate(factors):
+        some = slice(i, i + 1)
+        network = run.network._replace(W=_scaled(W, row, out=new("W", W.shape, W.dtype)))
+        first, length = None if h0 is None else h0[some], None if lengths is None else lengths[some]
+        h, rates = run.h[:, some], run.rates[:, some]
+        yield some, Trajectory(network, x[:, some], first, h, rates, None, length, None, run.reverse)
+
+
+def _add_gradients(
+    tape: Tape, layer: int, d: int, dh: np.ndarray, dx: np.ndarray, dh0: np.ndarray, into: Sums, new: _New
+) -> None:
+    """Add the gradients of one layer and direction; write dh0, and dx, to which the second direction adds."""
+    H, alpha, W_factors = len(into.W), into.alpha, None if tape.recurrent is None else tape.recurrent[layer]
+    b = new("gradient of b", (H,), dh.dtype)
+    dW = into.W if W_factors is None else new("gradient of W", (H, H), dh.dtype)
+    d_alpha = None if alpha is None else new("gradient of alpha", (H,), dh.dtype)
+    for some, run in _parts(tape, layer, d, new):
+        (U, W, *_, cell), r = run.network, run.written_rates
+        for a in (b, d_alpha, None if W_factors is None else dW):
+            if a is not None:
+                a.fill(0)
+        results = (dx[:, some], into.U, dW, b, dh0[some], None, d_alpha)
+        given = [dh[:, some], run.h, run.x, U, W, run.h0, cell, None, run.lengths, None, run.reverse, r, True]
+        call = Call.backward(*(*given, results, tape.n_threads))
+        if call is None:  # the loops cannot read or write an array of the caller's without a copy
+            given = [a.copy() if isinstance(a, np.ndarray) else a for a in given]
+            copies = tuple(None if a is None else a.copy() for a in results)
+            call = Call.backward(*(*given, copies, tape.n_threads))
+        call = _calls.made(call)
+        call.add(weights=True, x=d > 0)
+        _engines.choose().backward(call)
+        for a, written in zip(results, call.results, strict=True):
+            if a is not None and written is not a:
+                a[...] = written
+        for bias in into.b:
+            bias += b
+        if W_factors is not None:
+            np.add(into.W, np.multiply(dW, W_factors[d, some], out=dW), out=into.W)
+        if alpha is not None:
+            alpha += d_alpha
+
+
+def _through_phi(cell: Cell, g: np.ndarray, r: np.ndarray, workspace: _New) -> np.ndarray:
     """phi'(h) ∘ g in a workspace, with phi' told from r = phi(h)."""
     result = workspace("dh", g.shape, r.dtype)
     if cell.nonlinearity == "tanh":
@@ -199,11 +357,11 @@ def through_phi(cell: Cell, g: np.ndarray, r: np.ndarray, workspace: Workspace) 
     return result
 
 
-def add_at_ends(g: np.ndarray, last: np.ndarray, lengths: np.ndarray | None, direction: int) -> None:
+def _add_at_ends(g: np.ndarray, last: np.ndarray, lengths: np.ndarray | None, reverse: bool) -> None:
     """Add to g [T, B, H] the gradient of the state after the last step of each sequence."""
     if len(g) == 0:
         return
-    if direction == 1:
+    if reverse:
         g[0] += last  # of a sequence without steps too: it is not read there
     elif lengths is None:
         g[-1] += last
@@ -211,73 +369,77 @@ def add_at_ends(g: np.ndarray, last: np.ndarray, lengths: np.ndarray | None, dir
         g[lengths - 1, np.arange(len(lengths))] += last
 
 
-class _CellParameters(NamedTuple):
-    U: np.ndarray
-    W: np.ndarray
-    b: tuple[np.ndarray, np.ndarray] | None  # both of them
+# ---- What RNN has more ----------------------------------------------------------------------------------------------
+def networks_of(rnn: RNN) -> tuple[list[list[Network]], list[list[Sums]]]:
+    """The networks of an RNN by layer and direction, whose b `forward_rnn` computes, and where their gradients go."""
+    layers: list[list[Network]] = []
+    sums: list[list[Sums]] = []
+    alpha = None if rnn._alpha is None else np.empty_like(rnn._alpha)
+    for layer in range(rnn.num_layers):
+        ends = [f"_l{layer}{way}" for way in DIRECTIONS[: 1 + rnn.bidirectional]]
+        arrays, into = [
+            [[a[n + end] for n in ARRAYS if n + end in a] for end in ends] for a in (rnn._views, rnn._gradient_views)
+        ]
+        layers.append([Network(U, W, np.empty_like(b[0]) if b else None, cell=rnn._cell) for U, W, *b in arrays])
+        sums.append([Sums(U, W, tuple(b), alpha) for U, W, *b in into])
+    return layers, sums
 
 
-def _cell(rnn: RNN, arrays: Mapping[str, np.ndarray], layer: int, direction: int) -> _CellParameters:
-    end = f"_l{layer}" + ("_reverse" if direction else "")
-    b = (arrays["bias_ih" + end], arrays["bias_hh" + end]) if rnn.bias else None
-    return _CellParameters(arrays["weight_ih" + end], arrays["weight_hh" + end], b)
+@QUIET
+def forward_rnn(rnn: RNN, x: np.ndarray, h0: np.ndarray | None, lengths: np.ndarray | None) -> Tape:
+    """Run all layers of an RNN, with the dropout that it draws."""
+    (T, B, _), H, D, L, new = x.shape, rnn.hidden_size, 1 + rnn.bidirectional, rnn.num_layers, rnn._workspace
+    if h0 is None:
+        h0 = new("zeros", (L * D, B, H), rnn.dtype)
+        h0[...] = 0
+    dropout: list[np.ndarray | None] = [None] * L
+    recurrent: list[np.ndarray | None] = [None] * L
+    for layer, networks in enumerate(rnn._layers):
+        for way, network in zip(DIRECTIONS, networks, strict=False):
+            if network.b is not None:
+                end = f"_l{layer}{way}"
+                np.add(rnn._views["bias_ih" + end], rnn._views["bias_hh" + end], out=network.b)
+        if rnn.training and layer > 0 and rnn.dropout > 0:
+            dropout[layer] = _draw_mask(new(("mask", layer), (T, B, D * H), rnn.dtype), rnn.dropout, rnn.rng, new)
+        if rnn.training and rnn.recurrent_dropout > 0:
+            mask = new(("recurrent", layer), (D, B, H), rnn.dtype)
+            recurrent[layer] = _draw_mask(mask, rnn.recurrent_dropout, rnn.rng, new)
+    options: dict[str, Any] = {"dropout": dropout, "recurrent": recurrent, "workspace": new}
+    return forward_layers(x, rnn._layers, h0, lengths=lengths, **options)
 
 
-def _weights(
-    W: np.ndarray, recurrent: np.ndarray | None, direction: int, B: int, new: _New
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Which sequences run with which W: all at once, or with recurrent dropout each alone, with columns scaled."""
-    if recurrent is None:
-        yield slice(None), W
-        return
-    for i in range(B):
-        yield slice(i, i + 1), np.multiply(W, recurrent[direction, i], out=new("W", W.shape))
+def backward_rnn(
+    rnn: RNN, tape: Tape, dout: np.ndarray, dh_n: np.ndarray | None, dx: np.ndarray, dh0: np.ndarray
+) -> np.ndarray | None:
+    """Add the gradients of the parameters to those of the rnn; write dx and dh0; returns that of alpha, or None.
 
-
-def _part(lengths: np.ndarray | None, some: slice) -> np.ndarray | None:
-    return None if lengths is None else lengths[some]
-
-
-def _add_gradients(
-    arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-    cell: Cell,
-    lengths: np.ndarray | None,
-    reverse: bool,
-    rates: np.ndarray | None,
-    into: _CellParameters,
-    dx: np.ndarray,
-    dh0: np.ndarray,
-    W_factor: np.ndarray | None,
-    alpha: np.ndarray | None,
-    new: _New,
-) -> None:
-    """One call of backward: add to the gradients of the parameters, of x and of alpha; write dh0."""
-    W = arrays[4]
-    b = new("gradient of b", W.shape[:1])
-    dW = into.W if W_factor is None else new("gradient of W", W.shape)
-    d_alpha = None if alpha is None else new("gradient of alpha", alpha.shape)
-    for a in (b, d_alpha, None if W_factor is None else dW):
-        if a is not None:
-            a.fill(0)
-    results = (dx, into.U, dW, b, dh0, None, d_alpha)
-    rest = (cell, None, lengths, None, reverse, rates, True)
-    call = Call.backward(*arrays, *rest, results, None)
-    if call is None:  # the loops cannot read or write an array of the caller's without a copy
-        copies = tuple(None if a is None else a.copy() for a in results)
-        dh, h, x, U, W, h0 = (a.copy() for a in arrays)
-        call = Call.backward(dh, h, x, U, W, h0, *rest, copies, None)
-    call = _calls.made(call)
-    call.add(weights=True, x=True)
-    _engines.choose().backward(call)
-    for a, written in zip(results, call.results, strict=True):
-        if a is not None and written is not a:
-            a[...] = written
-    for bias in into.b or ():
-        bias += b
-    if W_factor is not None:
-        np.add(into.W, np.multiply(dW, W_factor, out=dW), out=into.W)
+    dout: as the output, read only where there are steps; dh_n: [L D, B, H] or None.
+    """
+    alpha, overwrite = rnn._sums[0][0].alpha, rnn.output_size is not None
     if alpha is not None:
-        alpha += d_alpha
+        alpha[...] = 0
+    if overwrite:
+        dout = _output_gradients(rnn, tape, dout, rnn._workspace)
+    out = LayersGradients(dx, dh0, rnn._sums)
+    backward_layers(tape, dout, dh_n, overwrite=overwrite, out=out, workspace=rnn._workspace)
+    return alpha
+
+
+def _draw_mask(mask: np.ndarray, p: float, rng: np.random.Generator, workspace: Workspace) -> np.ndarray:
+    """Inverted dropout: fill with 0, with probability p, and 1/(1 - p)."""
+    rng.random(out=mask, dtype=mask.dtype)
+    kept = np.greater_equal(mask, p, out=workspace("kept", mask.shape, np.bool_))
+    np.copyto(mask, kept)
+    mask *= 0 if p == 1 else 1 / (1 - p)
+    return mask
+
+
+def padded(lengths: np.ndarray, T: int, workspace: Workspace) -> np.ndarray:
+    """[T, B]: True where there is no step."""
+    steps = np.arange(T)[:, np.newaxis]
+    behind = workspace("padded", (T, len(lengths)), np.bool_)
+    np.greater_equal(steps, lengths, out=behind)
+    return behind
 
 
 def output_of(rnn: RNN, tape: Tape, workspace: Workspace) -> np.ndarray:
