@@ -24,7 +24,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from pyrnn._core.tensors import array
-from pyrnn.bridges._layers_of_tensors import backward_layer, forward_layer
+from pyrnn.cell import Cell
+from pyrnn.layers import Tape, backward_layers, forward_layers
+from pyrnn.network import Network
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -45,6 +47,7 @@ except ImportError:  # older versions: the compiler's package, if it was importe
 _PLAIN = (torch.Tensor, torch.nn.Parameter)  # a subclass may mean something else by its elements
 _DTYPES = (torch.float32, torch.float64)
 _OWN_LIMIT = bool(os.environ.get("PYRNN_NUM_THREADS"))
+_CELLS = {"tanh": Cell(), "relu": Cell("relu")}
 _WRONG, _TRANSFORMED = "of an error", "torch.func transforms it"
 
 
@@ -143,8 +146,8 @@ def _run(module: RNN, input: Any, hx: Tensor | None) -> Any:
     ):
         output, h_n = _RNNFunction.apply(call, data, hx, *weights)
     else:
-        layers, h_n, _ = _forward(call, data, hx, weights)
-        output = _as_given(call, layers[-1])
+        states, h_n, _ = _forward(call, data, hx, weights)
+        output = _as_given(call, states[-1])
     if packed:
         output = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
         if unsorted_indices is not None:
@@ -282,13 +285,13 @@ def _is_packed(batch_sizes: Tensor, N: int) -> bool:
 
 # ---- Tensors and arrays ---------------------------------------------------------------------------------------------
 def _time_first(call: _Call, a: Tensor) -> np.ndarray:
-    """A sequence as array [T, B, .]; behind the ends of packed sequences is anything."""
+    """A sequence as array [T, B, .], with zeros behind the ends of packed sequences."""
     h = array(a)
     if call.batch_sizes is None:
         return h[:, np.newaxis] if call.batch_axis is None else h if call.batch_axis == 1 else h.transpose(1, 0, 2)
     if call.exists is None:
         return h.reshape(len(call.batch_sizes), -1, h.shape[1])
-    padded = np.empty((*call.exists.shape, h.shape[1]), h.dtype)
+    padded = np.zeros((*call.exists.shape, h.shape[1]), h.dtype)
     padded[call.exists] = h
     return padded
 
@@ -309,10 +312,10 @@ def _states(call: _Call, a: Tensor | None) -> np.ndarray | None:
     return array(a)[:, np.newaxis] if call.batch_axis is None else array(a)
 
 
-def _dropout_noise(call: _Call, h: np.ndarray) -> Tensor:
-    """What `torch.nn.RNN` multiplies the states of a layer with, as PyTorch's generator draws it."""
-    shape = h.shape if call.exists is None else (int(call.exists.sum()), h.shape[2])
-    noise = torch.empty(shape, dtype=torch.float32 if h.itemsize == 4 else torch.float64, device="cpu")
+def _dropout_noise(call: _Call, a: np.ndarray, weights: Sequence[Tensor]) -> Tensor:
+    """What `torch.nn.RNN` multiplies the states of a layer with, as PyTorch's generator draws it; a: the input."""
+    steps = a.shape[:2] if call.exists is None else (int(call.exists.sum()),)
+    noise = torch.empty((*steps, call.directions * len(weights[1])), dtype=weights[1].dtype, device="cpu")
     if call.dropout == 1:
         noise.zero_()
     else:
@@ -320,39 +323,38 @@ def _dropout_noise(call: _Call, h: np.ndarray) -> Tensor:
     return noise
 
 
-# ---- Forward and backward -------------------------------------------------------------------------------------------
-def _dropped(call: _Call, h: np.ndarray, noise: Tensor | None) -> np.ndarray:
-    """The input of the layer above."""
-    if noise is None:
-        return h
+def _factors(call: _Call, noises: Sequence[Tensor]) -> list[np.ndarray | None]:
+    """What the input of each layer is multiplied by, [T, B, .], or None."""
     if call.exists is None:
-        h = h * noise.numpy()
-        return h
-    dropped = h.copy()
-    dropped[call.exists] *= noise.numpy()
-    return dropped
+        return [None, *map(array, noises)]
+    return [None, *(_time_first(call, noise) for noise in noises)]
 
 
+def _networks(call: _Call, weights: Sequence[Tensor]) -> list[list[Network]]:
+    """The arrays of the weights, by layer and direction."""
+    cell, n, D, networks = _CELLS[call.nonlinearity], call.parameters, call.directions, []
+    for k in range(0, len(weights), n):
+        U, W, *b = map(array, weights[k : k + n])
+        networks.append(Network(U, W, b[0] + b[1] if b else None, None, None, None, cell))
+    return [networks[k : k + D] for k in range(0, len(networks), D)]
+
+
+# ---- Forward and backward -------------------------------------------------------------------------------------------
 def _forward(
-    call: _Call, x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], noises: list[Tensor | None] | None = None
-) -> tuple[list[np.ndarray], Tensor, list[Tensor | None]]:
-    """The states of each layer as arrays [T, B, .], h_n as tensor, and the noise of dropout above each layer.
+    call: _Call, x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], noises: Sequence[Tensor] | None = None
+) -> tuple[list[np.ndarray], Tensor, Sequence[Tensor]]:
+    """The states of each layer as arrays [T, B, .], h_n as tensor, and the noise of dropout, if any, above each layer.
 
     noises: what an earlier call drew; None to draw.
     """
-    a, h0, layers = _time_first(call, x), _states(call, hx), []
-    noise: list[Tensor | None] = [] if noises is None else noises
-    B, H, D = a.shape[1], weights[1].shape[0], call.directions
-    h_n = np.empty((call.layers * D, B, H), a.dtype)
-    options = (call.nonlinearity, call.lengths, call.n_threads)
-    for layer in range(call.layers):
-        h = forward_layer(a, call.of_layer(weights, layer), h0, h_n, layer * D, *options)
-        layers.append(h)
-        if layer < call.layers - 1:
-            if noises is None:
-                noise.append(_dropout_noise(call, h) if call.dropout > 0 else None)
-            a = _dropped(call, h, noise[layer])
-    return layers, torch.from_numpy(h_n[:, 0] if call.batch_axis is None else h_n), noise
+    a, networks = _time_first(call, x), _networks(call, weights)
+    if noises is None:
+        noises = [_dropout_noise(call, a, weights) for _ in networks[1:]] if call.dropout > 0 else ()
+    dropout = _factors(call, noises) if noises else None
+    options: dict[str, Any] = {"lengths": call.lengths, "n_threads": call.n_threads}
+    tape = forward_layers(a, networks, _states(call, hx), dropout=dropout, **options)
+    h_n = tape.last_states()
+    return tape.states, torch.from_numpy(h_n[:, 0] if call.batch_axis is None else h_n), noises
 
 
 def _backward(
@@ -360,50 +362,31 @@ def _backward(
     x: Tensor,
     hx: Tensor | None,
     weights: Sequence[Tensor],
-    layers: list[np.ndarray],
-    noises: list[Tensor | None],
+    states: list[np.ndarray],
+    noises: Sequence[Tensor],
     d_output: Tensor | None,
     d_h_n: Tensor | None,
     needs_dx: bool,
 ) -> tuple[Tensor | None, ...]:
-    """The gradients with respect to x, hx and the weights; layers: the states of each layer, [T, B, .] as arrays."""
-    H, h0 = weights[1].shape[0], _states(call, hx)
-    dh: MaybeArray = np.zeros(layers[-1].shape, layers[-1].dtype) if d_output is None else _time_first(call, d_output)
-    fresh = d_output is None or call.exists is not None  # nobody else has this memory
-    d_last, d_hx = _states(call, d_h_n), None if h0 is None else np.empty(h0.shape, h0.dtype)
-    d_weights: list[Tensor | None] = [None] * len(weights)
-    options = (call.nonlinearity, call.lengths, call.n_threads)
-    for layer in range(call.layers - 1, -1, -1):
-        first, directions = layer * call.directions, call.of_layer(weights, layer)
-        a = _dropped(call, layers[layer - 1], noises[layer - 1]) if layer > 0 else _time_first(call, x)
-        if d_last is not None and not fresh:
-            dh, fresh = dh.copy(), True
-        if d_last is not None:
-            for d in range(call.directions):
-                _add_last(call, dh[:, :, d * H : (d + 1) * H], d_last[first + d], d)
-        wanted = layer > 0 or needs_dx
-        d_below, gradients = backward_layer(dh, layers[layer], a, directions, h0, d_hx, first, wanted, *options)
-        for k, (dU, dW, db) in enumerate(gradients, first):
-            k *= call.parameters
-            d_weights[k : k + 2] = torch.from_numpy(dU), torch.from_numpy(dW)
-            if call.parameters > 2:  # one tensor for both: PyTorch sees that it is shared
-                d_weights[k + 2] = d_weights[k + 3] = torch.from_numpy(db)
-        dx: MaybeArray = d_below
-        dh, fresh = dx if layer == 0 else _dropped(call, dx, noises[layer - 1]), True
-    d_first = None
-    if d_hx is not None:
-        d_first = torch.from_numpy(d_hx[:, 0] if call.batch_axis is None else d_hx)
-    return None if dh is None else _as_given(call, dh), d_first, *d_weights
-
-
-def _add_last(call: _Call, dh: np.ndarray, d_last: np.ndarray, direction: int) -> None:
-    """Add the gradient at the state in which each sequence ends."""
-    if direction == 1:
-        dh[0] += d_last
-    elif call.lengths is None:
-        dh[-1] += d_last
-    else:
-        dh[call.lengths - 1, np.arange(len(call.lengths))] += d_last
+    """The gradients with respect to x, hx and the weights; states: of each layer, [T, B, .] as arrays."""
+    networks, dropout, inputs = _networks(call, weights), None, [_time_first(call, x), *states[:-1]]
+    if noises:
+        dropout = _factors(call, noises)
+        inputs = [a if factors is None else a * factors for a, factors in zip(inputs, dropout, strict=True)]
+    rates: list[MaybeArray] = [None] * len(states)
+    tape = Tape(networks, inputs, states, rates, _states(call, hx), call.lengths, dropout, n_threads=call.n_threads)
+    dh = None if d_output is None else _time_first(call, d_output)
+    fresh = call.exists is not None  # nobody else has the memory of dh
+    gradients = backward_layers(tape, dh, _states(call, d_h_n), x_gradient=needs_dx, overwrite=fresh)
+    d_weights: list[Tensor] = []
+    for g in (g for layer in gradients.layers for g in layer):
+        d_weights += torch.from_numpy(g.U), torch.from_numpy(g.W)
+        if call.parameters > 2:  # one tensor for both halves: PyTorch sees that it is shared
+            d_weights += [torch.from_numpy(g.b)] * 2
+    dx, dh0 = gradients.x, gradients.h0
+    if dh0 is not None:
+        dh0 = torch.from_numpy(dh0[:, 0] if call.batch_axis is None else dh0)
+    return None if dx is None else _as_given(call, dx), dh0, *d_weights
 
 
 def _by_torch(
@@ -411,7 +394,7 @@ def _by_torch(
     x: Tensor,
     hx: Tensor | None,
     weights: Sequence[Tensor],
-    noises: list[Tensor | None] | None,
+    noises: Sequence[Tensor] | None,
     run_layer: _RunLayer,
 ) -> tuple[Tensor, Tensor]:
     """output and h_n by PyTorch's own operations; noises: those of dropout, None to draw them."""
@@ -432,8 +415,7 @@ def _by_torch(
             if noises is None:
                 a = torch.nn.functional.dropout(a, call.dropout)
             else:
-                noise: Any = noises[layer]
-                a = a * noise.reshape(a.shape)
+                a = a * noises[layer].reshape(a.shape)
     h_n = torch.cat(lasts)
     if call.batch_axis == 0:
         a = a.transpose(0, 1)
@@ -473,7 +455,7 @@ def _differentiable(
     x: Tensor,
     hx: Tensor | None,
     weights: Sequence[Tensor],
-    noises: list[Tensor | None],
+    noises: Sequence[Tensor],
     d_outputs: tuple[Tensor | None, Tensor | None],
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
@@ -507,11 +489,11 @@ class _RNNFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: _Call, x: Tensor, hx: Tensor | None, *weights: Tensor) -> tuple[Tensor, Tensor]:
-        layers, h_n, noises = _forward(call, x, hx, weights)
+        states, h_n, noises = _forward(call, x, hx, weights)
         ctx.call = call
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, hx, *weights, *map(torch.from_numpy, layers), *noises)
-        output = _as_given(call, layers[-1])
+        ctx.save_for_backward(x, hx, *weights, *map(torch.from_numpy, states), *noises)
+        output = _as_given(call, states[-1])
         ctx.version = None if call.exists is not None else _version_of(output)
         return output, h_n
 
@@ -526,7 +508,7 @@ def _run_back(ctx: Any, d_output: Tensor | None, d_h_n: Tensor | None) -> tuple[
     """`_RNNFunction.backward`."""
     call, (x, hx, *saved) = ctx.call, ctx.saved_tensors
     n = call.layers * call.directions * call.parameters
-    weights, layers, noises = saved[:n], saved[n : n + call.layers], saved[n + call.layers :]
+    weights, states, noises = saved[:n], saved[n : n + call.layers], saved[n + call.layers :]
     needed = ctx.needs_input_grad[1:]
     given = [d for d in (d_output, d_h_n) if d is not None]
     if not given:
@@ -534,10 +516,10 @@ def _run_back(ctx: Any, d_output: Tensor | None, d_h_n: Tensor | None) -> tuple[
     if torch.is_grad_enabled() or not all(map(_is_plain, given)):
         return None, *_differentiable(call, x, hx, weights, noises, (d_output, d_h_n), needed)
     if ctx.version is None or ctx.version() == 0:
-        layers = [array(h) for h in layers]
+        states = [array(h) for h in states]
     else:  # the output was modified in place, which torch.nn.RNN allows, and it is the states of the last layer
-        layers, _, _ = _forward(call, x, hx, weights, noises)
-    gradients = _backward(call, x, hx, weights, layers, noises, d_output, d_h_n, needed[0])
+        states, _, _ = _forward(call, x, hx, weights, noises)
+    gradients = _backward(call, x, hx, weights, states, noises, d_output, d_h_n, needed[0])
     return None, *(g if need else None for g, need in zip(gradients, needed, strict=True))
 
 

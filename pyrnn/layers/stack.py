@@ -43,15 +43,15 @@ class Tape(NamedTuple):
     """What `forward_layers` leaves for `backward_layers`, by layer where it is a list. Nothing in it is copied."""
 
     layers: Sequence[Sequence[Network]]  # each a list of its directions
-    h0: MaybeArray  # [L D, B, H], or None for zeros
-    lengths: np.ndarray | None  # [B]
-    reverse: Sequence[bool]  # by direction
-    dropout: _Factors  # [T, B, D H], what the input of a layer was multiplied by
-    recurrent: _Factors  # [D, B, H], what W reads of each sequence was multiplied by
-    n_threads: int | None
     inputs: list[np.ndarray]  # [T, B, I], then what the layers below send up, after dropout
     states: list[np.ndarray]  # [T, B, D H]
     rates: list[MaybeArray]  # the same, or None without a leak
+    h0: MaybeArray = None  # [L D, B, H], or None for zeros
+    lengths: np.ndarray | None = None  # [B]
+    dropout: _Factors = None  # [T, B, D H], what the input of a layer was multiplied by
+    recurrent: _Factors = None  # [D, B, H], what W reads of each sequence was multiplied by
+    reverse: Sequence[bool] = (False, True)  # by direction
+    n_threads: int | None = None
 
     def sent(self, layer: int = -1) -> np.ndarray:
         """What a layer sends up, [T, B, D H]: phi of its states where those are currents, else the states."""
@@ -175,7 +175,7 @@ def forward_layers(
     if x.ndim != 3 or not layers:
         raise ValueError(f"x must have shape (T, B, I) and layers at least one layer, got {x.shape} and {len(layers)}")
     H, D = len(layers[0][0].W), len(layers[0])
-    tape = Tape(layers, h0, lengths, reverse, dropout, recurrent, n_threads, [], [], [])
+    tape = Tape(layers, [], [], [], h0, lengths, dropout, recurrent, reverse, n_threads)
     options: dict[str, Any] = {"n_threads": n_threads}
     for layer, networks in enumerate(layers):
         if layer > 0:
