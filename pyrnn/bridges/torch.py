@@ -45,6 +45,7 @@ except ImportError:  # older versions: the compiler's package, if it was importe
     _compiler = functools.partial(sys.modules.get, "torch._dynamo")
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)  # a subclass may mean something else by its elements
+_STRIDED = torch.strided
 _DTYPES = (torch.float32, torch.float64)
 _OWN_LIMIT = bool(os.environ.get("PYRNN_NUM_THREADS"))
 _CELLS = {"tanh": Cell(), "relu": Cell("relu")}
@@ -205,7 +206,7 @@ def _unsupported(data: Tensor, hx: Tensor | None, weights: list[Tensor]) -> str 
             return f"a tensor is on device {a.device.type}"
         if a.dtype not in _DTYPES:
             return f"a tensor has dtype {a.dtype}"
-        if a.layout is not torch.strided:
+        if a.layout is not _STRIDED:
             return f"a tensor has layout {a.layout}"
     if torch._C._are_functorch_transforms_active():
         return _TRANSFORMED
@@ -330,12 +331,12 @@ def _factors(call: _Call, noises: Sequence[Tensor]) -> list[np.ndarray | None]:
     return [None, *(_time_first(call, noise) for noise in noises)]
 
 
-def _networks(call: _Call, weights: Sequence[Tensor]) -> list[list[Network]]:
-    """The arrays of the weights, by layer and direction."""
+def _networks(call: _Call, weights: Sequence[Tensor], bias: bool = True) -> list[list[Network]]:
+    """The arrays of the weights, by layer and direction; bias: whether b is wanted."""
     cell, n, D, networks = _CELLS[call.nonlinearity], call.parameters, call.directions, []
     for k in range(0, len(weights), n):
-        U, W, *b = map(array, weights[k : k + n])
-        networks.append(Network(U, W, b[0] + b[1] if b else None, None, None, None, cell))
+        b = array(weights[k + 2]) + array(weights[k + 3]) if bias and n > 2 else None
+        networks.append(Network(array(weights[k]), array(weights[k + 1]), b, None, None, None, cell))
     return [networks[k : k + D] for k in range(0, len(networks), D)]
 
 
@@ -351,8 +352,8 @@ def _forward(
     if noises is None:
         noises = [_dropout_noise(call, a, weights) for _ in networks[1:]] if call.dropout > 0 else ()
     dropout = _factors(call, noises) if noises else None
-    options: dict[str, Any] = {"lengths": call.lengths, "n_threads": call.n_threads}
-    tape = forward_layers(a, networks, _states(call, hx), dropout=dropout, **options)
+    h0, lengths, n_threads = _states(call, hx), call.lengths, call.n_threads
+    tape = forward_layers(a, networks, h0, lengths=lengths, dropout=dropout, n_threads=n_threads)
     h_n = tape.last_states()
     return tape.states, torch.from_numpy(h_n[:, 0] if call.batch_axis is None else h_n), noises
 
@@ -369,7 +370,7 @@ def _backward(
     needs_dx: bool,
 ) -> tuple[Tensor | None, ...]:
     """The gradients with respect to x, hx and the weights; states: of each layer, [T, B, .] as arrays."""
-    networks, dropout, inputs = _networks(call, weights), None, [_time_first(call, x), *states[:-1]]
+    networks, dropout, inputs = _networks(call, weights, bias=False), None, [_time_first(call, x), *states[:-1]]
     if noises:
         dropout = _factors(call, noises)
         inputs = [a if factors is None else a * factors for a, factors in zip(inputs, dropout, strict=True)]

@@ -72,11 +72,16 @@ class Tape(NamedTuple):
         out = np.empty((len(self.states) * D, B, n // D), self.states[0].dtype) if out is None else out
         if T == 0 or lengths is not None:
             out[...] = 0 if self.h0 is None else self.h0
-        for layer, h in enumerate(self.states if T > 0 else ()):
+        if T == 0:
+            return out
+        for layer, h in enumerate(self.states):
             last = h[-1] if lengths is None else h[lengths - 1, np.arange(B)]
             for d in range(D):
                 values = _units(h[0] if self.reverse[d] else last, d, D)
-                np.copyto(out[layer * D + d], values, where=True if lengths is None else lengths[:, np.newaxis] > 0)
+                if lengths is None:
+                    out[layer * D + d] = values
+                else:
+                    np.copyto(out[layer * D + d], values, where=lengths[:, np.newaxis] > 0)
         return out
 
 
@@ -174,23 +179,34 @@ def forward_layers(
     """
     if x.ndim != 3 or not layers:
         raise ValueError(f"x must have shape (T, B, I) and layers at least one layer, got {x.shape} and {len(layers)}")
-    H, D = len(layers[0][0].W), len(layers[0])
+    (T, B, _), dtype, D, n, i = x.shape, x.dtype, len(layers[0]), len(layers[0]) * len(layers[0][0].W), 0
     tape = Tape(layers, [], [], [], h0, lengths, dropout, recurrent, reverse, n_threads)
-    options: dict[str, Any] = {"n_threads": n_threads}
     for layer, networks in enumerate(layers):
         if layer > 0:
             x = tape.sent()
             if dropout is not None and dropout[layer] is not None:
-                x = _scaled(x, dropout[layer], out=workspace(("dropped", layer), x.shape, x.dtype))
-        h = workspace(("states", layer), (*x.shape[:2], D * H), x.dtype)
+                x = _scaled(x, dropout[layer], out=workspace(("dropped", layer), x.shape, dtype))
+        h, rates = workspace(("states", layer), (T, B, n), dtype), None
+        if networks[0].cell.alpha is not None:
+            rates = workspace(("rates", layer), (T, B, n), dtype)
         tape.inputs.append(x)
         tape.states.append(h)
-        tape.rates.append(None if networks[0].cell.alpha is None else workspace(("rates", layer), h.shape, h.dtype))
-        for d in range(D):
-            for _, run in _parts(tape, layer, d, workspace):
-                U, W, b, _, _, _, cell = run.network
-                options |= {"lengths": run.lengths, "reverse": run.reverse, "rates": run.written_rates}
-                forward(run.require_x(), U, W, b, run.h0, cell=cell, out=run.h, **options)
+        tape.rates.append(rates)
+        for d, (U, W, b, _, _, _, cell) in enumerate(networks):
+            if recurrent is not None and recurrent[layer] is not None:
+                for _, run in _sequences(tape.run(layer, d), recurrent[layer][d], workspace):
+                    options: dict[str, Any] = {"rates": run.written_rates, "out": run.h, **run.steps}
+                    forward(run.require_x(), U, run.network.W, b, run.h0, cell=cell, **options)
+                continue
+            first, r, out = (
+                None if h0 is None else h0[i + d],
+                None if rates is None else _units(rates, d, D),
+                _units(h, d, D),
+            )
+            forward(
+                x, U, W, b, first, cell=cell, lengths=lengths, reverse=reverse[d], rates=r, out=out, n_threads=n_threads
+            )
+        i += D
     return tape
 
 
@@ -265,10 +281,11 @@ def backward_layers(
             if dh_n is not None:
                 _add_at_ends(dh, dh_n[i], lengths, tape.reverse[d])
             if out is None:
-                run = tape.run(layer, d)
-                options |= {"reverse": run.reverse, "rates": run.written_rates, "x_gradient": layer > 0 or x_gradient}
-                U, W, *_, cell = run.network
-                gradients: Any = backward(dh, run.h, x, U, W, run.h0, cell=cell, **options)
+                (U, W, *_, cell), first = tape.layers[layer][d], None if tape.h0 is None else tape.h0[i]
+                arrays, rates = (dh, _units(tape.states[layer], d, D), x, U, W, first), tape.rates[layer]
+                options |= {"reverse": tape.reverse[d], "x_gradient": layer > 0 or x_gradient}
+                r = None if rates is None else _units(rates, d, D)
+                gradients: Any = backward(*arrays, cell=cell, rates=r, **options)
                 layers[layer].append(gradients)
                 below = gradients.x if below is None else np.add(below, gradients.x, out=below)
                 if dh0 is not None:
@@ -286,8 +303,10 @@ def backward_layers(
 
 def _units(a: np.ndarray, d: int, D: int) -> np.ndarray:
     """What belongs to one of D directions, of an array [T, B, D H] or [B, D H]."""
+    if D == 1:
+        return a
     H = a.shape[-1] // D
-    return a if D == 1 else a[..., d * H : (d + 1) * H]
+    return a[..., d * H : (d + 1) * H]
 
 
 def _parts(tape: Tape, layer: int, d: int, new: _New) -> Iterable[tuple[slice, Trajectory]]:
