@@ -84,8 +84,13 @@ def check_columns(name: str, letter: str, a: np.ndarray, columns: object, *other
 
 
 def check_shape(name: str, a: np.ndarray | None, shape: tuple[object, ...], *others: str | np.ndarray) -> None:
-    if a is not None and a.shape != shape:
-        shape_error(name, shape, a, *others)
+    """Raise `shape_error` for an array of another shape, where a letter stands for any size; None passes."""
+    if a is None or a.shape == shape:
+        return
+    letters = any(isinstance(n, str) for n in shape)
+    pairs = zip(shape, a.shape, strict=False)
+    if not letters or a.ndim != len(shape) or not all(isinstance(n, str) or n == m for n, m in pairs):
+        shape_error(name, f"({', '.join(map(str, shape))})" if letters else shape, a, *others)
 
 
 def check_flag(name: str, value: object) -> None:

@@ -1,5 +1,6 @@
 """What `import pyrnn` loads, and what a first call does."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -67,3 +68,31 @@ def test_no_module_bears_the_name_of_a_function():
         files = place.iterdir() if place.is_dir() else ()  # a room may be one module
         modules = {path.name.split(".")[0] for path in files if path.suffix in (".py", ".so")}
         assert not modules & set(names) - set(ROOMS)
+
+
+def private_imports(source):
+    """The private names of this package that a module imports at run time."""
+    tree = ast.parse(source)
+    typed = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    skipped = {id(inner) for node in typed for child in node.body for inner in ast.walk(child)}
+    names = []
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom):
+            names += [f"{'pyrnn.' * (node.level > 0)}{node.module or ''}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    ours = [name for name in names if name.split(".")[0] == "pyrnn"]
+    return [name for name in ours if any(part.startswith("_") for part in name.split("."))]
+
+
+def test_bridges_import_public_names_only():
+    assert private_imports("from pyrnn import _checks") == ["pyrnn._checks"]
+    assert private_imports("def f():\n    import pyrnn._core.call") == ["pyrnn._core.call"]
+    assert private_imports("from pyrnn.layers.stack import _units") == ["pyrnn.layers.stack._units"]
+    assert private_imports("from torch._C import x\nif TYPE_CHECKING:\n    from pyrnn._types import Shape") == []
+    files = list((Path(pyrnn.__file__).parent / "bridges").rglob("*.py"))
+    assert len(files) >= 10
+    for file in files:
+        assert private_imports(file.read_text(encoding="utf-8")) == [], file

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pyrnn import _checks
+from pyrnn.arguments import as_array
 from pyrnn.layers import safetensors
 from pyrnn.layers.files import KEY, parse
 from pyrnn.layers.parameters import StateDict
@@ -118,7 +118,7 @@ def save_safetensors(
             raise TypeError(f"state_dict must have text as names, got {name!r}")
         if prefix + name == "__metadata__":
             raise ValueError("state_dict must not have the name '__metadata__', which the format keeps for itself")
-        a = _checks.as_array(name, value)
+        a = as_array(name, value)
         if a.dtype.kind not in "fiub" or a.dtype.char == "g":
             raise TypeError(f"{name} must be real numbers of at most eight bytes, got dtype {a.dtype}")
         arrays[prefix + name] = a

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from pyrnn import _checks
+from pyrnn.arguments import as_real_arrays, check_shape
 from pyrnn.cell import Cell
 from pyrnn.layers.parameters import StateDict
 
@@ -159,7 +159,7 @@ def describe(
         names.append(name)
     if extra := own.keys() - set(names):
         raise ValueError(f"state_dict must have biases in all layers or in none, got {_some(extra)}")
-    arrays = dict(zip(names, _checks.as_real_arrays(**{name: own[name] for name in names}), strict=True))
+    arrays = dict(zip(names, as_real_arrays(**{name: own[name] for name in names}), strict=True))
     I, H = _sizes(arrays)
     for name, a in arrays.items():
         kind, number = _kind_and_layer(name)
@@ -168,7 +168,7 @@ def describe(
             shape = (H,)
         elif name.startswith("weight_hh"):
             shape = (H, H)
-        _checks.check_shape(name, a, shape, _FIRST, arrays[_FIRST])
+        check_shape(name, a, shape, _FIRST, arrays[_FIRST])
     return Description(
         state_dict=arrays,
         input_size=I,
@@ -193,7 +193,7 @@ def _find_prefix(state_dict: Iterable[str]) -> str:
 def _sizes(arrays: Mapping[str, np.ndarray]) -> tuple[int, int]:
     """I and H, with a word on cells whose gates are stacked."""
     U, W = arrays[_FIRST], arrays["weight_hh_l0"]
-    _checks.check_columns(_FIRST, "H", U, U.shape[-1] if U.ndim else "I")
+    check_shape(_FIRST, U, ("H", U.shape[-1] if U.ndim else "I"))
     if W.ndim == 2 and W.shape[0] in (3 * W.shape[1], 4 * W.shape[1]) and W.shape[1]:
         cell = "a GRU" if W.shape[0] == 3 * W.shape[1] else "an LSTM"
         raise ValueError(f"weight_hh_l0 must have shape (H, H), got {W.shape}: the stacked gates of {cell}?")

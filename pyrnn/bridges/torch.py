@@ -23,15 +23,13 @@ except ImportError as error:
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from pyrnn._core.tensors import array
+from pyrnn.arguments import tensor_array as array
 from pyrnn.cell import Cell
 from pyrnn.layers import Tape, backward_layers, forward_layers
 from pyrnn.network import Network
 
 if TYPE_CHECKING:
     from typing import TypeAlias
-
-    from pyrnn._types import MaybeArray
 
     _RunLayer: TypeAlias = Callable[["_Call", Tensor, Tensor, list[list[Tensor]]], tuple[Tensor, Tensor]]
 
@@ -333,11 +331,12 @@ def _factors(call: _Call, noises: Sequence[Tensor]) -> list[np.ndarray | None]:
 
 def _networks(call: _Call, weights: Sequence[Tensor], bias: bool = True) -> list[list[Network]]:
     """The arrays of the weights, by layer and direction; bias: whether b is wanted."""
-    cell, n, D, networks = _CELLS[call.nonlinearity], call.parameters, call.directions, []
-    for k in range(0, len(weights), n):
-        b = array(weights[k + 2]) + array(weights[k + 3]) if bias and n > 2 else None
-        networks.append(Network(array(weights[k]), array(weights[k + 1]), b, None, None, None, cell))
-    return [networks[k : k + D] for k in range(0, len(networks), D)]
+    a, n, D, cell = list(map(array, weights)), call.parameters, call.directions, _CELLS[call.nonlinearity]
+    networks = [
+        Network(a[k], a[k + 1], a[k + 2] + a[k + 3] if bias and n > 2 else None, None, None, None, cell)
+        for k in range(0, len(a), n)
+    ]
+    return [networks] if call.layers == 1 else [networks[k : k + D] for k in range(0, len(networks), D)]
 
 
 # ---- Forward and backward -------------------------------------------------------------------------------------------
@@ -374,8 +373,8 @@ def _backward(
     if noises:
         dropout = _factors(call, noises)
         inputs = [a if factors is None else a * factors for a, factors in zip(inputs, dropout, strict=True)]
-    rates: list[MaybeArray] = [None] * len(states)
-    tape = Tape(networks, inputs, states, rates, _states(call, hx), call.lengths, dropout, n_threads=call.n_threads)
+    rest = (_states(call, hx), call.lengths, dropout, None, (False, True), call.n_threads)
+    tape = Tape(networks, inputs, states, [None] * len(states), *rest)
     dh = None if d_output is None else _time_first(call, d_output)
     fresh = call.exists is not None  # nobody else has the memory of dh
     gradients = backward_layers(tape, dh, _states(call, d_h_n), x_gradient=needs_dx, overwrite=fresh)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     _Factors: TypeAlias = Sequence[MaybeArray] | None  # by layer, where there are any
 
 ARRAYS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-_scaled = QUIET(np.multiply)
+_scaled, _sum = QUIET(np.multiply), QUIET(np.add)
 
 
 class Tape(NamedTuple):
@@ -181,36 +181,41 @@ def forward_layers(
         raise ValueError(f"x must have shape (T, B, I) and layers at least one layer, got {x.shape} and {len(layers)}")
     (T, B, _), dtype, D, n, i = x.shape, x.dtype, len(layers[0]), len(layers[0]) * len(layers[0][0].W), 0
     tape = Tape(layers, [], [], [], h0, lengths, dropout, recurrent, reverse, n_threads)
+    alone = D == 1 and recurrent is None and workspace is new_array  # what forward returns is all of h
     for layer, networks in enumerate(layers):
         if layer > 0:
             x = tape.sent()
             if dropout is not None and dropout[layer] is not None:
                 x = _scaled(x, dropout[layer], out=workspace(("dropped", layer), x.shape, dtype))
-        h, rates = workspace(("states", layer), (T, B, n), dtype), None
+        h: MaybeArray = None if alone else workspace(("states", layer), (T, B, n), dtype)
+        rates: MaybeArray = None
         if networks[0].cell.alpha is not None:
             rates = workspace(("rates", layer), (T, B, n), dtype)
         tape.inputs.append(x)
         tape.states.append(h)
         tape.rates.append(rates)
         for d, (U, W, b, _, _, _, cell) in enumerate(networks):
-            if recurrent is not None and recurrent[layer] is not None:
-                for _, run in _sequences(tape.run(layer, d), recurrent[layer][d], workspace):
-                    options: dict[str, Any] = {"rates": run.written_rates, "out": run.h, **run.steps}
-                    forward(run.require_x(), U, run.network.W, b, run.h0, cell=cell, **options)
+            if recurrent is None or recurrent[layer] is None:
+                first, r = None if h0 is None else h0[i + d], None if rates is None else _units(rates, d, D)
+                out, way = None if alone else _units(h, d, D), reverse[d]
+                states = forward(
+                    x, U, W, b, first, cell=cell, lengths=lengths, reverse=way, rates=r, out=out, n_threads=n_threads
+                )
+                if alone:
+                    tape.states[layer] = states
                 continue
-            first, r, out = (
-                None if h0 is None else h0[i + d],
-                None if rates is None else _units(rates, d, D),
-                _units(h, d, D),
-            )
-            forward(
-                x, U, W, b, first, cell=cell, lengths=lengths, reverse=reverse[d], rates=r, out=out, n_threads=n_threads
-            )
+            for _, run in _sequences(tape.run(layer, d), recurrent[layer][d], workspace):
+                options: dict[str, Any] = {
+                    "rates": run.written_rates,
+                    "out": run.h,
+                    "n_threads": n_threads,
+                    **run.steps,
+                }
+                forward(run.require_x(), U, run.network.W, b, run.h0, cell=cell, **options)
         i += D
     return tape
 
 
-@QUIET
 def backward_layers(
     tape: Tape,
     dsent: np.ndarray | None,
@@ -283,20 +288,21 @@ def backward_layers(
             if out is None:
                 (U, W, *_, cell), first = tape.layers[layer][d], None if tape.h0 is None else tape.h0[i]
                 arrays, rates = (dh, _units(tape.states[layer], d, D), x, U, W, first), tape.rates[layer]
-                options |= {"reverse": tape.reverse[d], "x_gradient": layer > 0 or x_gradient}
-                r = None if rates is None else _units(rates, d, D)
-                gradients: Any = backward(*arrays, cell=cell, rates=r, **options)
+                r, wanted = None if rates is None else _units(rates, d, D), layer > 0 or x_gradient
+                gradients: Any = backward(
+                    *arrays, cell=cell, rates=r, reverse=tape.reverse[d], x_gradient=wanted, **options
+                )
                 layers[layer].append(gradients)
-                below = gradients.x if below is None else np.add(below, gradients.x, out=below)
+                below = gradients.x if below is None else _sum(below, gradients.x, out=below)
                 if dh0 is not None:
                     dh0[i] = gradients.h0
             else:
                 _add_gradients(tape, layer, d, dh, below, out.h0[i], layers[layer][d], workspace)
             if dh0 is not None and dh_n is not None and (T == 0 or lengths is not None):
                 exist = np.full(B, T > 0) if lengths is None else lengths > 0
-                np.add(dh0[i], dh_n[i], out=dh0[i], where=~exist[:, np.newaxis])  # it ends where it began
+                _sum(dh0[i], dh_n[i], out=dh0[i], where=~exist[:, np.newaxis])  # it ends where it began
         if layer > 0 and tape.dropout is not None and tape.dropout[layer] is not None:
-            below *= tape.dropout[layer]
+            _scaled(below, tape.dropout[layer], out=below)
         g, own = below, True
     return LayersGradients(g, dh0, layers) if out is None else out
 
@@ -362,6 +368,7 @@ def _add_gradients(
             alpha += d_alpha
 
 
+@QUIET
 def _through_phi(cell: Cell, g: np.ndarray, r: np.ndarray, workspace: _New) -> np.ndarray:
     """phi'(h) ∘ g in a workspace, with phi' told from r = phi(h)."""
     result = workspace("dh", g.shape, r.dtype)
@@ -376,6 +383,7 @@ def _through_phi(cell: Cell, g: np.ndarray, r: np.ndarray, workspace: _New) -> n
     return result
 
 
+@QUIET
 def _add_at_ends(g: np.ndarray, last: np.ndarray, lengths: np.ndarray | None, reverse: bool) -> None:
     """Add to g [T, B, H] the gradient of the state after the last step of each sequence."""
     if len(g) == 0:
@@ -427,6 +435,7 @@ def forward_rnn(rnn: RNN, x: np.ndarray, h0: np.ndarray | None, lengths: np.ndar
     return forward_layers(x, rnn._layers, h0, lengths=lengths, **options)
 
 
+@QUIET
 def backward_rnn(
     rnn: RNN, tape: Tape, dout: np.ndarray, dh_n: np.ndarray | None, dx: np.ndarray, dh0: np.ndarray
 ) -> np.ndarray | None:

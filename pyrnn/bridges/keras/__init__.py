@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from pyrnn import _checks
+from pyrnn import arguments
 from pyrnn.bridges.keras.files import ACTIVATIONS, layers_in
 from pyrnn.bridges.state_dict import Description, describe
 from pyrnn.cell import Cell
@@ -106,12 +106,11 @@ class KerasRNN:
 
     def __post_init__(self) -> None:
         arrays = {"kernel": self.kernel, "recurrent_kernel": self.recurrent_kernel, "bias": self.bias}
-        kernel, recurrent_kernel, bias = _checks.as_real_arrays("bias", **arrays)
-        if kernel.ndim != 2:
-            _checks.shape_error("kernel", "(I, H)", kernel)
+        kernel, recurrent_kernel, bias = arguments.as_real_arrays("bias", **arrays)
+        arguments.check_shape("kernel", kernel, ("I", "H"))
         H = kernel.shape[1]
-        _checks.check_shape("recurrent_kernel", recurrent_kernel, (H, H), "kernel", kernel)
-        _checks.check_shape("bias", bias, (H,), "kernel", kernel)
+        arguments.check_shape("recurrent_kernel", recurrent_kernel, (H, H), "kernel", kernel)
+        arguments.check_shape("bias", bias, (H,), "kernel", kernel)
         Cell(self.nonlinearity)  # checks the name
         for name in ("go_backwards", "zero_output_for_mask", "return_sequences", "stateful", "unroll"):
             if not isinstance(getattr(self, name), bool):
@@ -125,7 +124,7 @@ class KerasRNN:
                 raise ValueError(f"backward must have go_backwards {not self.go_backwards}, got {self.go_backwards}")
             other = self.backward.kernel
             if len(other) != len(kernel) or (other.shape[1] != H and self.merge_mode in ("sum", "mul", "ave")):
-                _checks.shape_error("backward.kernel", kernel.shape, other, "kernel", kernel)
+                arguments.check_shape("backward.kernel", other, kernel.shape, "kernel", kernel)
         for name, a in (("kernel", kernel), ("recurrent_kernel", recurrent_kernel), ("bias", bias)):
             object.__setattr__(self, name, a)
 
@@ -456,15 +455,14 @@ def _prepare(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """Checked arrays of one direction: x, U, W, b, mask and state."""
     U, W, b = layer.weights()
-    x, U, W, b, state = _checks.as_real_arrays("b", "initial_state", x=x, U=U, W=W, b=b, initial_state=state)
-    if x.ndim != 3 or x.shape[2] != U.shape[1]:
-        _checks.shape_error("x", f"(B, T, {U.shape[1]})", x, "kernel", layer.kernel)
-    _checks.check_shape("initial_state", state, (len(x), len(U)), "x", x, "kernel", layer.kernel)
+    x, U, W, b, state = arguments.as_real_arrays("b", "initial_state", x=x, U=U, W=W, b=b, initial_state=state)
+    arguments.check_shape("x", x, ("B", "T", U.shape[1]), "kernel", layer.kernel)
+    arguments.check_shape("initial_state", state, (len(x), len(U)), "x", x, "kernel", layer.kernel)
     if mask is not None:
-        mask = _checks.as_array("mask", mask)
+        mask = arguments.as_array("mask", mask)
         if mask.dtype.kind != "b" and mask.size:
             raise TypeError(f"mask must be booleans, got dtype {mask.dtype}")
-        _checks.check_shape("mask", mask, x.shape[:2], "x", x)
+        arguments.check_shape("mask", mask, x.shape[:2], "x", x)
         mask = mask.astype(bool)
         disputed = layer.unroll and layer.go_backwards and layer.zero_output_for_mask and layer.return_sequences
         if disputed and not mask.all():

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from pyrnn import _checks
+from pyrnn import arguments
 from pyrnn.bridges.onnx.read import DIRECTIONS, Graph, rnn_fields
 from pyrnn.bridges.onnx.write import Writer
 from pyrnn.bridges.state_dict import Description, describe
 from pyrnn.cell import Cell
-from pyrnn.functional import forward
+from pyrnn.layers import forward_layers
+from pyrnn.network import Network
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -105,19 +106,15 @@ class OnnxRNN:
             raise ValueError(f"nonlinearities must be a tuple of {D} with {self.direction}, got {self.nonlinearities}")
         for nonlinearity in self.nonlinearities:
             Cell(nonlinearity)  # checks the name
-        W, R, B, initial_h = _checks.as_real_arrays(
+        W, R, B, initial_h = arguments.as_real_arrays(
             "B", "initial_h", W=self.W, R=self.R, B=self.B, initial_h=self.initial_h
         )
-        if W.ndim != 3 or len(W) != D:
-            _checks.shape_error("W", f"({D}, H, I)", W)
+        arguments.check_shape("W", W, (D, "H", "I"))
         H = W.shape[1]
-        _checks.check_shape("R", R, (D, H, H), "W", W)
-        _checks.check_shape("B", B, (D, 2 * H), "W", W)
-        if initial_h is not None:
-            batch = initial_h.shape[1 - self.layout] if initial_h.ndim == 3 else "B"
-            expected = (batch, D, H) if self.layout else (D, batch, H)
-            _checks.check_shape("initial_h", initial_h, expected, "W", W)
-        lengths = None if self.sequence_lens is None else _checks.as_array("sequence_lens", self.sequence_lens)
+        arguments.check_shape("R", R, (D, H, H), "W", W)
+        arguments.check_shape("B", B, (D, 2 * H), "W", W)
+        arguments.check_shape("initial_h", initial_h, ("B", D, H) if self.layout else (D, "B", H), "W", W)
+        lengths = None if self.sequence_lens is None else arguments.as_array("sequence_lens", self.sequence_lens)
         if lengths is not None and (lengths.dtype.kind not in "iu" or lengths.ndim != 1):
             raise TypeError(f"sequence_lens must be integers of shape (B,), got {lengths.dtype} {lengths.shape}")
         for name, a in (("W", W), ("R", R), ("B", B), ("initial_h", initial_h), ("sequence_lens", lengths)):
@@ -202,38 +199,25 @@ def run_onnx_rnn(
             raise ValueError(f"{name} must be given, as the model reads it from {node.inputs[name]!r}, got None")
     sequence_lens = node.sequence_lens if sequence_lens is None else sequence_lens
     initial_h = node.initial_h if initial_h is None else initial_h
-    x, W, R, B, h0 = _checks.as_real_arrays("B", "initial_h", x=x, W=node.W, R=node.R, B=node.B, initial_h=initial_h)
+    x, W, R, B, h0 = arguments.as_real_arrays("B", "initial_h", x=x, W=node.W, R=node.R, B=node.B, initial_h=initial_h)
     D, H, I = W.shape
     batch_first = node.layout == 1
-    if x.ndim != 3 or x.shape[2] != I:
-        _checks.shape_error("x", f"({'B, T' if batch_first else 'T, B'}, {I})", x, "W", W)
+    arguments.check_shape("x", x, ("B", "T", I) if batch_first else ("T", "B", I), "W", W)
     x = x.swapaxes(0, 1) if batch_first else x
     T, batch = x.shape[:2]
-    _checks.check_shape("initial_h", h0, (batch, D, H) if batch_first else (D, batch, H), "x", x, "W", W)
+    arguments.check_shape("initial_h", h0, (batch, D, H) if batch_first else (D, batch, H), "x", x, "W", W)
     h0 = h0.swapaxes(0, 1) if batch_first and h0 is not None else h0
     lengths = _lengths(sequence_lens, T, batch)
-
-    Y = np.empty((batch, T, D, H) if batch_first else (T, D, batch, H), x.dtype)
-    states = Y.transpose(1, 2, 0, 3) if batch_first else Y  # [T, D, B, H]
+    ways = [
+        Network(W[d], R[d], None if B is None else B[d, :H] + B[d, H:], cell=Cell(nonlinearity))
+        for d, nonlinearity in enumerate(node.nonlinearities)
+    ]
+    tape = forward_layers(x, [ways], h0, lengths=lengths, reverse=DIRECTIONS[node.direction])
     Y_h = np.zeros((batch, D, H) if batch_first else (D, batch, H), x.dtype)
     last = Y_h.swapaxes(0, 1) if batch_first else Y_h  # [D, B, H]
-    steps = np.full(batch, T) if lengths is None else lengths
-    some = np.flatnonzero(steps)
-    for d, reverse in enumerate(DIRECTIONS[node.direction]):
-        b = None if B is None else B[d, :H] + B[d, H:]
-        forward(
-            x,
-            W[d],
-            R[d],
-            b,
-            None if h0 is None else h0[d],
-            cell=Cell(node.nonlinearities[d]),
-            lengths=lengths,
-            reverse=reverse,
-            out=states[:, d],
-        )
-        if some.size:
-            last[d, some] = states[0 if reverse else steps[some] - 1, d, some]
+    tape.last_states(last)
+    last[:, (np.full(batch, T) if lengths is None else lengths) == 0] = 0
+    Y = tape.states[0].reshape(T, batch, D, H).transpose((1, 0, 2, 3) if batch_first else (0, 2, 1, 3))
     return OnnxOutputs(Y, Y_h)
 
 
@@ -241,10 +225,10 @@ def _lengths(sequence_lens: ArrayLike | None, T: int, batch: int) -> np.ndarray 
     """Checked lengths, or None."""
     if sequence_lens is None:
         return None
-    lengths = _checks.as_array("sequence_lens", sequence_lens)
+    lengths = arguments.as_array("sequence_lens", sequence_lens)
     if lengths.dtype.kind not in "iu" and lengths.size:
         raise TypeError(f"sequence_lens must be integers, got dtype {lengths.dtype}")
-    _checks.check_shape("sequence_lens", lengths, (batch,))
+    arguments.check_shape("sequence_lens", lengths, (batch,))
     if lengths.size and not (lengths.min() >= 0 and lengths.max() <= T):
         raise ValueError(f"sequence_lens must be from 0 to {T}, got {lengths.min()} to {lengths.max()}")
     return lengths.astype(np.intp)
