@@ -259,12 +259,13 @@ def _call(
     dtype, n = data.dtype, 4 if module.bias else 2
     if hx is not None and hx.dtype is not dtype:
         return None
-    for i, w in enumerate(weights):
-        expected: tuple[int, ...]
-        if i % n == 0:
-            expected = (H, module.input_size if i < n * directions else H * directions)
-        else:
-            expected = (H, H) if i % n == 1 else (H,)
+    rest: list[tuple[int, ...]] = [(H, H), (H,), (H,)][: n - 1]
+    shapes = [(H, module.input_size), *rest] * directions
+    if module.num_layers > 1:
+        shapes += [(H, H * directions), *rest] * (rows - directions)
+    if len(weights) != len(shapes):
+        return None
+    for w, expected in zip(weights, shapes, strict=True):
         if w.dtype is not dtype or w.shape != expected:
             return None
     dropout = module.dropout if module.training and module.num_layers > 1 else 0.0
