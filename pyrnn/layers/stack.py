@@ -168,14 +168,11 @@ def forward_layers(
     Examples
     --------
     >>> import numpy as np, pyrnn
-    >>> from pyrnn.layers import backward_layers, forward_layers
+    >>> from pyrnn.layers import forward_layers
     >>> layers = [[pyrnn.initialize(3, 4, rng=0)], [pyrnn.initialize(4, 4, rng=1)]]
     >>> tape = forward_layers(np.ones((7, 2, 3)), layers)
     >>> tape.sent().shape, tape.last_states().shape
     ((7, 2, 4), (2, 2, 4))
-    >>> gradients = backward_layers(tape, np.ones((7, 2, 4)))  # of the sum of all outputs
-    >>> gradients.x.shape, gradients.layers[0][0].U.shape
-    ((7, 2, 3), (4, 3))
     """
     if x.ndim != 3 or not layers:
         raise ValueError(f"x must have shape (T, B, I) and layers at least one layer, got {x.shape} and {len(layers)}")
@@ -259,6 +256,15 @@ def backward_layers(
     -----
     Equations 10.20 to 10.28 of Goodfellow et al., "Deep Learning", by `pyrnn.backward`: dx of a layer, through dropout,
     is what arrives at the layer below.
+
+    Examples
+    --------
+    >>> import numpy as np, pyrnn
+    >>> from pyrnn.layers import backward_layers, forward_layers
+    >>> tape = forward_layers(np.ones((7, 2, 3)), [[pyrnn.initialize(3, 4, rng=0)], [pyrnn.initialize(4, 4, rng=1)]])
+    >>> gradients = backward_layers(tape, np.ones((7, 2, 4)))  # of the sum of all outputs
+    >>> gradients.x.shape, gradients.layers[0][0].U.shape
+    ((7, 2, 3), (4, 3))
     """
     if out is None and tape.recurrent is not None:
         raise ValueError("out must be given for a pass with recurrent dropout, got None")
