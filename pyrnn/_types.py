@@ -27,6 +27,7 @@ Omega: TypeAlias = Literal["book", "published"]
 Activation: TypeAlias = Literal["tanh", "relu", "linear"]
 MergeMode: TypeAlias = Literal["concat", "sum", "mul", "ave"]
 OnnxDirection: TypeAlias = Literal["forward", "reverse", "bidirectional"]
+RateOfStep: TypeAlias = Callable[[int], float]  # a learning rate, by the number of the step
 Seed: TypeAlias = int | np.random.Generator | None
 Path: TypeAlias = str | PathLike[str]
 Nest = TypeVar("Nest", bound=np.ndarray | tuple[Any, ...] | list[Any] | dict[Any, Any] | None)

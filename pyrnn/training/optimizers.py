@@ -136,8 +136,17 @@ def _plain(value: Any) -> Any:
     return (tuple(value.tolist()) if value.ndim else value.item()) if isinstance(value, np.ndarray) else value
 
 
-def _option(name: str, doc: str) -> property:
-    return property(lambda self: self._options[name], doc=doc)
+class _Option:
+    """An option of an optimizer, which cannot be changed."""
+
+    def __init__(self, name: str, doc: str) -> None:
+        self._name, self.__doc__ = name, doc
+
+    def __get__(self, optimizer: Optimizer | None, kind: type[Optimizer]) -> Any:
+        return self if optimizer is None else optimizer._options[self._name]
+
+    def __set__(self, optimizer: Optimizer, value: object) -> None:
+        raise AttributeError(f"{self._name} cannot be changed: make another {type(optimizer).__name__}")
 
 
 # ---- Checks of options ----------------------------------------------------------------------------------------------
@@ -220,11 +229,11 @@ class SGD(Optimizer):
     """
 
     _rule, _states = "sgd", ("momentum_buffer", "", "")
-    momentum = _option("momentum", "How much of the buffer is kept from step to step.")
-    dampening = _option("dampening", "What the buffer does not take of a gradient.")
-    weight_decay = _option("weight_decay", "What times the parameters is added to the gradients.")
-    nesterov = _option("nesterov", "Whether to look ahead along the buffer.")
-    maximize = _option("maximize", "Whether to go up, not down.")
+    momentum = _Option("momentum", "How much of the buffer is kept from step to step.")
+    dampening = _Option("dampening", "What the buffer does not take of a gradient.")
+    weight_decay = _Option("weight_decay", "What times the parameters is added to the gradients.")
+    nesterov = _Option("nesterov", "Whether to look ahead along the buffer.")
+    maximize = _Option("maximize", "Whether to go up, not down.")
 
     def __init__(
         self,
@@ -313,11 +322,11 @@ class Adam(Optimizer):
 
     _rule, _states = "adam", ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
     _decoupled: ClassVar[bool] = False
-    betas = _option("betas", "What the two means keep from step to step.")
-    eps = _option("eps", "What is added to the root of the mean square.")
-    weight_decay = _option("weight_decay", "The decay of the parameters.")
-    amsgrad = _option("amsgrad", "Whether to divide by the largest mean square of all steps.")
-    maximize = _option("maximize", "Whether to go up, not down.")
+    betas = _Option("betas", "What the two means keep from step to step.")
+    eps = _Option("eps", "What is added to the root of the mean square.")
+    weight_decay = _Option("weight_decay", "The decay of the parameters.")
+    amsgrad = _Option("amsgrad", "Whether to divide by the largest mean square of all steps.")
+    maximize = _Option("maximize", "Whether to go up, not down.")
 
     def __init__(
         self,
@@ -450,12 +459,12 @@ class RMSprop(Optimizer):
     """
 
     _rule, _states = "rmsprop", ("square_avg", "grad_avg", "momentum_buffer")
-    alpha = _option("alpha", "What the mean square keeps from step to step.")
-    eps = _option("eps", "What is added to the root.")
-    weight_decay = _option("weight_decay", "What times the parameters is added to the gradients.")
-    momentum = _option("momentum", "How much of the buffer is kept from step to step.")
-    centered = _option("centered", "Whether to divide by the root of the variance.")
-    maximize = _option("maximize", "Whether to go up, not down.")
+    alpha = _Option("alpha", "What the mean square keeps from step to step.")
+    eps = _Option("eps", "What is added to the root.")
+    weight_decay = _Option("weight_decay", "What times the parameters is added to the gradients.")
+    momentum = _Option("momentum", "How much of the buffer is kept from step to step.")
+    centered = _Option("centered", "Whether to divide by the root of the variance.")
+    maximize = _Option("maximize", "Whether to go up, not down.")
 
     def __init__(
         self,

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pyrnn import _checks
 from pyrnn._core.optimizers import non_negative
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    Function: TypeAlias = Callable[[int], float]
+    from pyrnn._types import RateOfStep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +87,7 @@ class _Cosine(Schedule):
 @dataclasses.dataclass(frozen=True, repr=False)
 class _Warmup(Schedule):
     steps: int
-    then: Function
+    then: RateOfStep
     start_factor: float
 
     def _rate(self, step: int) -> float:
@@ -221,7 +218,7 @@ def cosine(lr: float, T_max: int, eta_min: float = 0.0) -> Schedule:
     return _Cosine(non_negative("lr", lr), _checks.positive_integer("T_max", T_max), non_negative("eta_min", eta_min))
 
 
-def warmup(steps: int, then: Function, start_factor: float = 1 / 3) -> Schedule:
+def warmup(steps: int, then: RateOfStep, start_factor: float = 1 / 3) -> Schedule:
     """Learning rates that rise linearly to the first of another schedule, which follows.
 
     Parameters
