@@ -36,7 +36,18 @@ if TYPE_CHECKING:
     _Factors: TypeAlias = Sequence[MaybeArray] | None  # by layer, where there are any
 
 ARRAYS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-_scaled, _sum = QUIET(np.multiply), QUIET(np.add)
+
+
+@QUIET
+def _scaled(a: np.ndarray, factors: np.ndarray, out: np.ndarray) -> np.ndarray:
+    np.multiply(a, factors, out=out)
+    return out
+
+
+@QUIET
+def _sum(a: np.ndarray, b: np.ndarray, out: np.ndarray, where: np.ndarray | bool = True) -> np.ndarray:
+    np.add(a, b, out=out, where=where)
+    return out
 
 
 class Tape(NamedTuple):
