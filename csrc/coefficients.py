@@ -71,3 +71,17 @@ for bits, exp_degree, tanh_degree, split in ((24, 4, 6, "0.975"), (53, 9, 11, "0
     high = rounded(mp.log(2) / 2, bits)
     print(f"/* log(2)/2 in two parts: {float(high).hex()} {float(rounded(mp.log(2) / 2 - high, bits)).hex()} */")
     print(f"/* 2/log(2): {float(rounded(2 / mp.log(2), bits)).hex()} */")
+
+# The noise: -2 log(1 + f) = -2f + f² L(f), -1/2 <= f <= 0; sin(πy/2) = y S(y²) and cos(πy/2) = (1 - y²) C(y²),
+# |y| <= 1. The last two relative to themselves, so that their zeros stay where they are.
+half_turn = mp.pi / 2
+logarithm = lambda f: (2 * f - 2 * mp.log1p(f)) / f**2 if abs(f) > mp.mpf("1e-20") else mp.mpf(1)
+sine = lambda z: mp.sin(half_turn * mp.sqrt(z)) / mp.sqrt(z) if z > 0 else half_turn
+cosine = lambda z: mp.cos(half_turn * mp.sqrt(z)) / (1 - z) if 1 - z > mp.mpf("1e-30") else mp.pi / 4
+for bits, log_degree, sine_degree, cosine_degree in ((24, 8, 4, 4), (53, 18, 9, 9)):
+    print(f"/* noise, float{32 if bits == 24 else 64} */")
+    weight = lambda f: f**2 / (-2 * mp.log1p(f))
+    fit("L", logarithm, weight, mp.mpf("-0.5"), mp.mpf("-1e-12"), log_degree, bits)
+    fit("S", sine, lambda z: 1 / sine(z), mp.mpf(0), mp.mpf(1), sine_degree, bits)
+    fit("C", cosine, lambda z: 1 / cosine(z), mp.mpf(0), mp.mpf(1), cosine_degree, bits)
+    print(f"/* -2 log(2): {float(rounded(-2 * mp.log(2), bits)).hex()} */")

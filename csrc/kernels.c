@@ -46,6 +46,35 @@ static const double TANH_SPLIT_f64 = 0.625, TANH_ONE_f64 = 20.0, TANH_ZERO_f64 =
                     TANH_TWO_LOG2E_f64 = 0x1.71547652b82fep+1, TANH_HALF_LN2_f64 = 0x1.62e42fefa39efp-2,
                     TANH_HALF_LN2_LOW_f64 = 0x1.abc9e3b39803fp-57;
 
+/* Coefficients of noise.h, printed by coefficients.py, and half of the last bit of a word. */
+enum { NOISE_L_DEGREE_f32 = 8, NOISE_S_DEGREE_f32 = 4, NOISE_C_DEGREE_f32 = 4 };
+enum { NOISE_L_DEGREE_f64 = 18, NOISE_S_DEGREE_f64 = 9, NOISE_C_DEGREE_f64 = 9 };
+static const float NOISE_L_f32[] = {0x1.00001ep+0f, -0x1.5542bap-1f, 0x1.01edbap-1f, -0x1.67ef56p-2f, 0x1.5cd80ep-1f,
+                                    0x1.301bdap+0f, 0x1.f944fcp+1f,  0x1.3d4bf6p+2f, 0x1.be8b22p+1f};
+static const float NOISE_S_f32[] = {0x1.921fb6p+0f, -0x1.4abbc2p-1f, 0x1.4668aep-4f, -0x1.324cb6p-8f, 0x1.3daedcp-13f};
+static const float NOISE_C_f32[] = {0x1p+0f, -0x1.de9e5ep-3f, 0x1.472a56p-6f, -0x1.d474cap-11f, 0x1.8bbc74p-16f};
+static const double NOISE_L_f64[] = {
+    0x1.0000000000175p+0,  -0x1.555555551b68p-1, 0x1.000000195aa82p-1,  -0x1.99998e4954c24p-2, 0x1.5556d96c995b3p-2,
+    -0x1.247004f38d7afp-2, 0x1.021d282a5ebfep-2, -0x1.969999ec5cd38p-3, 0x1.9c78db4d6d103p-2,  0x1.2314ad8521bb1p+0,
+    0x1.b01ae10e8b63ap+2,  0x1.93575a972d08dp+4, 0x1.2d98a42a85956p+6,  0x1.54fcb3e52ae0cp+7,  0x1.22b71d3679275p+8,
+    0x1.686ccdb595835p+8,  0x1.34b9bf3d705dap+8, 0x1.47681af872006p+7,  0x1.4992d3c4a0b09p+5};
+static const double NOISE_S_f64[] = {0x1.921fb54442d18p+0,  -0x1.4abbce625be53p-1,  0x1.466bc6775aae2p-4,
+                                     -0x1.32d2cce62bd51p-8, 0x1.50783487ebddcp-13,  -0x1.e3074fdc275d1p-19,
+                                     0x1.e8f4337c1684cp-25, -0x1.6fad44234dc5ep-31, 0x1.aabab9a9aae8cp-38,
+                                     -0x1.7eb3ea0a605c3p-45};
+static const double NOISE_C_f64[] = {0x1p+0,
+                                     -0x1.de9e64df22ef3p-3,
+                                     0x1.472be122434a5p-6,
+                                     -0x1.d4fcd83116a8fp-11,
+                                     0x1.9f05cb009eb38p-16,
+                                     -0x1.f309e857d27edp-22,
+                                     0x1.b26876d35c629p-28,
+                                     -0x1.1e75ab1fbc799p-34,
+                                     0x1.2803adea03919p-41,
+                                     -0x1.dfb6d20ef946fp-49};
+static const float NOISE_MINUS_2LN2_f32 = -0x1.62e43p+0f, NOISE_HALF_f32 = 0x1p-33f;
+static const double NOISE_MINUS_2LN2_f64 = -0x1.62e42fefa39efp+0, NOISE_HALF_f64 = 0x1p-65;
+
 /* The instruction sets, best first. GCC and Clang compile a function for a set that the build's flags do not allow
  * when a pragma says so; other compilers get plain C, as does ThreadSanitizer, which does not see vector loads and
  * stores under a mask. */

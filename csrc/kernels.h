@@ -53,6 +53,19 @@ PYRNN_KERNEL(void, leaky_step_backward,
               const REAL *back, ptrdiff_t ld_back, const REAL *past, ptrdiff_t ld_past, REAL *grad, ptrdiff_t ld_grad,
               REAL *delta, ptrdiff_t ld_delta, const REAL *alpha, int phi, int current))
 
+/* Normal noise of one step: out = init + (drive + sigma xi), xi of each unit from its own place (noise.h), so that its
+ * bits depend neither on the other rows and units nor on the instruction set.
+ *   stream                   from 0 to 2^31 - 1
+ *   steps, sequences [rows]  read: the step and the sequence of each row, 32 bits of each; NULL: `step` of all rows;
+ *                            sequence, sequence + 1, ...
+ *   sigma        [H]         read; NULL for 1
+ *   drive, init  [rows, H]   read; NULL for none; each may be out; ld_drive and ld_init may be 0
+ *   out          [rows, H]   written */
+PYRNN_KERNEL(void, noise,
+             (uint64_t seed, ptrdiff_t stream, ptrdiff_t rows, ptrdiff_t H, ptrdiff_t step, const ptrdiff_t *steps,
+              ptrdiff_t sequence, const ptrdiff_t *sequences, const REAL *sigma, const REAL *drive, ptrdiff_t ld_drive,
+              const REAL *init, ptrdiff_t ld_init, REAL *out, ptrdiff_t ld))
+
 /* One Jacobian (section 10.2.2): J = diag(phi'(h)) W, of tanh row i of W scaled by 1 - h_i². With
  * alpha, of a leaky cell: J = (1 - alpha) I + alpha diag(phi'(h)) W; `current`: J = (1 - alpha) I
  * + alpha W diag(phi'(h)).
@@ -225,6 +238,7 @@ PYRNN_KERNEL(ptrdiff_t, multiply_adds, (ptrdiff_t n, REAL *a))
 #define PYRNN_KERNELS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* phi of a cell. */
 enum { PYRNN_TANH, PYRNN_RELU, PYRNN_IDENTITY };

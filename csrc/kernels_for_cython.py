@@ -14,7 +14,7 @@ from pathlib import Path
 
 HEADER = Path(__file__).with_name("kernels.h")
 # The types of C that kernels use beside REAL.
-CYTHON = {"void": "void", "int": "int", "ptrdiff_t": "Py_ssize_t", "double": "double"}
+CYTHON = {"void": "void", "int": "int", "ptrdiff_t": "Py_ssize_t", "uint64_t": "uint64_t", "double": "double"}
 
 
 def declared(text):
@@ -47,7 +47,8 @@ def written(real, const, type_, star="", name=""):
 
 def table(kernels):
     """The struct of kernels.h."""
-    lines = ['cdef extern from "kernels.h":', "    ctypedef struct pyrnn_kernel_table:", "        const char *name"]
+    lines = ["from libc.stdint cimport uint64_t", ""]
+    lines += ['cdef extern from "kernels.h":', "    ctypedef struct pyrnn_kernel_table:", "        const char *name"]
     for real, tag in (("float", "f32"), ("double", "f64")):
         for result, kernel, parameters in kernels:
             given = ", ".join(written(real, *parameter) for parameter in parameters)
@@ -57,7 +58,7 @@ def table(kernels):
 
 def typed(kernels):
     """One name for both types. The type is that of the arrays; a kernel of none is told the size of a number, last."""
-    lines = ["from pyrnn._core.table cimport kernels"]
+    lines = ["from libc.stdint cimport uint64_t", "", "from pyrnn._core.table cimport kernels"]
     for result, kernel, parameters in kernels:
         of_arrays = any(type_ == "REAL" for _, type_, _, _ in parameters)
         given = ", ".join(written("real", *parameter) for parameter in parameters)

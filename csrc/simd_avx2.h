@@ -17,6 +17,10 @@ static inline __m256i SIMD(first_f64)(ptrdiff_t n)
     return _mm256_loadu_si256((const __m256i *)(SIMD(window_f64) + 4 - n));
 }
 
+/* The sign and the exponent of infinity with a minus: all bits that are no digits. */
+static inline __m256i SIMD(infinite_f32)(void) { return _mm256_set1_epi32((int)0xff800000); }
+static inline __m256i SIMD(infinite_f64)(void) { return _mm256_set1_epi64x((long long)0xfff0000000000000); }
+
 #define PYRNN_WORDS(R, T, S)                                                                                     \
     static inline SIMD(vec_##T) SIMD(set_##T)(R a) { return _mm256_set1_##S(a); }                                \
     static inline SIMD(vec_##T) SIMD(load_##T)(const R *p) { return _mm256_loadu_##S(p); }                       \
@@ -51,6 +55,12 @@ static inline __m256i SIMD(first_f64)(ptrdiff_t n)
         SIMD(if_less_##T)(SIMD(vec_##T) a, SIMD(vec_##T) b, SIMD(vec_##T) yes, SIMD(vec_##T) no)                 \
     {                                                                                                            \
         return _mm256_blendv_##S(no, yes, _mm256_cmp_##S(a, b, _CMP_LT_OQ));                                     \
+    }                                                                                                            \
+    static inline SIMD(vec_##T) SIMD(mantissa_##T)(SIMD(vec_##T) a)                                              \
+    {                                                                                                            \
+        const SIMD(vec_##T) half = _mm256_set1_##S((R)0.5), ones = _mm256_castsi256_##S(_mm256_set1_epi64x(-1)); \
+        const SIMD(vec_##T) digits = _mm256_andnot_##S(_mm256_castsi256_##S(SIMD(infinite_##T)()), ones);        \
+        return _mm256_or_##S(_mm256_and_##S(a, digits), half);                                                   \
     }
 
 PYRNN_WORDS(float, f32, ps)
@@ -79,3 +89,71 @@ PYRNN_ZIP(zip_high, f32, ps, 0x31)
 PYRNN_ZIP(zip_low, f64, pd, 0x20)
 PYRNN_ZIP(zip_high, f64, pd, 0x31)
 #undef PYRNN_ZIP
+
+static inline __m256 SIMD(exponent_f32)(__m256 a)
+{
+    const __m256i field = _mm256_srli_epi32(_mm256_castps_si256(a), 23);
+    return _mm256_sub_ps(_mm256_cvtepi32_ps(field), _mm256_set1_ps(126));
+}
+static inline __m256d SIMD(exponent_f64)(__m256d a)
+{
+    const __m256i one = _mm256_set1_epi64x(0x4330000000000000); /* 2^52, whose last digits the exponent becomes */
+    const __m256i field = _mm256_srli_epi64(_mm256_castpd_si256(a), 52);
+    return _mm256_sub_pd(_mm256_castsi256_pd(_mm256_or_si256(field, one)), _mm256_set1_pd(0x1p52 + 1022));
+}
+
+static inline void SIMD(store_fours_f32)(float *p, __m256 a, __m256 b, __m256 c, __m256 d)
+{
+    _mm256_storeu_ps(p, _mm256_permute2f128_ps(a, b, 0x20));
+    _mm256_storeu_ps(p + 8, _mm256_permute2f128_ps(c, d, 0x20));
+    _mm256_storeu_ps(p + 16, _mm256_permute2f128_ps(a, b, 0x31));
+    _mm256_storeu_ps(p + 24, _mm256_permute2f128_ps(c, d, 0x31));
+}
+static inline void SIMD(store_fours_f64)(double *p, __m256d a, __m256d b, __m256d c, __m256d d)
+{
+    _mm256_storeu_pd(p, a), _mm256_storeu_pd(p + 4, b), _mm256_storeu_pd(p + 8, c), _mm256_storeu_pd(p + 12, d);
+}
+
+typedef __m256i SIMD(vec_u64);
+
+static inline __m256i SIMD(set_u64)(uint64_t a) { return _mm256_set1_epi64x((long long)a); }
+static inline __m256i SIMD(load_u64)(const uint64_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+static inline __m256i SIMD(multiply_u64)(__m256i a, __m256i b) { return _mm256_mul_epu32(a, b); }
+static inline __m256i SIMD(high_u64)(__m256i a) { return _mm256_srli_epi64(a, 32); }
+static inline __m256i SIMD(xor3_u64)(__m256i a, __m256i b, __m256i c)
+{
+    return _mm256_xor_si256(_mm256_xor_si256(a, b), c);
+}
+static inline __m256i SIMD(spread_f32)(const uint64_t *p)
+{
+    const __m256i two = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_permute4x64_epi64(two, 0x50);
+}
+static inline __m256i SIMD(spread_f64)(const uint64_t *p) { return _mm256_set1_epi64x((long long)*p); }
+
+/* The low halves of a in the even lanes, of b in the odd ones. */
+static inline __m256i SIMD(halves)(__m256i a, __m256i b)
+{
+    return _mm256_blend_epi32(a, _mm256_slli_epi64(b, 32), 0xaa);
+}
+/* The low halves as numbers without sign: as the last digits of 2^52. */
+static inline __m256d SIMD(low)(__m256i a)
+{
+    const __m256i one = _mm256_set1_epi64x(0x4330000000000000);
+    return _mm256_sub_pd(_mm256_castsi256_pd(_mm256_blend_epi32(a, one, 0xaa)), _mm256_castsi256_pd(one));
+}
+static inline __m256 SIMD(signed_f32)(__m256i a, __m256i b) { return _mm256_cvtepi32_ps(SIMD(halves)(a, b)); }
+static inline __m256d SIMD(signed_f64)(__m256i a, __m256i b)
+{
+    const __m256i top = _mm256_set1_epi64x(0x80000000);
+    const __m256d high = _mm256_sub_pd(SIMD(low)(_mm256_xor_si256(a, top)), _mm256_set1_pd(0x1p31));
+    return _mm256_fmadd_pd(SIMD(low)(b), _mm256_set1_pd(0x1p-32), high);
+}
+static inline __m256 SIMD(flip_f32)(__m256 c, __m256i a, __m256i b)
+{
+    return _mm256_xor_ps(c, _mm256_castsi256_ps(_mm256_slli_epi32(SIMD(halves)(a, b), 31)));
+}
+static inline __m256d SIMD(flip_f64)(__m256d c, __m256i a, __m256i b)
+{
+    return (void)b, _mm256_xor_pd(c, _mm256_castsi256_pd(_mm256_slli_epi64(a, 63)));
+}

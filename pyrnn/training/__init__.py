@@ -22,6 +22,7 @@ from pyrnn.training.objective import Objective
 from pyrnn.training.optimizers import SGD, Adam, AdamW, RMSprop
 from pyrnn.training.per_sample import per_sample_gradients
 from pyrnn.training.regularizer import vanishing_regularizer
+from pyrnn.training.stochastic import noise
 from pyrnn.training.tangent_kernel import output_jacobian
 from pyrnn.training.truncated import TruncatedGradients, truncated_gradients, truncated_updates
 
@@ -48,6 +49,7 @@ __all__ = [
     "gradient_norm",
     "lbfgs",
     "loss_and_gradients",
+    "noise",
     "output_jacobian",
     "per_sample_gradients",
     "sample",
