@@ -12,6 +12,7 @@ in float32, by 25 % in float64.
 cimport cython
 cimport numpy as cnp
 from cpython.pyport cimport PY_SSIZE_T_MAX
+from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from pyrnn._core.arrays cimport (
@@ -281,6 +282,14 @@ cdef class Call:
         need("lost", lost, cnp.PyArray_TYPE(self.x), CONTIGUOUS | WRITTEN | OPTIONAL, 2, 3, self.job.H)
         self.job.accumulate, self.job.add_x, self.job.goes_on, self.lost = weights, x, goes_on, lost
 
+    def add_noise(self, uint64_t seed, Py_ssize_t stream, Py_ssize_t step, Py_ssize_t sequence, cnp.ndarray sigma):
+        """Let forward add noise to the drive, of a step and a sequence on; sigma [H], or None for 1."""
+        need("sigma", sigma, cnp.PyArray_TYPE(self.x), CONTIGUOUS | OPTIONAL, 1, self.job.H)
+        self.sigma = sigma
+        self.job.noise.given, self.job.noise.sigma = True, data(sigma)
+        self.job.noise.seed, self.job.noise.stream = seed, stream
+        self.job.noise.step, self.job.noise.sequence = step, sequence
+
     # ---- For the engines ---------------------------------------------------------------------------------------------
     cdef int lay_out(self, int what, Py_ssize_t least) except -1:
         """Put the steps that exist in order and divide them into chunks; an error if the call was computed before.
@@ -348,6 +357,12 @@ cdef class Call:
         self.lay_out(FORWARD, least)
         self.place(self.x, &job.x, False)
         self.place(self.drive, &job.drive, False)
+        if self.sequences is not None:
+            job.noise.steps, job.noise.sequences = self.sequences.time, self.sequences.row
+        elif self.reverse:
+            job.noise.first, job.noise.by = job.T - 1, -1
+        else:
+            job.noise.first, job.noise.by = 0, 1
         self.packed_h, self.packed_rates = self.place(self.h, &job.h, True), self.place(self.rates, &job.rates, True)
         job.b = data(self.b)
         return 0

@@ -18,7 +18,7 @@ from pyrnn._core.arrays cimport (
 )
 from pyrnn._core.blas cimport by_rows
 from pyrnn._core.call cimport (
-    Call, Job, Rows, at, check_output, chunk_steps, end_of_sums, feed, leak_gradient_of, output_results, present,
+    Call, Job, Rows, add_noise, at, check_output, chunk_steps, end_of_sums, feed, leak_gradient_of, output_results, present,
     rows_before,
 )
 from pyrnn._core.cell cimport Cell, read_cell
@@ -91,6 +91,7 @@ cdef int forward_loop(real tag, Job *job, const real *U, Py_ssize_t ld_u, const 
     cdef const real *fed = <const real *>job.fed0
     cdef const real *past = <const real *>job.h0
     cdef const real *x
+    cdef const real *drive
     cdef real *h_t
     cdef double since = pyrnn_seconds()
     cdef long long clock = begin()
@@ -108,8 +109,13 @@ cdef int forward_loop(real tag, Job *job, const real *U, Py_ssize_t ld_u, const 
             n = present(job, t, 0, B)
             h_t = <real *>job.h.first + at(job, &job.h, t, 0)
             # a_t = b + U x_t + W h_{t-1}                                    (10.8)
-            if job.drive.first != NULL:
-                add_rows(n, H, <const real *>job.drive.first + at(job, &job.drive, t, 0), job.drive.sb, h_t, job.h.sb)
+            drive = <const real *>job.drive.first
+            if drive != NULL:
+                drive += at(job, &job.drive, t, 0)
+            if job.noise.given:
+                add_noise(job, t, 0, n, drive, job.drive.sb, <const real *>h_t, job.h.sb, h_t, job.h.sb)
+            elif drive != NULL:
+                add_rows(n, H, drive, job.drive.sb, h_t, job.h.sb)
             gemm(False, not transposed, n, H, H, fed, ld_fed, W, ld_w, True, h_t, job.h.sb)
             # h_t = tanh(a_t)                                                (10.9)
             if job.cell.leaky:

@@ -23,7 +23,7 @@ from pyrnn._core.arrays cimport (
     most_block_rows, need, need_panels, padded, pass_on, real, stride,
 )
 from pyrnn._core.call cimport (
-    Call, Job, Rows, at, check_output, chunk_steps, end_of_sums, feed, leak_gradient_of, output_results, packed_call,
+    Call, Job, Rows, add_noise, at, check_output, chunk_steps, end_of_sums, feed, leak_gradient_of, output_results, packed_call,
     places, present, read, rows_before, scattered,
 )
 from pyrnn._core.profile cimport (
@@ -140,9 +140,25 @@ cdef bint stopped(Job *job, int member) noexcept nogil:
     return pyrnn_load(&job.stop) != 0
 
 
+cdef inline bint driven(const Job *job) noexcept nogil:
+    """Whether something is added to the pre-activation of each step."""
+    return job.drive.first != NULL or job.noise.given
+
+
 cdef inline void plus_drive(const Job *job, Py_ssize_t t, Py_ssize_t first, Py_ssize_t rows, const real *b, real *h_t,
                             Py_ssize_t ld) noexcept nogil:
-    """h_t = b + drive_t, where the sums of a step begin."""
+    """h_t = b + drive_t, or b + (drive_t + noise_t), where the sums of a step begin."""
+    if job.noise.given:
+        if job.drive.first != NULL:
+            begin_with_drive(job, t, first, rows, <const real *>NULL, h_t, ld)
+        add_noise(job, t, first, rows, <const real *>NULL if job.drive.first == NULL else h_t, ld, b, 0, h_t, ld)
+    else:
+        begin_with_drive(job, t, first, rows, b, h_t, ld)
+
+
+cdef inline void begin_with_drive(const Job *job, Py_ssize_t t, Py_ssize_t first, Py_ssize_t rows, const real *b,
+                                  real *h_t, Py_ssize_t ld) noexcept nogil:
+    """h_t = b + drive_t."""
     cdef Py_ssize_t i, j
     cdef const Rows *a = &job.drive
     cdef const real *drive
@@ -164,8 +180,8 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
     cdef Py_ssize_t c, t, start, stop, first, rows, n, ld_previous, ld_past, ld_rates = 0, steps
     # The input product of all steps of a chunk at once; without inputs it would turn a state of -0 into 0.
     cdef bint merged = B < FEW and I > 0 and not in_own
-    cdef bint driven = job.drive.first != NULL
-    cdef Py_ssize_t inputs = 0 if merged else I, ld_init = ld_h if merged or driven else 0
+    cdef bint in_h = merged or driven(job)  # the sums of a step begin in h_t
+    cdef Py_ssize_t inputs = 0 if merged else I, ld_init = ld_h if in_h else 0
     cdef const real *x = NULL
     cdef const real *previous
     cdef const real *past
@@ -187,7 +203,7 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
             for t in range(start, stop):
                 n = present(job, t, row, B)
                 steps += n
-                if driven:
+                if driven(job):
                     plus_drive(job, t, row, n, b, <real *>job.h.first + at(job, &job.h, t, row), ld_h)
             input_product(tag, job, start, stop, row, B)
             clock = lap(clock, INPUT_PRODUCT, member, sizeof(real), 2.0 * steps * H * I,
@@ -219,7 +235,7 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
                         previous, ld_previous = state + ((t - 1) % 2 * B + first) * ld, ld
                 if state != NULL:
                     copy = state + (t % 2 * B + first) * ld
-                if driven and not merged:
+                if driven(job) and not merged:
                     plus_drive(job, t, row + first, n, b, h_t, ld_h)
                 if job.cell.leaky:
                     if scattered(job, &job.rates):
@@ -228,14 +244,14 @@ cdef void forward_work(real tag, Job *job, Py_ssize_t round, int task, int tasks
                         rates = <real *>job.rates.first + at(job, &job.rates, t, row + first)
                         ld_rates = job.rates.sb
                     leaky_forward(n, inputs, H, x, ld_x, panels_U, previous, ld_previous, panels_W,
-                                  h_t if merged or driven else b, ld_init, past, ld_past, h_t, ld_h, copy, ld,
+                                  h_t if in_h else b, ld_init, past, ld_past, h_t, ld_h, copy, ld,
                                   rates, ld_rates, <const real *>job.cell.alpha, job.cell.phi, job.cell.current, t % 2)
                     if scattered(job, &job.rates):
                         scatter_rows(n, H, rates, ld, places(job, &job.rates, t, row + first),
                                      <real *>job.rates.first)
                 else:
                     fused_forward(n, inputs, H, x, ld_x, panels_U, previous, ld_previous, panels_W,
-                                  h_t if merged or driven else b, ld_init, h_t, ld_h, copy, ld, job.cell.phi, t % 2)
+                                  h_t if in_h else b, ld_init, h_t, ld_h, copy, ld, job.cell.phi, t % 2)
                 if in_own:
                     scatter_rows(n, H, h_t, ld, places(job, &job.h, t, row + first), <real *>job.h.first)
             first += rows
@@ -254,7 +270,7 @@ cdef void input_product(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop, P
     cdef real *h = <real *>job.h.first + at(job, &job.h, start, row)
     cdef const real *init = <const real *>job.b
     cdef Py_ssize_t it = 0, ib = 0, t
-    if job.drive.first != NULL:
+    if driven(job):
         init, it, ib = h, job.h.st, job.h.sb
     if job.offsets == NULL:
         rows_product(stop - start, B, job.inputs, job.H, x, job.x.st, job.x.sb, panels_U, init, it, ib, h, job.h.st,
@@ -267,7 +283,7 @@ cdef void input_product(real tag, Job *job, Py_ssize_t start, Py_ssize_t stop, P
             x = <const real *>job.x.first + at(job, &job.x, t, row)
             h = <real *>job.h.first + at(job, &job.h, t, row)
             product(present(job, t, row, B), job.inputs, job.H, x, job.x.sb, panels_U,
-                    init if job.drive.first == NULL else h, ib, h, job.h.sb)
+                    h if driven(job) else init, ib, h, job.h.sb)
 
 
 # ---- Backward -------------------------------------------------------------------------------------------------------

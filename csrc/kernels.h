@@ -56,8 +56,8 @@ PYRNN_KERNEL(void, leaky_step_backward,
 /* Normal noise of one step: out = init + (drive + sigma xi), xi of each unit from its own place (noise.h), so that its
  * bits depend neither on the other rows and units nor on the instruction set.
  *   stream                   from 0 to 2^31 - 1
- *   steps, sequences [rows]  read: the step and the sequence of each row, 32 bits of each; NULL: `step` of all rows;
- *                            sequence, sequence + 1, ...
+ *   steps, sequences [rows]  read; row r is of step + steps[r] and of sequence + sequences[r], 32 bits of each;
+ *                            without steps all are of `step`, without sequences of sequence, sequence + 1, ...
  *   sigma        [H]         read; NULL for 1
  *   drive, init  [rows, H]   read; NULL for none; each may be out; ld_drive and ld_init may be 0
  *   out          [rows, H]   written */

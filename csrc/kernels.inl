@@ -120,8 +120,8 @@ static void KERNEL(noise)(uint64_t seed, ptrdiff_t stream, ptrdiff_t rows, ptrdi
         for (int i = 0; i < TILES; i++) { /* behind the last tile, the last row again */
             const ptrdiff_t r = row < rows ? row : rows - 1;
             blocks[i] = (uint64_t)(4 * tile);
-            of_rows[i] = (uint64_t)(sequences ? sequences[r] : sequence + r);
-            times[i] = (uint64_t)(steps ? steps[r] : step);
+            of_rows[i] = (uint64_t)(sequence + (sequences ? sequences[r] : r));
+            times[i] = (uint64_t)(step + (steps ? steps[r] : 0));
             if (++tile == of_a_row) tile = 0, row++;
         }
         REAL numbers[TILES * TILE];

@@ -47,8 +47,8 @@ def written(real, const, type_, star="", name=""):
 
 def table(kernels):
     """The struct of kernels.h."""
-    lines = ["from libc.stdint cimport uint64_t", ""]
-    lines += ['cdef extern from "kernels.h":', "    ctypedef struct pyrnn_kernel_table:", "        const char *name"]
+    lines = ["from libc.stdint cimport uint64_t", "", 'cdef extern from "kernels.h":']
+    lines += ["    ctypedef struct pyrnn_kernel_table:", "        const char *name"]
     for real, tag in (("float", "f32"), ("double", "f64")):
         for result, kernel, parameters in kernels:
             given = ", ".join(written(real, *parameter) for parameter in parameters)

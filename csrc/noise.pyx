@@ -35,9 +35,9 @@ cdef void fill(real tag, Noise *job, int task, int tasks, int member) noexcept n
     while row < end:
         rows = min(<Py_ssize_t>BLOCK, end - row)
         for i in range(rows):
-            steps[i], sequences[i] = job.step + (row + i) // job.B, job.sequence + (row + i) % job.B
-        noise_rows(job.seed, job.stream, rows, job.H, 0, steps, 0, sequences, <const real *>job.sigma,
-                   <const real *>NULL, 0, <const real *>NULL, 0, <real *>job.out + row * job.H, job.H)
+            steps[i], sequences[i] = (row + i) // job.B, (row + i) % job.B
+        noise_rows(job.seed, job.stream, rows, job.H, job.step, steps, job.sequence, sequences,
+                   <const real *>job.sigma, <const real *>NULL, 0, <const real *>NULL, 0, <real *>job.out + row * job.H, job.H)
         row += rows
         if member == 0 and interrupted(&job.since):
             pyrnn_exchange(&job.stop, 1)

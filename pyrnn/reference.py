@@ -139,12 +139,47 @@ def jacobian(h, W, h0=None, *, cell=PLAIN, lengths=None, mask=None, reverse=Fals
     return np.where(exists[..., np.newaxis], J, one if lengths is None else 0)
 
 
-def simulate(network, x, h0=None, *, lengths=None, mask=None, reverse=False, drive=None, n_threads=None):
+def simulate(network, x, h0=None, *, lengths=None, mask=None, reverse=False, drive=None, noise=None, seed=None,
+             n_threads=None):
     U, W, b, cell = network.U, network.W, network.b, network.cell
     steps = {"lengths": lengths, "mask": mask, "reverse": reverse}
     rates = np.empty(x.shape[:-1] + W.shape[:1], np.result_type(x, U, W))
-    h = forward(x, U, W, b, h0, cell=cell, drive=drive, rates=rates, **steps)
-    return Trajectory(network, x, h0, h, h if cell.alpha is None else rates, drive, **steps)
+    driven = drive if noise is None else (0 if drive is None else drive) + _noise(seed, rates.shape, noise, rates.dtype)
+    h = forward(x, U, W, b, h0, cell=cell, drive=driven, rates=rates, **steps)
+    return Trajectory(network, x, h0, h, h if cell.alpha is None else rates, drive, **steps, noise=noise, seed=seed)
+
+
+def philox(counter, seed):
+    """Philox 4x32-10 (Salmon et al., SC 2011): four words of 32 bits of a counter of four words."""
+    c, low = [np.asarray(word, np.uint64) for word in counter], np.uint64(0xFFFFFFFF)
+    keys = [np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32)]
+    for _ in range(10):
+        p, q = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
+        c = [q >> np.uint64(32) ^ c[1] ^ keys[0], q & low, p >> np.uint64(32) ^ c[3] ^ keys[1], p & low]
+        keys = [keys[0] + np.uint64(0x9E3779B9) & low, keys[1] + np.uint64(0xBB67AE85) & low]
+    return np.stack(np.broadcast_arrays(*c))
+
+
+def noise(seed, shape, sigma=1.0, *, dtype=np.float64, step=0, sequence=0, stream="state", n_threads=None):
+    stream, units = {"state": 0, "input": 1}.get(stream, stream), np.arange(shape[-1])
+    steps = step + np.arange(shape[0])
+    places = (steps[:, np.newaxis], sequence) if len(shape) == 2 else (
+        steps[:, np.newaxis, np.newaxis], sequence + np.arange(shape[1])[:, np.newaxis])
+    # Unit 16 g + 4 w + j: word w of block 4 g + j; of two neighbouring words, one is r, one the angle of both numbers.
+    block, word = units // 16 * 4 + units % 4, units % 16 // 4
+    high, rest = (philox((block, places[1], places[0], stream + more), seed) for more in (0, 2**31))
+    s = high.astype(np.uint32).view(np.int32).astype(float)     # float64 has 32 bits more of another stream
+    v = (s + (0.5 if dtype == np.float32 else (rest + 0.5) / 2**32)) / 2**32
+    at = np.broadcast_to(word, v.shape[1:])[np.newaxis]
+    radius, angle = (np.take_along_axis(v, at // 2 * 2 + i, 0)[0] for i in range(2))
+    odd = np.take_along_axis(high, at // 2 * 2 + 1, 0)[0] % 2
+    r = np.sqrt(-2 * np.where(radius > 0, np.log(np.abs(radius)), np.log1p(np.minimum(radius, 0))))
+    cosine = np.where(odd == 1, -1, 1) * np.cos(np.pi * angle)
+    return (sigma * (r * np.where(word % 2, np.sin(np.pi * angle), cosine))).astype(dtype)
+
+
+def _noise(seed, shape, sigma, dtype):
+    return noise(seed, shape, sigma, dtype=dtype)
 
 
 def backward_of(run, dh, drates=0, x_gradient=True):
@@ -381,7 +416,8 @@ def preactivations(run):
     b, h0 = _zeros_if_none(run.x, W, b, run.h0)
     h_previous = _previous(run.h, h0, run.reverse, run.lengths)
     fed = h_previous if run.network.cell.form == "rate" else NONLINEARITIES[run.network.cell.nonlinearity](h_previous)
-    return b + (0 if run.drive is None else run.drive) + fed @ W.T + run.x @ U.T  # 10.8
+    random = 0 if run.noise is None else _noise(run.seed, run.h.shape, run.noise, run.h.dtype)
+    return b + (0 if run.drive is None else run.drive) + random + fed @ W.T + run.x @ U.T  # 10.8
 
 
 def _jacobians(run, at_sums):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pyrnn import _calls, _checks, _steps, functional
+from pyrnn import _calls, _checks, _noise, _steps, functional
 from pyrnn import network as networks
 from pyrnn._core import memory
 from pyrnn._results import Gradients, OutputGradients
@@ -77,6 +77,9 @@ class Trajectory(NamedTuple):
     mask : ndarray of bool, shape (T, B) or (T,), or None
     reverse : bool
         As in `forward`.
+    noise : ndarray, shape (H,) or (), or None
+    seed : int or None
+        As in `simulate`.
 
     Examples
     --------
@@ -97,6 +100,8 @@ class Trajectory(NamedTuple):
     lengths: np.ndarray | None = None
     mask: np.ndarray | None = None
     reverse: bool = False
+    noise: np.ndarray | None = None
+    seed: int | None = None
 
     @classmethod
     def of(
@@ -356,6 +361,8 @@ def simulate(
     mask: ArrayLike | None = None,
     reverse: bool = False,
     drive: ArrayLike | None = None,
+    noise: ArrayLike | None = None,
+    seed: int | None = None,
     n_threads: int | None = None,
 ) -> Trajectory:
     """States of a network on an input, with all that derivatives and analyses of them need.
@@ -370,6 +377,11 @@ def simulate(
         The state before the first step; None for zeros.
     lengths, mask, reverse, drive, n_threads
         As in `forward`.
+    noise : float or array_like of shape (H,), optional
+        The standard deviation of normal noise that is added to the drive, of all units or of each: the numbers of
+        `pyrnn.training.noise(seed, shape of h, noise)`, to the last bit, without an array of them.
+    seed : int, optional
+        From 0 to 2^64 - 1; of the noise.
 
     Returns
     -------
@@ -379,11 +391,12 @@ def simulate(
     Raises
     ------
     ValueError, TypeError
-        As in `forward`.
+        As in `forward`; or if only one of noise and seed is given, or one is out of range.
 
     See Also
     --------
     forward : the states alone, from arrays.
+    pyrnn.training.noise : the noise as an array.
 
     Notes
     -----
@@ -403,12 +416,19 @@ def simulate(
     U, W, b, cell = made.U, made.W, made.b, made.cell
     lengths, mask, reverse = _steps.check(lengths, mask, reverse, x_)
     states = (*x_.shape[:-1], len(U))
+    if (noise is None) != (seed is None):
+        raise ValueError(f"noise and seed must be given together, got noise {noise!r} and seed {seed!r}")
     rates = None if cell.alpha is None else memory.empty(states, x_.dtype)
+    sigma = None if noise is None else _noise.check_sigma("noise", noise, len(U))
     options: dict[str, Any] = {
         "lengths": lengths,
         "mask": mask,
         "reverse": reverse,
         "n_threads": n_threads,
     }
-    h = functional.forward(x_, U, W, b, h0_, cell=cell, drive=drive_, rates=rates, **options)
-    return Trajectory(made, x_, h0_, h, h if rates is None else rates, drive_, lengths, mask, reverse)
+    if sigma is None:
+        h = functional.forward(x_, U, W, b, h0_, cell=cell, drive=drive_, rates=rates, **options)
+    else:
+        seed = _noise.check_seed(seed)
+        h = _noise.forward(x_, U, W, b, h0_, cell, drive_, rates, sigma, seed, **options)
+    return Trajectory(made, x_, h0_, h, h if rates is None else rates, drive_, lengths, mask, reverse, sigma, seed)

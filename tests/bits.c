@@ -114,6 +114,9 @@ static double small_number(int exponent)
         mix(T##_e, sizeof T##_e), mix(T##_d, sizeof T##_d);                                                            \
         k->jacobian_##T(H, T##_a, T##_b, ld, T##_c, odd ? T##_e : NULL, phi, (int)rows % 2);                           \
         mix(T##_c, sizeof T##_c);                                                                                      \
+        k->noise_##T(~(uint64_t)0 / (uint64_t)H, odd, rows, H, 5, odd ? at : NULL, 7, odd ? NULL : at, T##_a, T##_b,   \
+                     ld, T##_e, 0, T##_c, ld);                                                                         \
+        mix(T##_c, sizeof T##_c);                                                                                      \
         T##_leaky(rows, H, odd, phi);                                                                                  \
         const ptrdiff_t n = H == 1 ? MOST : rows * ld; /* many numbers, or a tail of another length */                 \
         for (int i = 0; i < MOST; i++) T##_a[i] = 25 * T##_b[i] * T##_b[i] * T##_b[i];                                 \

@@ -53,6 +53,7 @@ LEFT_OUT = {
     "training.Adam": "as training.SGD",
     "training.AdamW": "as training.SGD",
     "training.RMSprop": "as training.SGD",
+    "training.noise": "takes no arrays but sigma, which is copied",
     "Trajectory.require_x": "takes no arrays",
     "Cell.alpha_gradient": "takes what backward has computed",
     "Cell.bend": "takes what functions have conformed",
@@ -77,7 +78,7 @@ OPTIONS = {
     "step", "max_entries", "rng", "start", "stop", "norm", "vectors", "k", "warmup", "qr_every", "tolerance",
     "max_iterations", "unique_tolerance", "outlier_distance", "between", "k1", "k2", "length", "batch",
     "end_symbol", "temperature", "probability", "choose", "norms_only", "error_if_nonfinite", "radius", "block",
-    "every_step", "dale", "strict", "max_norm", "max_value", "variant", "self", "cls", "args", "kwargs",
+    "every_step", "dale", "strict", "max_norm", "max_value", "variant", "self", "cls", "args", "kwargs", "seed",
 }  # fmt: skip
 # Values that are made of several arrays, and whose they are.
 NETWORK, CELL = ("U", "W", "b", "V", "c"), ("U", "W", "b", "h0", "x")
@@ -87,6 +88,7 @@ VALUES = {"network": NETWORK, "self": RUN, "run": RUN, "direction": DIRECTION, "
 # What a call takes beside the arrays, where it has the option.
 GIVEN = {
     "rng": 0,
+    "seed": 3,
     "probability": 0.5,
     "k1": 2,
     "k2": 3,
@@ -143,6 +145,7 @@ def values(sizes, dtype, **o):
     a["weights"] = rng.uniform(0.5, 1.5, steps).astype(dtype)
     a["lengths"] = rng.integers(0, T + 1, batch)
     a["mask"] = rng.random(steps) < 0.6
+    a["noise"] = rng.uniform(0.1, 0.5, H).astype(dtype)
     a["steps"] = np.arange(T)[::2]
     a["signs"], a["frozen"] = rng.choice([-1.0, 0.0, 1.0], H), np.where(rng.random((H, H)) < 0.3, 0.0, np.nan)
     a["vector"] = draw(sum(a[name].size for name in NETWORK))

@@ -1,11 +1,13 @@
 # One call as the loops of both engines see it, and what they share to walk through it.
 cimport numpy as cnp
 
+from libc.stdint cimport uint64_t
+
 from pyrnn._core.arrays cimport real
 from pyrnn._core.cell cimport Cell
 from pyrnn._core.scratch cimport Scratch
 from pyrnn._core.sequences cimport Sequences
-from pyrnn._core.typed cimport column_products, gather_rows
+from pyrnn._core.typed cimport column_products, gather_rows, noise
 from pyrnn._core.wait cimport pyrnn_atomic
 
 
@@ -18,12 +20,26 @@ cdef struct Rows:
     const Py_ssize_t *where
 
 
+cdef struct Noise:
+    # Normal noise that is added to the drive; see csrc/noise.h.
+    bint given
+    uint64_t seed
+    Py_ssize_t stream, step, sequence   # the last two: of the first step and sequence of the arrays
+    const void *sigma                   # [H], NULL for 1
+    # Step and sequence of each row, as `offsets` says, where sequences differ in length, else NULL: the rows of step t
+    # are then at first + by t.
+    const Py_ssize_t *steps
+    const Py_ssize_t *sequences
+    Py_ssize_t first, by
+
+
 cdef struct Job:
     # Letters as in docs/bptt.md, but I, a macro in complex.h.
     Py_ssize_t T, B, inputs, H
     Rows x, h, dh, drive, dx, d_drive, grad_h
     Rows rates                     # phi of each step; without alpha, h
     Rows fed                       # what W multiplies in the next step: h, or in the current form the rates
+    Noise noise
     const void *b
     const void *h0
     const void *fed0               # what W multiplies in the first step, [B, H]
@@ -97,13 +113,27 @@ cdef inline Py_ssize_t present(const Job *job, Py_ssize_t t, Py_ssize_t first, P
     return max(0, min(rows, job.offsets[t + 1] - job.offsets[t] - first))
 
 
+cdef inline void add_noise(const Job *job, Py_ssize_t t, Py_ssize_t first, Py_ssize_t rows, const real *drive,
+                           Py_ssize_t ld_drive, const real *init, Py_ssize_t ld_init, real *out,
+                           Py_ssize_t ld) noexcept nogil:
+    """out = init + (drive + sigma xi) of rows of step t from `first` on; init and drive may be NULL, or out."""
+    cdef const Noise *a = &job.noise
+    if a.steps == NULL:
+        noise(a.seed, a.stream, rows, job.H, a.step + a.first + a.by * t, NULL, a.sequence + first, NULL,
+              <const real *>a.sigma, drive, ld_drive, init, ld_init, out, ld)
+    else:
+        first += job.offsets[t]
+        noise(a.seed, a.stream, rows, job.H, a.step, a.steps + first, a.sequence, a.sequences + first,
+              <const real *>a.sigma, drive, ld_drive, init, ld_init, out, ld)
+
+
 cdef class Call:
     cdef Job job
     cdef int what                  # this call does, until it is begun
     cdef Py_ssize_t T, B, size     # of the arrays, and of a number in bytes; job.T and job.B are those of the loops
     cdef readonly cnp.ndarray x, U, W, b, h0, drive, alpha, h, rates, dh, grad_h
     cdef cnp.ndarray dx, dU, dW, db, dh0, d_drive, d_alpha, lost
-    cdef cnp.ndarray lengths
+    cdef cnp.ndarray lengths, sigma
     cdef readonly cnp.ndarray mask
     cdef readonly bint reverse
     cdef bint packed, adds_x

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pyrnn import _calls, _checks, _directions
+from pyrnn import _calls, _checks, _directions, _noise
 from pyrnn.losses import QUIET
 
 if TYPE_CHECKING:
@@ -84,10 +84,19 @@ def sums(run: Trajectory, start: int, stop: int) -> np.ndarray:
         previous = _calls.previous(h[part], before, None, False)
         before, out = h[part][-1], a[part.start - start : part.stop - start]
         np.matmul(cell.phi(previous) if cell.current else previous, W.T, out=out)  # 10.8
-        for term in (x[part] @ U.T, b, None if drive is None else drive[part]):
+        for term in (x[part] @ U.T, b, None if drive is None else drive[part], _noise_of(run, part)):
             if term is not None:
                 out += term
     return a
+
+
+def _noise_of(run: Trajectory, part: slice) -> np.ndarray | None:
+    """The noise of some steps, in the order in which they are made."""
+    if run.noise is None or run.seed is None:
+        return None
+    shape = (part.stop - part.start, *run.h.shape[1:])
+    first = len(run.h) - part.stop if run.reverse else part.start
+    return _calls.in_order(_noise.array(run.seed, shape, run.h.dtype, run.noise, step=first), run.reverse)
 
 
 def _scaled(slopes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

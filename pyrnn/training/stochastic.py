@@ -6,17 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyrnn import _checks, _engines
-from pyrnn._core import memory
-from pyrnn._core import noise as compiled
+from pyrnn import _checks, _engines, _noise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, DTypeLike
-
-STREAMS = {"state": 0, "input": 1}  # the uses of noise, in the numbers of csrc/noise.h
-LAST = 2**32 - 1  # of the steps and sequences that a counter has
 
 
 def noise(
@@ -70,8 +65,7 @@ def noise(
     -----
     Counters and keys go through Philox 4x32-10 [1]_, words in pairs through the method of Box and Muller. The bits
     depend neither on the rest of the array nor on the number of threads nor on the instruction set. float32 numbers are
-    the float64 numbers to some 3e-7; those beyond 5 are one of 36 possible ones or fewer for a million, and differ more. The largest
-    possible numbers are 6.8 and 9.5.
+    the float64 numbers to 1e-6, but for few, of the tail. The largest possible numbers are 6.8 and 9.5.
 
     References
     ----------
@@ -84,48 +78,25 @@ def noise(
     >>> bool((pyrnn.training.noise(7, (40, 2, 9), step=60, sequence=14) == xi[60:, 14:, :9]).all())
     True
     """
-    seed = _checks.integer_within("seed", seed, 0, 2**64 - 1)
+    seed = _noise.check_seed(seed)
     sizes = _shape(shape)
-    T, B, H = sizes if len(sizes) == 3 else (sizes[0], 1, sizes[1])
     dtype = np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"dtype must be float32 or float64, got {dtype}")
-    step = _checks.integer_within("step", step, 0, LAST + 1 - T)
-    sequence = _checks.integer_within("sequence", sequence, 0, LAST + 1 - B)
+    step = _checks.integer_within("step", step, 0, _noise.LAST + 1 - sizes[0])
+    sequence = _checks.integer_within("sequence", sequence, 0, _noise.LAST + 1 - (sizes[1] if len(sizes) == 3 else 1))
     if n_threads is not None:
         _engines.check_threads(n_threads)
-    out = memory.empty((T, B, H), dtype)
-    compiled.noise(out, seed, stream_number(stream), step, sequence, per_unit(sigma, H, dtype), n_threads)
-    return out if len(sizes) == 3 else out[:, 0]
+    number, checked = _noise.stream_number(stream), _noise.check_sigma("sigma", sigma, sizes[-1])
+    return _noise.array(seed, sizes, dtype, checked, number, step, sequence, n_threads)
 
 
-def stream_number(stream: Any) -> int:
-    """The number of a stream, given by name or number."""
-    if isinstance(stream, str):
-        if stream not in STREAMS:
-            raise ValueError(f"stream must be {', '.join(map(repr, STREAMS))} or an integer, got {stream!r}")
-        return STREAMS[stream]
-    return _checks.integer_within("stream", stream, 0, 2**31 - 1)
-
-
-def per_unit(sigma: ArrayLike, H: int, dtype: np.dtype) -> np.ndarray | None:
-    """sigma of each unit, contiguous; None for 1."""
-    (given,) = _checks.as_real_arrays(sigma=sigma)
-    if given.ndim != 0:
-        _checks.check_shape("sigma", given, (H,))
-    if not (np.isfinite(given).all() and (given >= 0).all()):
-        raise ValueError(f"sigma must be finite numbers from 0, got {sigma!r}")
-    if given.ndim == 0 and given == 1:
-        return None
-    return np.ascontiguousarray(np.broadcast_to(given, (H,)), dtype)
-
-
-def _shape(shape: Any) -> list[int]:
+def _shape(shape: Any) -> tuple[int, ...]:
     """Check (T, B, H) or (T, H)."""
     try:
-        sizes = [_checks.integer_within("shape", n, 0) for n in shape]
+        sizes = tuple(_checks.integer_within("shape", n, 0) for n in shape)
     except TypeError:
-        sizes = []
+        sizes = ()
     if len(sizes) not in (2, 3):
         raise ValueError(f"shape must be (T, B, H) or (T, H), integers from 0, got {shape!r}")
     return sizes
