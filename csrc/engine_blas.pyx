@@ -18,8 +18,8 @@ from pyrnn._core.arrays cimport (
 )
 from pyrnn._core.blas cimport by_rows
 from pyrnn._core.call cimport (
-    Call, Job, Rows, add_noise, at, check_output, chunk_steps, end_of_sums, feed, leak_gradient_of, output_results, present,
-    rows_before,
+    Call, Job, Rows, add_noise, at, check_output, chunk_steps, end_of_sums, feed, leak_gradient_of, output_results,
+    present, rows_before,
 )
 from pyrnn._core.cell cimport Cell, read_cell
 from pyrnn._core.profile cimport (

@@ -23,8 +23,8 @@ from pyrnn._core.arrays cimport (
     most_block_rows, need, need_panels, padded, pass_on, real, stride,
 )
 from pyrnn._core.call cimport (
-    Call, Job, Rows, add_noise, at, check_output, chunk_steps, end_of_sums, feed, leak_gradient_of, output_results, packed_call,
-    places, present, read, rows_before, scattered,
+    Call, Job, Rows, add_noise, at, check_output, chunk_steps, end_of_sums, feed, leak_gradient_of, output_results,
+    packed_call, places, present, read, rows_before, scattered,
 )
 from pyrnn._core.profile cimport (
     BACKWARD_RECURRENCE, FORWARD_RECURRENCE, INPUT_GRADIENTS, INPUT_PRODUCT, OUTPUT, OUTPUT_GRADIENTS, PACK,

@@ -31,13 +31,20 @@ cdef void fill(real tag, Noise *job, int task, int tasks, int member) noexcept n
     cdef Py_ssize_t steps[BLOCK]
     cdef Py_ssize_t sequences[BLOCK]
     cdef Py_ssize_t all_rows = job.T * job.B, row = all_rows * task // tasks, end = all_rows * (task + 1) // tasks
-    cdef Py_ssize_t rows, i
+    cdef Py_ssize_t rows, i, t, b
+    if row >= end:
+        return
+    t, b = row // job.B, row % job.B
     while row < end:
         rows = min(<Py_ssize_t>BLOCK, end - row)
         for i in range(rows):
-            steps[i], sequences[i] = (row + i) // job.B, (row + i) % job.B
+            steps[i], sequences[i] = t, b
+            b += 1
+            if b == job.B:
+                t, b = t + 1, 0
         noise_rows(job.seed, job.stream, rows, job.H, job.step, steps, job.sequence, sequences,
-                   <const real *>job.sigma, <const real *>NULL, 0, <const real *>NULL, 0, <real *>job.out + row * job.H, job.H)
+                   <const real *>job.sigma, <const real *>NULL, 0, <const real *>NULL, 0,
+                   <real *>job.out + row * job.H, job.H)
         row += rows
         if member == 0 and interrupted(&job.since):
             pyrnn_exchange(&job.stop, 1)
