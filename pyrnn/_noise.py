@@ -82,10 +82,9 @@ def forward(
     mask: MaybeArray,
     reverse: bool,
     n_threads: int | None,
-    engine: str,
 ) -> np.ndarray:
     """`pyrnn.forward` with state noise added to the drive, of which there is never an array."""
-    module = _engines.choose(engine, n_threads)
+    module = _engines.choose(n_threads)
     given = (x, U, W, b, h0, cell, drive, lengths, mask, reverse, rates, None, n_threads)
     call = Call.forward(*given) or _calls.conform_forward(*given)
     call.add_noise(seed, STREAMS["state"], 0, 0, per_unit(sigma, len(U), x.dtype))
