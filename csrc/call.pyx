@@ -19,11 +19,11 @@ from pyrnn._core.arrays cimport (
     AS_MATRIX, CONTIGUOUS, IN_ROWS, OPTIONAL, WRITTEN, data, empty, fits, gather, has_layout, kind_of, need, real,
     rows_apart, stride, usable,
 )
-from pyrnn._core.cell cimport read_cell
+from pyrnn._core.cell cimport read_cell, read_phi
 from pyrnn._core.memory cimport new_array
 from pyrnn._core.scratch cimport Scratch
 from pyrnn._core.sequences cimport Sequences
-from pyrnn._core.table cimport flush_subnormals, restore_subnormals
+from pyrnn._core.table cimport flush_subnormals, pyrnn_phi, restore_subnormals
 from pyrnn._core.typed cimport step_forward
 
 from pyrnn._core.sequences import common, fit as lengths_fit
@@ -547,7 +547,7 @@ cdef inline void feed_typed(const Job *job, const real *h0, real *rates) noexcep
     step_forward(job.B, job.H, <const real *>NULL, rates, job.H, job.cell.phi)
 
 
-cdef cnp.ndarray phi_of(cnp.ndarray h, int phi):
+cdef cnp.ndarray phi_of(cnp.ndarray h, pyrnn_phi phi):
     """phi of the states [T, B, H], as the loops of forward compute it."""
     cdef cnp.ndarray rates = empty(h, (h.shape[0] * h.shape[1], h.shape[2]))
     if cnp.PyArray_ITEMSIZE(h) == 4:
@@ -556,7 +556,7 @@ cdef cnp.ndarray phi_of(cnp.ndarray h, int phi):
     else:
         gather(h.shape[0], h.shape[1], h.shape[2], <const double *>data(h), stride(h, 0), stride(h, 1),
                <double *>data(rates))
-    phi_in_place(rates, phi)
+    apply_phi(rates, phi)
     return rates.reshape((h.shape[0], h.shape[1], h.shape[2]))
 
 
@@ -588,15 +588,19 @@ cdef inline void divide_by_alpha(const Job *job, Py_ssize_t first, Py_ssize_t en
             total[i] /= (<const real *>job.cell.alpha)[i]
 
 
-def phi_in_place(cnp.ndarray rows, int phi):
-    """phi of rows [n, H], contiguous, in place; returns them."""
-    need("rows", rows, kind_of("rows", rows, 2), CONTIGUOUS | WRITTEN, 2, rows.shape[0], rows.shape[1])
+cdef void apply_phi(cnp.ndarray rows, pyrnn_phi phi) noexcept:
     flush_subnormals()
     if cnp.PyArray_ITEMSIZE(rows) == 4:
         step_forward(rows.shape[0], rows.shape[1], <const float *>NULL, <float *>data(rows), rows.shape[1], phi)
     else:
         step_forward(rows.shape[0], rows.shape[1], <const double *>NULL, <double *>data(rows), rows.shape[1], phi)
     restore_subnormals()
+
+
+def phi_in_place(cnp.ndarray rows, cell):
+    """phi of a pyrnn.Cell at rows [n, H], contiguous, in place; returns them."""
+    need("rows", rows, kind_of("rows", rows, 2), CONTIGUOUS | WRITTEN, 2, rows.shape[0], rows.shape[1])
+    apply_phi(rows, read_phi(cell))
     return rows
 
 

@@ -1,14 +1,16 @@
-"""Prints the coefficients of tanh.h: minimax polynomials by the Remez exchange, in 60 digits.
+"""Prints the coefficients of tanh.h and softplus.h: minimax polynomials by the Remez exchange, in 60 digits.
 
     python csrc/coefficients.py
 
-Two functions are approximated, both in relative error:
+Four functions are approximated, all in relative error:
 
-    exp(2r) = 1 + 2 (r + r² P(r))      |r| <= log(2) / 4         (the reduced argument)
-    tanh(x) = x + x³ R(x²)             |x| <= 0.975 (float32), 0.625 (float64)
+    exp(2r) = 1 + 2 (r + r² P(r))                  |r| <= log(2) / 4         (the reduced argument)
+    tanh(x) = x + x³ R(x²)                         |x| <= 0.975 (float32), 0.625 (float64)
+    log(1 + exp(x)) = log(2) + x / 2 + x² Q(x²)    |x| <= 1
+    2 atanh(w) = 2w + w³ A(w²)                     0 < w <= e / (2 + e), e = exp(-1)
 
-Rounding a coefficient of R or P costs under 0.1 units in the last place of the result, since x² and r² stand before
-them; the error printed is that of the rounded polynomial.
+Rounding a coefficient costs under 0.1 units in the last place of the result, since the powers that stand before the
+polynomials are small; the error printed is that of the rounded polynomial.
 """
 
 import mpmath as mp
@@ -63,13 +65,24 @@ def fit(name, f, weight, lo, hi, degree, bits):
 quarter = mp.log(2) / 4  # the interval is made a little longer on the left, so that no node falls on 0
 series = lambda r: (mp.expm1(2 * r) / 2 - r) / r**2 if abs(r) > mp.mpf("1e-20") else mp.mpf(1)
 ratio = lambda z: (mp.tanh(mp.sqrt(z)) - mp.sqrt(z)) / (z * mp.sqrt(z)) if z > mp.mpf("1e-30") else -mp.mpf(1) / 3
-for bits, exp_degree, tanh_degree, split in ((24, 4, 6, "0.975"), (53, 9, 11, "0.625")):
+even = lambda z: mp.log(mp.cosh(mp.sqrt(z) / 2)) / z if z > mp.mpf("1e-20") else mp.mpf(1) / 8
+odd = lambda z: 2 * (mp.atanh(mp.sqrt(z)) - mp.sqrt(z)) / (z * mp.sqrt(z)) if z > mp.mpf("1e-30") else mp.mpf(2) / 3
+most = (mp.exp(-1) / (2 + mp.exp(-1))) ** 2
+for bits, exp_degree, tanh_degree, split, even_degree, odd_degree in (
+    (24, 4, 6, "0.975", 4, 2),
+    (53, 9, 11, "0.625", 9, 6),
+):
     print(f"/* float{32 if bits == 24 else 64} */")
     fit("P", series, lambda r: 2 * r**2 / mp.exp(2 * r), -quarter * mp.mpf("1.01"), quarter, exp_degree, bits)
     weight = lambda z: z * mp.sqrt(z) / mp.tanh(mp.sqrt(z))
     fit("R", ratio, weight, mp.mpf("1e-12"), mp.mpf(split) ** 2, tanh_degree, bits)
+    # relative to the least result, at -x
+    fit("Q", even, lambda z: z / mp.log1p(mp.exp(-mp.sqrt(z))), mp.mpf("1e-12"), mp.mpf(1), even_degree, bits)
+    fit("A", odd, lambda z: z * mp.sqrt(z) / (2 * mp.atanh(mp.sqrt(z))), mp.mpf("1e-12"), most, odd_degree, bits)
     high = rounded(mp.log(2) / 2, bits)
     print(f"/* log(2)/2 in two parts: {float(high).hex()} {float(rounded(mp.log(2) / 2 - high, bits)).hex()} */")
+    high = rounded(mp.log(2), bits)
+    print(f"/* log(2) in two parts: {float(high).hex()} {float(rounded(mp.log(2) - high, bits)).hex()} */")
     print(f"/* 2/log(2): {float(rounded(2 / mp.log(2), bits)).hex()} */")
 
 # The noise: -2 log(1 + f) = -2f + f² L(f), -1/2 <= f <= 0; sin(πy/2) = y S(y²) and cos(πy/2) = (1 - y²) C(y²),

@@ -25,10 +25,10 @@ from pyrnn._core.arrays cimport (
     CONTIGUOUS, WRITTEN, data, empty, interrupted, kind_of, line, lines, need, padded, pass_on, real,
 )
 from pyrnn._core.cell cimport Cell, read_cell
-from pyrnn._core.numbers cimport slopes_of
+from pyrnn._core.numbers cimport bends_of, is_bent, slopes_of
 from pyrnn._core.scratch cimport Scratch
 from pyrnn._core.sequences cimport between
-from pyrnn._core.table cimport PYRNN_TANH, flush_subnormals, restore_subnormals
+from pyrnn._core.table cimport flush_subnormals, pyrnn_phi, restore_subnormals
 from pyrnn._core.typed cimport pack, pack_transposed, panels_size, product, step_forward
 from pyrnn._core.wait cimport pyrnn_seconds
 
@@ -86,13 +86,17 @@ cdef inline double dot(Py_ssize_t n, const real *a, const real *b) noexcept nogi
     return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7])) + rest
 
 
-cdef inline void derivatives(Py_ssize_t H, int phi, double *slopes, double *bends) noexcept nogil:
+cdef inline void derivatives(Py_ssize_t H, pyrnn_phi phi, double *slopes, double *bends) noexcept nogil:
     """phi' and phi'' for the rates that stand in `slopes`."""
     cdef Py_ssize_t j
     memcpy(bends, slopes, H * sizeof(double))
     slopes_of(H, <const double *>bends, phi, slopes)
-    for j in range(H):
-        bends[j] = -2 * bends[j] * slopes[j] if phi == PYRNN_TANH else 0
+    if is_bent(phi):
+        bends_of(H, <const double *>bends, phi, bends)
+        for j in range(H):
+            bends[j] *= slopes[j]
+    else:
+        memset(bends, 0, H * sizeof(double))
 
 
 cdef void evaluate(const Map *map, Py_ssize_t rows, const double *h, double *slopes, double *bends, double *gradient,

@@ -19,10 +19,13 @@ PYRNN_KERNEL(void, tanh, (ptrdiff_t n, const REAL *x, REAL *y))
 /* y[i] = 1 - tanh²(x[i]), i < n, without cancellation. x, y [n], contiguous; y may be x. Error: tanh.h. */
 PYRNN_KERNEL(void, sech2, (ptrdiff_t n, const REAL *x, REAL *y))
 
+/* slopes[i] = phi'(a_i) from rates[i] = phi(a_i), i < n. rates, slopes [n], contiguous; slopes may be rates. */
+PYRNN_KERNEL(void, phi_slopes, (ptrdiff_t n, const REAL *rates, REAL *slopes, pyrnn_phi phi))
+
 /* The end of a forward step (10.8, 10.9): h = phi(a + b), where a holds U x_t + W h_{t-1}.
  *   h  [rows, H]  stride ld_h   read as a, written as h
  *   b  [H]                      read; NULL for no bias */
-PYRNN_KERNEL(void, step_forward, (ptrdiff_t rows, ptrdiff_t H, const REAL *b, REAL *h, ptrdiff_t ld_h, int phi))
+PYRNN_KERNEL(void, step_forward, (ptrdiff_t rows, ptrdiff_t H, const REAL *b, REAL *h, ptrdiff_t ld_h, pyrnn_phi phi))
 
 /* The same of a leaky cell: rates = phi(a + b), h = (1 - alpha) past + alpha rates; `current`:
  * h = (1 - alpha) past + alpha (a + b), rates = phi(h).
@@ -31,7 +34,7 @@ PYRNN_KERNEL(void, step_forward, (ptrdiff_t rows, ptrdiff_t H, const REAL *b, RE
  *   alpha  [H]        read */
 PYRNN_KERNEL(void, leaky_step_forward,
              (ptrdiff_t rows, ptrdiff_t H, const REAL *b, const REAL *past, ptrdiff_t ld_past, REAL *h, ptrdiff_t ld_h,
-              REAL *rates, ptrdiff_t ld_rates, const REAL *alpha, int phi, int current))
+              REAL *rates, ptrdiff_t ld_rates, const REAL *alpha, pyrnn_phi phi, int current))
 
 /* The end of a backward step (10.21): grad_h = dh + back, delta = phi'(h) grad_h; of tanh, (1 - h²) grad_h.
  *   h, dh   [rows, H]  read
@@ -41,7 +44,7 @@ PYRNN_KERNEL(void, leaky_step_forward,
 PYRNN_KERNEL(void, step_backward,
              (ptrdiff_t rows, ptrdiff_t H, const REAL *h, ptrdiff_t ld_h, const REAL *dh, ptrdiff_t ld_dh,
               const REAL *back, ptrdiff_t ld_back, REAL *grad, ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta,
-              int phi))
+              pyrnn_phi phi))
 
 /* The same of a leaky cell: grad_h = dh + (1 - alpha) past + back, delta = alpha phi'(rates) grad_h; `current`:
  * grad_h = dh + (1 - alpha) past + phi'(rates) back, delta = alpha grad_h. Without back there is no past either.
@@ -51,7 +54,7 @@ PYRNN_KERNEL(void, step_backward,
 PYRNN_KERNEL(void, leaky_step_backward,
              (ptrdiff_t rows, ptrdiff_t H, const REAL *rates, ptrdiff_t ld_rates, const REAL *dh, ptrdiff_t ld_dh,
               const REAL *back, ptrdiff_t ld_back, const REAL *past, ptrdiff_t ld_past, REAL *grad, ptrdiff_t ld_grad,
-              REAL *delta, ptrdiff_t ld_delta, const REAL *alpha, int phi, int current))
+              REAL *delta, ptrdiff_t ld_delta, const REAL *alpha, pyrnn_phi phi, int current))
 
 /* Normal noise of one step: out = init + (drive + sigma xi), xi of each unit from its own place (noise.h), so that its
  * bits depend neither on the other rows and units nor on the instruction set.
@@ -72,7 +75,7 @@ PYRNN_KERNEL(void, noise,
  *   h [H]  W [H, H] stride ld_w  alpha [H] or NULL   read
  *   J [H, H] contiguous   written */
 PYRNN_KERNEL(void, jacobian,
-             (ptrdiff_t H, const REAL *h, const REAL *W, ptrdiff_t ld_w, REAL *J, const REAL *alpha, int phi,
+             (ptrdiff_t H, const REAL *h, const REAL *W, ptrdiff_t ld_w, REAL *J, const REAL *alpha, pyrnn_phi phi,
               int current))
 
 /* sum[j] += Σ_i a[i, j]: of sums of 128 rows, and those of sums of 16. With `lost`, sum + lost is the sum of all
@@ -154,7 +157,7 @@ PYRNN_KERNEL(void, outer,
 PYRNN_KERNEL(void, fused_forward,
              (ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H, const REAL *x, ptrdiff_t ld_x, const REAL *panels_U,
               const REAL *previous, ptrdiff_t ld_previous, const REAL *panels_W, const REAL *init, ptrdiff_t ld_init,
-              REAL *h, ptrdiff_t ld_h, REAL *copy, ptrdiff_t ld_copy, int phi, int odd))
+              REAL *h, ptrdiff_t ld_h, REAL *copy, ptrdiff_t ld_copy, pyrnn_phi phi, int odd))
 
 /* A backward step (10.21) for `rows` sequences: grad_h = dh + Wᵀ later, delta = phi'(h) grad_h.
  *   later    [rows, H]  read: delta_{t+1}; not delta       panels of W  read
@@ -165,7 +168,7 @@ PYRNN_KERNEL(void, fused_forward,
 PYRNN_KERNEL(void, fused_backward,
              (ptrdiff_t rows, ptrdiff_t H, const REAL *later, ptrdiff_t ld_later, const REAL *panels, const REAL *h,
               ptrdiff_t ld_h, const REAL *dh, ptrdiff_t ld_dh, REAL *grad, ptrdiff_t ld_grad, REAL *delta,
-              ptrdiff_t ld_delta, int phi, int odd))
+              ptrdiff_t ld_delta, pyrnn_phi phi, int odd))
 
 /* A forward step of a leaky cell: rates = phi(init + U x + W previous), h = (1 - alpha) past + alpha rates;
  * `current`: h = (1 - alpha) past + alpha (init + U x + W previous), rates = phi(h).
@@ -179,7 +182,7 @@ PYRNN_KERNEL(void, leaky_forward,
              (ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H, const REAL *x, ptrdiff_t ld_x, const REAL *panels_U,
               const REAL *previous, ptrdiff_t ld_previous, const REAL *panels_W, const REAL *init, ptrdiff_t ld_init,
               const REAL *past, ptrdiff_t ld_past, REAL *h, ptrdiff_t ld_h, REAL *copy, ptrdiff_t ld_copy, REAL *rates,
-              ptrdiff_t ld_rates, const REAL *alpha, int phi, int current, int odd))
+              ptrdiff_t ld_rates, const REAL *alpha, pyrnn_phi phi, int current, int odd))
 
 /* A backward step of a leaky cell: grad_h = dh + (1 - alpha) past + Wᵀ later, delta = alpha phi'(rates) grad_h;
  * `current`: grad_h = dh + (1 - alpha) past + phi'(rates) Wᵀ later, delta = alpha grad_h.
@@ -190,7 +193,7 @@ PYRNN_KERNEL(void, leaky_forward,
 PYRNN_KERNEL(void, leaky_backward,
              (ptrdiff_t rows, ptrdiff_t H, const REAL *later, ptrdiff_t ld_later, const REAL *panels, const REAL *rates,
               ptrdiff_t ld_rates, const REAL *dh, ptrdiff_t ld_dh, const REAL *past, ptrdiff_t ld_past, REAL *grad,
-              ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta, const REAL *alpha, int phi, int current, int odd))
+              ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta, const REAL *alpha, pyrnn_phi phi, int current, int odd))
 
 /* A step of stochastic gradient descent, s = power scale g + decay p, with a buffer b = momentum b + weight s, in the
  * first step b = s; p -= rate b, of Nesterov's p -= rate (s + momentum b). Without a buffer p -= rate s.
@@ -240,8 +243,20 @@ PYRNN_KERNEL(ptrdiff_t, multiply_adds, (ptrdiff_t n, REAL *a))
 #include <stddef.h>
 #include <stdint.h>
 
-/* phi of a cell. */
-enum { PYRNN_TANH, PYRNN_RELU, PYRNN_IDENTITY };
+/* phi of a cell: its number, and of PYRNN_LEAKY_RELU the slope below 0, which is at least 0. */
+enum {
+    PYRNN_TANH,
+    PYRNN_RELU,
+    PYRNN_IDENTITY,
+    PYRNN_SOFTPLUS,
+    PYRNN_SIGMOID,
+    PYRNN_RETANH, /* relu of tanh */
+    PYRNN_LEAKY_RELU
+};
+typedef struct {
+    int kind;
+    double slope;
+} pyrnn_phi;
 
 typedef struct {
     const char *name; /* of the instruction set */

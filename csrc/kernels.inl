@@ -33,7 +33,7 @@ static const pyrnn_kernel_table SIMD(table) = {
 
 #define V(word) SIMD(PYRNN_GLUE(word, TYPE))                  /* a vector word: fma_f32_avx512 */
 #define KERNEL(kernel) SIMD(PYRNN_GLUE(pyrnn_##kernel, TYPE)) /* a kernel: pyrnn_tanh_f32_avx512 */
-#define C(constant) PYRNN_GLUE(TANH_##constant, TYPE)
+#define C(constant) PYRNN_GLUE(PHI_##constant, TYPE)
 #define N(constant) PYRNN_GLUE(NOISE_##constant, TYPE)
 #define VEC V(vec)
 #define LANES V(lanes)
@@ -45,6 +45,7 @@ static const pyrnn_kernel_table SIMD(table) = {
 
 #include "noise.h"
 #include "tanh.h"
+#include "softplus.h"
 
 static void KERNEL(tanh)(ptrdiff_t n, const REAL *x, REAL *y)
 {
@@ -65,16 +66,34 @@ static void KERNEL(sech2)(ptrdiff_t n, const REAL *x, REAL *y)
 static inline VEC V(where_active)(VEC a, VEC b) { return V(if_less)(a, V(set)(C(LEAST)), V(set)(0), b); }
 static inline VEC V(relu)(VEC a) { return V(where_active)(a, a); }
 
-/* phi of the pre-activation. */
-static inline VEC V(phi)(int phi, VEC a) { return phi == PYRNN_TANH ? V(tanh)(a) : phi == PYRNN_RELU ? V(relu)(a) : a; }
-
 /* 1 - h², rounded once. */
 static inline VEC V(slope)(VEC h) { return V(fma)(V(sub)(V(set)(0), h), h, V(set)(1)); }
 
-/* phi' g, from h = phi(a). */
-static inline VEC V(through)(int phi, VEC h, VEC g)
+/* phi of the pre-activation, and phi' g from h = phi(a). With `others`, of the functions behind PYRNN_IDENTITY, in
+ * which each kernel has a body of its own: in the loops of the first three their code would take registers. */
+static inline ALWAYS_INLINE VEC V(phi)(const int others, pyrnn_phi phi, VEC a)
 {
-    return phi == PYRNN_TANH ? V(mul)(V(slope)(h), g) : phi == PYRNN_RELU ? V(where_active)(h, g) : g;
+    if (!others) return phi.kind == PYRNN_TANH ? V(tanh)(a) : phi.kind == PYRNN_RELU ? V(relu)(a) : a;
+    switch (phi.kind) {
+    case PYRNN_SOFTPLUS: return V(softplus)(a);
+    case PYRNN_SIGMOID: return V(sigmoid)(a);
+    case PYRNN_RETANH: return V(relu)(V(tanh)(a));
+    default: return V(if_less)(a, V(set)(C(LEAST)), V(mul)(V(set)((REAL)phi.slope), a), a);
+    }
+}
+
+static inline ALWAYS_INLINE VEC V(through)(const int others, pyrnn_phi phi, VEC h, VEC g)
+{
+    if (!others)
+        return phi.kind == PYRNN_TANH   ? V(mul)(V(slope)(h), g)
+               : phi.kind == PYRNN_RELU ? V(where_active)(h, g)
+                                        : g;
+    switch (phi.kind) {
+    case PYRNN_SOFTPLUS: return V(mul)(V(softplus_slope)(h), g);
+    case PYRNN_SIGMOID: return V(mul)(V(fma)(V(sub)(V(set)(0), h), h, h), g);
+    case PYRNN_RETANH: return V(where_active)(h, V(mul)(V(slope)(h), g));
+    default: return V(if_less)(h, V(set)(C(LEAST)), V(mul)(V(set)((REAL)phi.slope), g), g);
+    }
 }
 
 /* A register of memory, or its first n lanes if it has fewer. */
@@ -87,14 +106,33 @@ static inline void V(store_some)(REAL *p, ptrdiff_t n, VEC a)
         V(store)(p, a);
 }
 
-static void KERNEL(step_forward)(ptrdiff_t rows, ptrdiff_t H, const REAL *restrict b, REAL *restrict h, ptrdiff_t ld_h,
-                                 int phi)
+/* phi decides which body of a kernel runs. */
+#define BY_PHI(body, ...)                \
+    if (phi.kind > PYRNN_IDENTITY)       \
+        V(body)(1, __VA_ARGS__);         \
+    else                                 \
+        V(body)(0, __VA_ARGS__)
+
+static inline ALWAYS_INLINE void V(phi_slopes)(const int others, ptrdiff_t n, const REAL *rates, REAL *slopes,
+                                               pyrnn_phi phi)
+{
+    for (ptrdiff_t i = 0; i < n; i += LANES)
+        V(store_some)(slopes + i, n - i, V(through)(others, phi, V(load_some)(rates + i, n - i), V(set)(1)));
+}
+
+static void KERNEL(phi_slopes)(ptrdiff_t n, const REAL *rates, REAL *slopes, pyrnn_phi phi)
+{
+    BY_PHI(phi_slopes, n, rates, slopes, phi);
+}
+
+static inline ALWAYS_INLINE void V(step_forward)(const int others, ptrdiff_t rows, ptrdiff_t H, const REAL *restrict b,
+                                                 REAL *restrict h, ptrdiff_t ld_h, pyrnn_phi phi)
 {
     for (ptrdiff_t r = 0; r < rows; r++, h += ld_h)
         for (ptrdiff_t i = 0; i < H; i += LANES) {
             VEC a = V(load_some)(h + i, H - i);
             if (b) a = V(add)(a, V(load_some)(b + i, H - i));
-            V(store_some)(h + i, H - i, V(phi)(phi, a));
+            V(store_some)(h + i, H - i, V(phi)(others, phi, a));
         }
 }
 
@@ -154,9 +192,15 @@ static void KERNEL(noise)(uint64_t seed, ptrdiff_t stream, ptrdiff_t rows, ptrdi
     }
 }
 
-static void KERNEL(leaky_step_forward)(ptrdiff_t rows, ptrdiff_t H, const REAL *b, const REAL *past, ptrdiff_t ld_past,
-                                       REAL *h, ptrdiff_t ld_h, REAL *rates, ptrdiff_t ld_rates, const REAL *alpha,
-                                       int phi, int current)
+static void KERNEL(step_forward)(ptrdiff_t rows, ptrdiff_t H, const REAL *b, REAL *h, ptrdiff_t ld_h, pyrnn_phi phi)
+{
+    BY_PHI(step_forward, rows, H, b, h, ld_h, phi);
+}
+
+static inline ALWAYS_INLINE void V(leaky_step_forward)(const int others, ptrdiff_t rows, ptrdiff_t H, const REAL *b,
+                                                       const REAL *past, ptrdiff_t ld_past, REAL *h, ptrdiff_t ld_h,
+                                                       REAL *rates, ptrdiff_t ld_rates, const REAL *alpha,
+                                                       pyrnn_phi phi, int current)
 {
     for (ptrdiff_t r = 0; r < rows; r++) {
         for (ptrdiff_t i = 0; i < H; i += LANES) {
@@ -167,9 +211,9 @@ static void KERNEL(leaky_step_forward)(ptrdiff_t rows, ptrdiff_t H, const REAL *
             if (b) a = V(add)(a, V(load_some)(b + i, n));
             if (current) {
                 a = V(fma)(leak, a, old);
-                rate = V(phi)(phi, a);
+                rate = V(phi)(others, phi, a);
             } else {
-                rate = V(phi)(phi, a);
+                rate = V(phi)(others, phi, a);
                 a = V(fma)(leak, rate, old);
             }
             V(store_some)(h + i, n, a);
@@ -180,9 +224,17 @@ static void KERNEL(leaky_step_forward)(ptrdiff_t rows, ptrdiff_t H, const REAL *
     }
 }
 
-static void KERNEL(step_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *h, ptrdiff_t ld_h, const REAL *dh,
-                                  ptrdiff_t ld_dh, const REAL *back, ptrdiff_t ld_back, REAL *grad, ptrdiff_t ld_grad,
-                                  REAL *delta, ptrdiff_t ld_delta, int phi)
+static void KERNEL(leaky_step_forward)(ptrdiff_t rows, ptrdiff_t H, const REAL *b, const REAL *past, ptrdiff_t ld_past,
+                                       REAL *h, ptrdiff_t ld_h, REAL *rates, ptrdiff_t ld_rates, const REAL *alpha,
+                                       pyrnn_phi phi, int current)
+{
+    BY_PHI(leaky_step_forward, rows, H, b, past, ld_past, h, ld_h, rates, ld_rates, alpha, phi, current);
+}
+
+static inline ALWAYS_INLINE void V(step_backward)(const int others, ptrdiff_t rows, ptrdiff_t H, const REAL *h,
+                                                  ptrdiff_t ld_h, const REAL *dh, ptrdiff_t ld_dh, const REAL *back,
+                                                  ptrdiff_t ld_back, REAL *grad, ptrdiff_t ld_grad, REAL *delta,
+                                                  ptrdiff_t ld_delta, pyrnn_phi phi)
 {
     for (ptrdiff_t r = 0; r < rows; r++) {
         for (ptrdiff_t i = 0; i < H; i += LANES) {
@@ -190,7 +242,7 @@ static void KERNEL(step_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *h, pt
             VEC g = V(load_some)(dh + i, n);
             if (back) g = V(add)(g, V(load_some)(back + i, n));
             if (grad) V(store_some)(grad + i, n, g);
-            V(store_some)(delta + i, n, V(through)(phi, V(load_some)(h + i, n), g));
+            V(store_some)(delta + i, n, V(through)(others, phi, V(load_some)(h + i, n), g));
         }
         h += ld_h, dh += ld_dh, delta += ld_delta;
         if (back) back += ld_back;
@@ -198,10 +250,19 @@ static void KERNEL(step_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *h, pt
     }
 }
 
-static void KERNEL(leaky_step_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *rates, ptrdiff_t ld_rates,
-                                        const REAL *dh, ptrdiff_t ld_dh, const REAL *back, ptrdiff_t ld_back,
-                                        const REAL *past, ptrdiff_t ld_past, REAL *grad, ptrdiff_t ld_grad, REAL *delta,
-                                        ptrdiff_t ld_delta, const REAL *alpha, int phi, int current)
+static void KERNEL(step_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *h, ptrdiff_t ld_h, const REAL *dh,
+                                  ptrdiff_t ld_dh, const REAL *back, ptrdiff_t ld_back, REAL *grad, ptrdiff_t ld_grad,
+                                  REAL *delta, ptrdiff_t ld_delta, pyrnn_phi phi)
+{
+    BY_PHI(step_backward, rows, H, h, ld_h, dh, ld_dh, back, ld_back, grad, ld_grad, delta, ld_delta, phi);
+}
+
+static inline ALWAYS_INLINE void V(leaky_step_backward)(const int others, ptrdiff_t rows, ptrdiff_t H,
+                                                        const REAL *rates, ptrdiff_t ld_rates, const REAL *dh,
+                                                        ptrdiff_t ld_dh, const REAL *back, ptrdiff_t ld_back,
+                                                        const REAL *past, ptrdiff_t ld_past, REAL *grad,
+                                                        ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta,
+                                                        const REAL *alpha, pyrnn_phi phi, int current)
 {
     for (ptrdiff_t r = 0; r < rows; r++) {
         for (ptrdiff_t i = 0; i < H; i += LANES) {
@@ -210,30 +271,53 @@ static void KERNEL(leaky_step_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL 
             VEC g = V(load_some)(dh + i, n);
             if (back) {
                 const VEC keep = V(sub)(V(set)(1), leak), s = V(load_some)(back + i, n);
-                const VEC flow = V(fma)(keep, V(load_some)(past + i, n), current ? V(through)(phi, rate, s) : s);
+                const VEC flow = V(fma)(keep, V(load_some)(past + i, n), current ? V(through)(others, phi, rate, s) : s);
                 g = V(add)(g, flow);
             }
             V(store_some)(grad + i, n, g);
-            V(store_some)(delta + i, n, V(mul)(leak, current ? g : V(through)(phi, rate, g)));
+            V(store_some)(delta + i, n, V(mul)(leak, current ? g : V(through)(others, phi, rate, g)));
         }
         rates += ld_rates, dh += ld_dh, grad += ld_grad, delta += ld_delta;
         if (back) back += ld_back, past += ld_past;
     }
 }
 
-static void KERNEL(jacobian)(ptrdiff_t H, const REAL *restrict h, const REAL *restrict W, ptrdiff_t ld_w,
-                             REAL *restrict J, const REAL *restrict alpha, int phi, int current)
+static void KERNEL(leaky_step_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *rates, ptrdiff_t ld_rates,
+                                        const REAL *dh, ptrdiff_t ld_dh, const REAL *back, ptrdiff_t ld_back,
+                                        const REAL *past, ptrdiff_t ld_past, REAL *grad, ptrdiff_t ld_grad, REAL *delta,
+                                        ptrdiff_t ld_delta, const REAL *alpha, pyrnn_phi phi, int current)
 {
+    BY_PHI(leaky_step_backward, rows, H, rates, ld_rates, dh, ld_dh, back, ld_back, past, ld_past, grad, ld_grad, delta,
+           ld_delta, alpha, phi, current);
+}
+
+static inline ALWAYS_INLINE void V(jacobian)(const int others, ptrdiff_t H, const REAL *restrict h,
+                                             const REAL *restrict W, ptrdiff_t ld_w, REAL *restrict J,
+                                             const REAL *restrict alpha, pyrnn_phi phi, int current)
+{
+    /* The slope of softplus takes an exponential: once a unit. In the current form the last row of J has them until it
+     * is written itself. */
+    const int costly = others && phi.kind == PYRNN_SOFTPLUS;
+    REAL *slopes = J + (H - 1) * H;
+    if (costly && current) V(phi_slopes)(others, H, h, slopes, phi);
     for (ptrdiff_t i = 0; i < H; i++, W += ld_w, J += H) {
         const VEC rate = V(set)(h[i]), leak = V(set)(alpha ? alpha[i] : 1);
+        const VEC slope = costly && !current ? V(softplus_slope)(rate) : rate;
         for (ptrdiff_t j = 0; j < H; j += LANES) {
             const VEC w = V(load_some)(W + j, H - j);
-            VEC s = V(through)(phi, current ? V(load_some)(h + j, H - j) : rate, w);
+            VEC s = costly ? V(mul)(current ? V(load_some)(slopes + j, H - j) : slope, w)
+                           : V(through)(others, phi, current ? V(load_some)(h + j, H - j) : rate, w);
             if (alpha) s = V(mul)(leak, s);
             V(store_some)(J + j, H - j, s);
         }
         if (alpha) J[i] = (1 - alpha[i]) + J[i];
     }
+}
+
+static void KERNEL(jacobian)(ptrdiff_t H, const REAL *h, const REAL *W, ptrdiff_t ld_w, REAL *J, const REAL *alpha,
+                             pyrnn_phi phi, int current)
+{
+    BY_PHI(jacobian, H, h, W, ld_w, J, alpha, phi, current);
 }
 
 /* The sum of the rows of one register, or of its first n lanes: of sums of 128, and those of sums of 16. */
@@ -388,4 +472,5 @@ static ptrdiff_t KERNEL(multiply_adds)(ptrdiff_t n, REAL *a)
 #undef N
 #undef VEC
 #undef LANES
+#undef BY_PHI
 #endif

@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 
 HEADER = Path(__file__).with_name("kernels.h")
-# The types of C that kernels use beside REAL.
-CYTHON = {"void": "void", "int": "int", "ptrdiff_t": "Py_ssize_t", "uint64_t": "uint64_t", "double": "double"}
+# The types that kernels use beside REAL. pyrnn_phi is declared in pyrnn/_core/table.pxd.
+CYTHON = {name: name for name in ("void", "int", "double", "uint64_t", "pyrnn_phi")} | {"ptrdiff_t": "Py_ssize_t"}
 
 
 def declared(text):
@@ -58,7 +58,7 @@ def table(kernels):
 
 def typed(kernels):
     """One name for both types. The type is that of the arrays; a kernel of none is told the size of a number, last."""
-    lines = ["from libc.stdint cimport uint64_t", "", "from pyrnn._core.table cimport kernels"]
+    lines = ["from libc.stdint cimport uint64_t", "", "from pyrnn._core.table cimport kernels, pyrnn_phi"]
     for result, kernel, parameters in kernels:
         of_arrays = any(type_ == "REAL" for _, type_, _, _ in parameters)
         given = ", ".join(written("real", *parameter) for parameter in parameters)

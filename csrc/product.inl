@@ -462,11 +462,20 @@ static void KERNEL(product)(ptrdiff_t rows, ptrdiff_t K, ptrdiff_t N, const REAL
      &(V(work)){.pair = {K, A, ld_a, panels}, .init = init, .ld_init = ld_init, .out = out, .ld_out = ld_out}, 0);
 }
 
+/* What the four kernels below do where phi is behind PYRNN_IDENTITY: the tiles compute as with the identity, and a body
+ * of kernels.inl makes the rest of the step of the rows, which are still in a cache. In the tiles, one for each shape,
+ * those functions would make the library twice as large. The bits are those that tiles would compute. */
+static void V(copy_rows)(ptrdiff_t rows, ptrdiff_t H, const REAL *from, ptrdiff_t ld_from, REAL *to, ptrdiff_t ld_to)
+{
+    for (ptrdiff_t r = 0; r < rows; r++) memcpy(to + r * ld_to, from + r * ld_from, (size_t)H * sizeof(REAL));
+}
+
 static void KERNEL(fused_forward)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H, const REAL *x, ptrdiff_t ld_x,
                                   const REAL *panels_U, const REAL *previous, ptrdiff_t ld_previous,
                                   const REAL *panels_W, const REAL *init, ptrdiff_t ld_init, REAL *h, ptrdiff_t ld_h,
-                                  REAL *copy, ptrdiff_t ld_copy, int phi, int odd)
+                                  REAL *copy, ptrdiff_t ld_copy, pyrnn_phi phi, int odd)
 {
+    const int others = phi.kind > PYRNN_IDENTITY;
     V(run)
     (V(FORWARD), rows, H,
      &(V(work)){.pair = {H, previous, ld_previous, panels_W},
@@ -475,20 +484,25 @@ static void KERNEL(fused_forward)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H,
                 .ld_init = ld_init,
                 .out = h,
                 .ld_out = ld_h,
-                .copy = copy,
+                .copy = others ? NULL : copy,
                 .ld_copy = ld_copy,
-                .phi = phi},
+                .phi = others ? PYRNN_IDENTITY : phi.kind},
      odd);
+    if (!others) return;
+    V(step_forward)(1, rows, H, NULL, h, ld_h, phi);
+    if (copy) V(copy_rows)(rows, H, h, ld_h, copy, ld_copy);
 }
 
 static void KERNEL(leaky_forward)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H, const REAL *x, ptrdiff_t ld_x,
                                   const REAL *panels_U, const REAL *previous, ptrdiff_t ld_previous,
                                   const REAL *panels_W, const REAL *init, ptrdiff_t ld_init, const REAL *past,
                                   ptrdiff_t ld_past, REAL *h, ptrdiff_t ld_h, REAL *copy, ptrdiff_t ld_copy,
-                                  REAL *rates, ptrdiff_t ld_rates, const REAL *alpha, int phi, int current, int odd)
+                                  REAL *rates, ptrdiff_t ld_rates, const REAL *alpha, pyrnn_phi phi, int current,
+                                  int odd)
 {
+    const int others = phi.kind > PYRNN_IDENTITY;
     V(run)
-    (V(LEAKY_FORWARD), rows, H,
+    (others ? V(FORWARD) : V(LEAKY_FORWARD), rows, H,
      &(V(work)){.pair = {H, previous, ld_previous, panels_W},
                 .before = {inputs, x, ld_x, panels_U},
                 .init = init,
@@ -497,20 +511,26 @@ static void KERNEL(leaky_forward)(ptrdiff_t rows, ptrdiff_t inputs, ptrdiff_t H,
                 .ld_past = ld_past,
                 .out = h,
                 .ld_out = ld_h,
-                .copy = copy,
+                .copy = others ? NULL : copy,
                 .ld_copy = ld_copy,
                 .rates = rates,
                 .ld_rates = ld_rates,
                 .alpha = alpha,
-                .phi = phi,
+                .phi = others ? PYRNN_IDENTITY : phi.kind,
                 .current = current},
      odd);
+    if (!others) return;
+    if (current && !rates) rates = copy, ld_rates = ld_copy, copy = NULL;
+    V(leaky_step_forward)(1, rows, H, NULL, past, ld_past, h, ld_h, rates, ld_rates, alpha, phi, current);
+    if (copy) V(copy_rows)(rows, H, current ? rates : h, current ? ld_rates : ld_h, copy, ld_copy);
 }
 
 static void KERNEL(fused_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *later, ptrdiff_t ld_later,
                                    const REAL *panels, const REAL *h, ptrdiff_t ld_h, const REAL *dh, ptrdiff_t ld_dh,
-                                   REAL *grad, ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta, int phi, int odd)
+                                   REAL *grad, ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta, pyrnn_phi phi,
+                                   int odd)
 {
+    const int others = phi.kind > PYRNN_IDENTITY;
     V(run)
     (V(BACKWARD), rows, H,
      &(V(work)){.pair = {H, later, ld_later, panels},
@@ -522,19 +542,22 @@ static void KERNEL(fused_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *late
                 .ld_copy = ld_grad,
                 .h = h,
                 .ld_h = ld_h,
-                .phi = phi},
+                .phi = others ? PYRNN_IDENTITY : phi.kind},
      odd);
+    if (others) V(step_backward)(1, rows, H, h, ld_h, delta, ld_delta, NULL, 0, NULL, 0, delta, ld_delta, phi);
 }
 
 static void KERNEL(leaky_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *later, ptrdiff_t ld_later,
                                    const REAL *panels, const REAL *rates, ptrdiff_t ld_rates, const REAL *dh,
                                    ptrdiff_t ld_dh, const REAL *past, ptrdiff_t ld_past, REAL *grad, ptrdiff_t ld_grad,
-                                   REAL *delta, ptrdiff_t ld_delta, const REAL *alpha, int phi, int current, int odd)
+                                   REAL *delta, ptrdiff_t ld_delta, const REAL *alpha, pyrnn_phi phi, int current,
+                                   int odd)
 {
+    const int others = phi.kind > PYRNN_IDENTITY;
     V(run)
-    (V(LEAKY_BACKWARD), rows, H,
+    (others ? V(KEEP) : V(LEAKY_BACKWARD), rows, H,
      &(V(work)){.pair = {H, later, ld_later, panels},
-                .init = dh,
+                .init = others ? NULL : dh,
                 .ld_init = ld_dh,
                 .past = past,
                 .ld_past = ld_past,
@@ -545,9 +568,12 @@ static void KERNEL(leaky_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *late
                 .h = rates,
                 .ld_h = ld_rates,
                 .alpha = alpha,
-                .phi = phi,
+                .phi = phi.kind,
                 .current = current},
      odd);
+    if (others)
+        V(leaky_step_backward)(1, rows, H, rates, ld_rates, dh, ld_dh, delta, ld_delta, past, ld_past, grad, ld_grad,
+                               delta, ld_delta, alpha, phi, current);
 }
 
 /* Blocks as those of any fast matrix product (Goto and van de Geijn 2008): DEPTH rows of a wide panel stay in the first

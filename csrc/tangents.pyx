@@ -22,9 +22,9 @@ from pyrnn._core.arrays cimport (
 from pyrnn._core.call cimport Job, Rows, at, chunk_steps, count_steps, divide, feed, present, rows_in
 from pyrnn._core.cell cimport read_cell
 from pyrnn._core.engine_fused cimport APART, packed_in, rows_product
-from pyrnn._core.numbers cimport slopes_of
+from pyrnn._core.numbers cimport bends_of, is_bent, slopes_of
 from pyrnn._core.scratch cimport Scratch
-from pyrnn._core.table cimport PYRNN_TANH, flush_subnormals, restore_subnormals
+from pyrnn._core.table cimport flush_subnormals, restore_subnormals
 from pyrnn._core.typed cimport (
     column_sums, fused_backward, leaky_step_backward, outer, pack, pack_narrow, pack_transposed, panels_size, product,
     step_backward,
@@ -49,6 +49,7 @@ cdef struct Tangent:
     const void *panels_W_dot
     void *state                    # 2 B ld numbers where rows of h_dot are crowded, else NULL
     void *slopes                   # [H], of leaky cells
+    void *bends                    # [H]
 
 
 # ---- The tangent of forward -----------------------------------------------------------------------------------------
@@ -229,8 +230,8 @@ cdef struct Second:
 cdef void begin_chunk(real tag, Second *job, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """What delta_dot does not need the recurrence for, where it will stand.
 
-    Without leak dh_dot_t + W_dotᵀ delta_{t+1} - 2 h_t ∘ a_dot_t ∘ grad_h_t, the last one from the slope of the slope:
-    phi'' = -2 h phi' of tanh, 0 of the others. With a leak the second term alone.
+    Without leak dh_dot_t + W_dotᵀ delta_{t+1} + phi''/phi' ∘ a_dot_t ∘ grad_h_t, the last one from the slope of the
+    slope: phi''/phi' = -2 h_t of tanh. With a leak the second term alone.
     """
     cdef Job *j = &job.tangent.job
     cdef Py_ssize_t H = j.H, B = j.B, ld = j.ld, t, i, k
@@ -239,19 +240,19 @@ cdef void begin_chunk(real tag, Second *job, Py_ssize_t start, Py_ssize_t stop) 
     cdef real *add = <real *>job.delta_dot + start * B * ld
     cdef const real *later = <const real *>job.delta + (start + 1) * B * ld
     cdef const real *g = <const real *>job.g + start * B * H
-    cdef const real *h
     cdef const real *a_dot
+    cdef real *bend = <real *>job.tangent.bends
     for t in range(start, stop):
         for i in range(B):
             if job.dh_dot.first == NULL or j.cell.leaky:
                 memset(add, 0, H * sizeof(real))
             else:
                 memcpy(add, <const real *>job.dh_dot.first + at(j, &job.dh_dot, t, i), H * sizeof(real))
-            if j.cell.phi == PYRNN_TANH and not j.cell.leaky:
-                h = <const real *>j.h.first + at(j, &j.h, t, i)
+            if is_bent(j.cell.phi) and not j.cell.leaky:
+                bends_of(H, <const real *>j.h.first + at(j, &j.h, t, i), j.cell.phi, bend)
                 a_dot = <const real *>a.first + at(j, a, t, i)
                 for k in range(H):
-                    add[k] -= 2 * h[k] * a_dot[k] * g[k]
+                    add[k] += bend[k] * a_dot[k] * g[k]
             add += ld
             g += H
     add = <real *>job.delta_dot + start * B * ld
@@ -265,15 +266,15 @@ cdef void leak_back(real tag, Second *job, Py_ssize_t start, Py_ssize_t t) noexc
     """From flow = W_dotᵀ delta_{t+1} + Wᵀ delta_dot_{t+1}, which stands there, delta_dot_t and g_dot_t of leaky cells.
 
     rate:     g_dot_t = dh_dot_t + (1 - alpha) g_dot_{t+1} - alpha_dot g_{t+1} + flow
-              delta_dot_t = alpha phi' (g_dot_t - 2 r a_dot g_t) + alpha_dot phi' g_t
-    current:  g_dot_t = dh_dot_t + (1 - alpha) g_dot_{t+1} - alpha_dot g_{t+1} + phi' (flow - 2 r h_dot Wᵀ delta_{t+1})
+              delta_dot_t = alpha phi' (g_dot_t + phi''/phi' a_dot g_t) + alpha_dot phi' g_t
+    current:  g_dot_t = dh_dot_t + (1 - alpha) g_dot_{t+1} - alpha_dot g_{t+1}
+                        + phi' (flow + phi''/phi' h_dot Wᵀ delta_{t+1})
               delta_dot_t = alpha g_dot_t + alpha_dot g_t
     """
     cdef Job *j = &job.tangent.job
     cdef Py_ssize_t H = j.H, B = j.B, ld = j.ld, i, k, row
     cdef bint last = t == j.T - 1  # nothing comes back to it
     cdef Rows *moved = &job.tangent.h_dot if j.cell.current else &job.tangent.second
-    cdef real bend = -2 if j.cell.phi == PYRNN_TANH else 0
     cdef const real *alpha = <const real *>j.cell.alpha
     cdef const real *alpha_dot = <const real *>job.tangent.alpha_dot
     cdef const real *g
@@ -281,6 +282,7 @@ cdef void leak_back(real tag, Second *job, Py_ssize_t start, Py_ssize_t t) noexc
     cdef const real *dot
     cdef const real *later
     cdef real *slope = <real *>job.tangent.slopes
+    cdef real *bend = <real *>job.tangent.bends
     cdef real *g_dot
     cdef real *delta_dot
     for i in range(B):
@@ -290,6 +292,7 @@ cdef void leak_back(real tag, Second *job, Py_ssize_t start, Py_ssize_t t) noexc
         r = <const real *>j.rates.first + at(j, &j.rates, t, i)
         dot = <const real *>moved.first + at(j, moved, t, i)
         slopes_of(H, r, j.cell.phi, slope)
+        bends_of(H, r, j.cell.phi, bend)
         if job.dh_dot.first == NULL:
             memset(g_dot, 0, H * sizeof(real))
         else:
@@ -298,7 +301,7 @@ cdef void leak_back(real tag, Second *job, Py_ssize_t start, Py_ssize_t t) noexc
             if j.cell.current:
                 later = <const real *>job.later + (row - start * B) * ld
                 for k in range(H):
-                    delta_dot[k] = slope[k] * (delta_dot[k] + bend * r[k] * dot[k] * later[k])
+                    delta_dot[k] = slope[k] * (delta_dot[k] + bend[k] * dot[k] * later[k])
             for k in range(H):
                 g_dot[k] += (1 - alpha[k]) * g_dot[B * H + k] + delta_dot[k]
             if alpha_dot != NULL:
@@ -309,7 +312,7 @@ cdef void leak_back(real tag, Second *job, Py_ssize_t start, Py_ssize_t t) noexc
                 delta_dot[k] = alpha[k] * g_dot[k]
         else:
             for k in range(H):
-                delta_dot[k] = alpha[k] * slope[k] * (g_dot[k] + bend * r[k] * dot[k] * g[k])
+                delta_dot[k] = alpha[k] * slope[k] * (g_dot[k] + bend[k] * dot[k] * g[k])
         if alpha_dot != NULL:
             for k in range(H):
                 delta_dot[k] += alpha_dot[k] * g[k] * (1 if j.cell.current else slope[k])
@@ -642,7 +645,8 @@ cdef int set_up_tangent(Tangent *job, Scratch scratch, Moved a, cnp.ndarray offs
         memset(<void *>job.h0_dot, 0, H * size)
     else:
         job.h0_dot, job.ld_h0_dot = data(a.h0_dot), stride(a.h0_dot, 0)
-    job.fed0_dot, job.ld_fed0_dot, job.slopes = job.h0_dot, job.ld_h0_dot, scratch.take(H * size)
+    job.fed0_dot, job.ld_fed0_dot = job.h0_dot, job.ld_h0_dot
+    job.slopes, job.bends = scratch.take(H * size), scratch.take(H * size)
     if j.cell.current:
         feed(j, size, scratch.take(j.B * H * size))
         feed_tangent(job, size, scratch.take(j.B * H * size))

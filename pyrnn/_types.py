@@ -15,7 +15,7 @@ from pyrnn.layers.rnn import RNN
 from pyrnn.network import Network
 
 # ---- Arguments of public functions ----------------------------------------------------------------------------------
-Nonlinearity: TypeAlias = Literal["tanh", "relu", "identity"]
+Nonlinearity: TypeAlias = Literal["tanh", "relu", "identity", "softplus", "sigmoid", "retanh", "leaky_relu"]
 Form: TypeAlias = Literal["rate", "current"]
 AnyNetwork: TypeAlias = Network | RNN  # an RNN of one layer and direction
 Engine: TypeAlias = Literal["auto", "blas", "fused"]

@@ -17,18 +17,21 @@ if TYPE_CHECKING:
 
     from pyrnn._types import Form, Nonlinearity, Shape
 
-NONLINEARITIES = ("tanh", "relu", "identity")
+NONLINEARITIES = ("tanh", "relu", "identity", "softplus", "sigmoid", "retanh", "leaky_relu")  # as numbered in kernels.h
+SATURATING = ("tanh", "softplus", "sigmoid", "retanh")  # phi' may come near 0
 FORMS = ("rate", "current")
+NEGATIVE_SLOPE = 0.01  # the default of PyTorch, under its name
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Cell:
     """The form of a cell: h_t = phi(a_t), or a leaky one, with a_t = b + U x_t + W h_{t-1}.
 
     Parameters
     ----------
-    nonlinearity : {"tanh", "relu", "identity"}
-        The function phi of each unit.
+    nonlinearity : {"tanh", "relu", "identity", "softplus", "sigmoid", "retanh", "leaky_relu"}
+        The function phi of each unit. ``softplus``: log(1 + exp(a)); ``sigmoid``: 1 / (1 + exp(-a)); ``retanh``:
+        max(tanh(a), 0); ``leaky_relu``: a above 0, negative_slope a below.
     alpha : float or array_like of shape (H,), optional
         The leak, a step of time over the unit's time constant; None for a cell without leak. It is kept in float64 and
         rounded to the dtype of the arrays that it meets.
@@ -36,14 +39,17 @@ class Cell:
         What leaks. ``rate``: h_t = (1 - alpha) h_{t-1} + alpha phi(b + U x_t + W h_{t-1}). ``current``: the states are
         pre-activations, h_t = (1 - alpha) h_{t-1} + alpha (b + U x_t + W phi(h_{t-1})). docs/cells.md says who uses
         which.
+    negative_slope : float
+        The slope of ``leaky_relu`` below 0, 0 or more, so that phi' can be told from the sign of the rate. The others
+        have none.
 
     Raises
     ------
     ValueError
-        If an option has no such value, alpha is not finite or has more than one axis, or the form is ``current``
-        without alpha.
+        If an option has no such value, alpha is not finite or has more than one axis, the form is ``current`` without
+        alpha, or a negative_slope is below 0, not finite, or given with another nonlinearity than ``leaky_relu``.
     TypeError
-        If alpha is not real.
+        If alpha or negative_slope is not real.
 
     Notes
     -----
@@ -65,6 +71,7 @@ class Cell:
     nonlinearity: Nonlinearity = "tanh"
     alpha: Any = None  # given as any array_like, kept as a float or an array
     form: Form = "rate"
+    negative_slope: float = NEGATIVE_SLOPE
     number: int = dataclasses.field(init=False, repr=False)  # of phi in the kernels
     current: bool = dataclasses.field(init=False, repr=False)  # whether the states are currents
     _leaks: dict[tuple[int, str], np.ndarray] = dataclasses.field(init=False, repr=False)  # what `leak` has made
@@ -79,8 +86,19 @@ class Cell:
         if self.alpha is None and self.form == "current":
             raise ValueError("alpha must be given with form 'current', got None")
         alpha = None if self.alpha is None else _checked(self.alpha)
+        slope = self.negative_slope
+        if isinstance(slope, bool) or not isinstance(slope, int | float | np.integer | np.floating):
+            raise TypeError(f"negative_slope must be a real number, got {slope!r}")
+        if not 0 <= slope < np.inf:
+            raise ValueError(f"negative_slope must be finite and at least 0, got {slope!r}")
+        if self.nonlinearity != "leaky_relu" and slope != NEGATIVE_SLOPE:
+            raise ValueError(
+                f"negative_slope must be left at {NEGATIVE_SLOPE} with nonlinearity {self.nonlinearity!r}, which has none, "
+                f"got {slope!r}"
+            )
         made: dict[str, Any] = {
             "alpha": alpha,
+            "negative_slope": float(slope),
             "number": NONLINEARITIES.index(self.nonlinearity),
             "current": self.form == "current",
             "_leaks": {},
@@ -97,11 +115,15 @@ class Cell:
         return hash(self._key())
 
     def __reduce__(self) -> tuple[Any, ...]:  # else the alpha of a copy could be written to
-        return Cell, (self.nonlinearity, self.alpha, self.form)
+        return Cell, (self.nonlinearity, self.alpha, self.form, self.negative_slope)
 
-    def _key(self) -> tuple[str, float | bytes | None, str]:
+    def __repr__(self) -> str:
+        slope = f", negative_slope={self.negative_slope}" if self.nonlinearity == "leaky_relu" else ""
+        return f"Cell(nonlinearity={self.nonlinearity!r}, alpha={self.alpha!r}, form={self.form!r}{slope})"
+
+    def _key(self) -> tuple[str, float | bytes | None, str, float]:
         alpha = self.alpha.tobytes() if isinstance(self.alpha, np.ndarray) else self.alpha
-        return self.nonlinearity, alpha, self.form
+        return self.nonlinearity, alpha, self.form, self.negative_slope
 
     # ---- The leak ----------------------------------------------------------------------------------------------------
     def leak(self, H: int, dtype: DTypeLike) -> np.ndarray | None:
@@ -131,29 +153,57 @@ class Cell:
         """phi of an array of any shape, as the kernels compute it."""
         rates = np.array(a, order="C")
         H = rates.shape[-1]
-        phi_in_place(rates.reshape(rates.size // max(H, 1), H), self.number)
+        phi_in_place(rates.reshape(rates.size // max(H, 1), H), self)
         return rates
 
     def slope(self, r: np.ndarray) -> np.ndarray:
         """phi'(a), from r = phi(a)."""
-        if self.nonlinearity == "identity":
-            return np.ones_like(r)
-        slope: np.ndarray = (1 - r) * (1 + r) if self.nonlinearity == "tanh" else (~(r <= 0)).astype(r.dtype)
+        slope: np.ndarray
+        match self.nonlinearity:
+            case "tanh":
+                slope = (1 - r) * (1 + r)
+            case "relu":
+                slope = (~(r <= 0)).astype(r.dtype)
+            case "identity":
+                slope = np.ones_like(r)
+            case "softplus":
+                slope = -np.expm1(-r)
+            case "sigmoid":
+                slope = r * (1 - r)
+            case "retanh":
+                slope = np.where(r <= 0, 0, (1 - r) * (1 + r)).astype(r.dtype, copy=False)
+            case "leaky_relu":
+                slope = np.where(r <= 0, self.negative_slope, 1).astype(r.dtype, copy=False)
         return slope
 
     def slope_at(self, a: np.ndarray) -> np.ndarray:
-        """phi'(a); of tanh in float64, where sech² is 0 only from |a| = 373 on."""
-        if self.nonlinearity == "tanh":
-            slope: np.ndarray = np.asarray(sech2(a.astype(np.float64, copy=False)))
-            return slope
-        return self.slope(a)  # relu(a) has the sign of a
+        """phi'(a); where phi saturates in float64, which has digits left: sech² is 0 only from |a| = 373 on."""
+        if self.nonlinearity in SATURATING:
+            a = a.astype(np.float64, copy=False)
+        match self.nonlinearity:
+            case "tanh":
+                return np.asarray(sech2(a))
+            case "retanh":
+                return np.where(a <= 0, 0, sech2(a))
+            case "softplus":
+                return SIGMOID.phi(a)
+            case "sigmoid":
+                return self.phi(a) * self.phi(-a)
+        return self.slope(a)  # phi(a) has the sign of a
 
     def bend(self, r: np.ndarray) -> np.ndarray | None:
         """phi''(a) over phi'(a), from r = phi(a); None for a phi that has no second derivative but 0."""
-        return -2 * r if self.nonlinearity == "tanh" else None
+        match self.nonlinearity:
+            case "tanh" | "retanh":
+                return -2 * r
+            case "sigmoid":
+                return 1 - 2 * r
+            case "softplus":
+                return np.asarray(np.exp(-r))
+        return None
 
 
-PLAIN = Cell()
+PLAIN, SIGMOID = Cell(), Cell("sigmoid")
 
 
 def check(cell: object) -> None:

@@ -12,12 +12,13 @@ two functions the batch axis B may be missing everywhere. Nothing is checked, an
 ``n_threads`` are there only so that a call reads the same: the public functions check and document them.
 """
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 
 from pyrnn._results import Gradients, LossGradients, OutputGradients, SampleGradients, ScaledProduct
-from pyrnn.cell import PLAIN
+from pyrnn.cell import NEGATIVE_SLOPE, PLAIN
 from pyrnn.trajectory import Trajectory
 
 
@@ -48,7 +49,7 @@ def backward_tanh(dh, h, x, U, W, h0):
 def forward(x, U, W, b=None, h0=None, *, cell=PLAIN, drive=None, lengths=None, mask=None, reverse=False, rates=None,
             out=None, n_threads=None):
     b, h = _zeros_if_none(x, W, b, h0)
-    phi, exists, alpha = NONLINEARITIES[cell.nonlinearity], _existing(x, lengths, mask), cell.alpha
+    phi, exists, alpha = phi_of(cell), _existing(x, lengths, mask), cell.alpha
     others = (a for a in (drive, alpha) if a is not None)
     states = np.empty(x.shape[:-1] + W.shape[:1], np.result_type(x, U, W, b, h, *others))
     rates = np.empty_like(states) if rates is None else rates
@@ -74,7 +75,7 @@ def backward(dh, h, x, U, W, h0=None, *, cell=PLAIN, drive=None, lengths=None, m
 
 def _gradients(dh, drates, h, x, U, W, h0, cell, drive, rates, *, lengths, mask, reverse):
     _, h0 = _zeros_if_none(x, W, None, h0)
-    phi, exists, alpha = NONLINEARITIES[cell.nonlinearity], _existing(x, lengths, mask), cell.alpha
+    phi, exists, alpha = phi_of(cell), _existing(x, lengths, mask), cell.alpha
     grad_h, delta, dh0 = _backward(dh, drates, h, W, h0, cell, alpha, exists, lengths, reverse, rates)
     h_previous = _previous(h, h0, reverse, lengths)
     steps = tuple(range(delta.ndim - 1))                        # the axes of time and batch
@@ -101,7 +102,7 @@ def state_gradients(dh, h, W, *, cell=PLAIN, lengths=None, mask=None, reverse=Fa
 
 def _backward(dh, drates, h, W, h0, cell, alpha, exists, lengths, reverse, rates):
     """grad_h, delta, and the gradient at h0."""
-    phi, slope, scale = NONLINEARITIES[cell.nonlinearity], SLOPES[cell.nonlinearity], 1 if alpha is None else alpha
+    phi, slope, scale = phi_of(cell), slope_of(cell), 1 if alpha is None else alpha
     dh, drates = (a if np.ndim(a) else np.zeros_like(h) for a in (dh, drates))  # 0 where nothing arrives
     if lengths is not None:
         dh = np.where(exists, dh, 0)                            # what stands behind an end is no state
@@ -127,7 +128,7 @@ def _backward(dh, drates, h, W, h0, cell, alpha, exists, lengths, reverse, rates
 
 def jacobian(h, W, h0=None, *, cell=PLAIN, lengths=None, mask=None, reverse=False, rates=None):
     _, h0 = _zeros_if_none(h, W, None, h0)
-    phi, slope, exists = NONLINEARITIES[cell.nonlinearity], SLOPES[cell.nonlinearity], _existing(h, lengths, mask)
+    phi, slope, exists = phi_of(cell), slope_of(cell), _existing(h, lengths, mask)
     scale = np.broadcast_to(1 if cell.alpha is None else cell.alpha, h.shape[-1:])[:, np.newaxis]
     one = np.eye(len(W))
     if cell.form == "rate":
@@ -192,16 +193,45 @@ def backward_of(run, dh, drates=0, x_gradient=True):
 
 
 # ---- The forms of a cell --------------------------------------------------------------------------------------------
+def sigmoid(a):
+    e = np.exp(np.where(a.real <= 0, a, -a))                    # does not overflow
+    return np.where(a.real <= 0, e, 1) / (1 + e)
+
+
 NONLINEARITIES = {
     "tanh": np.tanh,
     "relu": lambda a: np.where(a.real <= 0, 0, a),              # of the real part: derivatives by complex steps
     "identity": lambda a: a,
+    "softplus": lambda a: np.where(a.real <= 0, 0, a) + np.log1p(np.exp(np.where(a.real <= 0, a, -a))),
+    "sigmoid": sigmoid,
+    "retanh": lambda a: np.where(a.real <= 0, 0, np.tanh(a)),
+    "leaky_relu": lambda a, slope=NEGATIVE_SLOPE: np.where(a.real <= 0, slope * a, a),
 }
 SLOPES = {                                                      # the derivative, from r = phi(a)
     "tanh": lambda r: (1 - r) * (1 + r),                        # 1 - r², without cancellation near |r| = 1
     "relu": lambda r: (~(r <= 0)).astype(r.dtype),
     "identity": lambda r: np.ones_like(r),
+    "softplus": lambda r: -np.expm1(-r),                        # 1 - exp(-r), which is sigmoid(a)
+    "sigmoid": lambda r: r * (1 - r),
+    "retanh": lambda r: np.where(r.real <= 0, 0, (1 - r) * (1 + r)),
+    "leaky_relu": lambda r, slope=NEGATIVE_SLOPE: np.where(r.real <= 0, slope, 1).astype(r.dtype),
 }
+SLOPES_AT = {                                                   # the same from a, where r has lost digits
+    "tanh": lambda a: sech2(a),
+    "retanh": lambda a: np.where(a <= 0, 0, sech2(a)),
+    "softplus": sigmoid,
+    "sigmoid": lambda a: sigmoid(a) * sigmoid(-a),
+}
+
+
+def phi_of(cell):
+    phi = NONLINEARITIES[cell.nonlinearity]
+    return partial(phi, slope=cell.negative_slope) if cell.nonlinearity == "leaky_relu" else phi
+
+
+def slope_of(cell):
+    slope = SLOPES[cell.nonlinearity]
+    return partial(slope, slope=cell.negative_slope) if cell.nonlinearity == "leaky_relu" else slope
 
 
 def _leak(alpha, old, new):
@@ -313,9 +343,9 @@ class RTRL:
         J = jacobian(run.h, self.network.W, h_previous, cell=cell, rates=run.written_rates)[0]
         scale, r, self.h = 1 if cell.alpha is None else cell.alpha, run.rates[0], run.h[0]
         if cell.form == "rate":
-            slope, sent, moved = SLOPES[cell.nonlinearity](r), h_previous, r - h_previous
+            slope, sent, moved = slope_of(cell)(r), h_previous, r - h_previous
         else:
-            slope, sent = 1.0, NONLINEARITIES[cell.nonlinearity](h_previous)
+            slope, sent = 1.0, phi_of(cell)(h_previous)
             moved = (self.h - h_previous) / scale
         z = np.concatenate([sent, x, [1.0]])                    # what the parameters of a unit multiply
         self.P, self.P_alpha, self.P_h0 = self.P @ J.T, self.P_alpha @ J.T, self.P_h0 @ J.T
@@ -337,7 +367,8 @@ def backward_jvp(run, dh, direction, *, dh_dot=None, x_gradient=True):
     move = lambda a, a_dot: a + 1j * step * (0 if a_dot is None else a_dot)
     pairs = ((dh, dh_dot), (run.h, h_dot), (run.x, direction.x), (U, direction.U), (W, direction.W), (h0, direction.h0))
     alpha = None if cell.alpha is None else move(cell.alpha, direction.alpha)
-    moved = SimpleNamespace(nonlinearity=cell.nonlinearity, alpha=alpha, form=cell.form)
+    moved = SimpleNamespace(nonlinearity=cell.nonlinearity, alpha=alpha, form=cell.form,
+                            negative_slope=cell.negative_slope)
     g = backward(*(move(*pair) for pair in pairs), cell=moved, rates=None if r is None else move(r, r_dot),
                  drive=direction.drive if run.drive is None else run.drive, x_gradient=x_gradient, **run.steps)
     return Gradients(*(None if a is None else np.imag(a) / step for a in g))
@@ -347,7 +378,7 @@ def _tangents(run, direction):
     """h_dot, and the tangent of the rates."""
     (U, W), cell, h, r = run.network[:2], run.network.cell, run.h, run.rates
     _, h0 = _zeros_if_none(run.x, W, None, run.h0)
-    phi, slope, alpha = NONLINEARITIES[cell.nonlinearity], SLOPES[cell.nonlinearity], cell.alpha
+    phi, slope, alpha = phi_of(cell), slope_of(cell), cell.alpha
     exists, like = _existing(h, run.lengths, run.mask), (run.x, U, W, np.zeros(len(W), W.dtype), h0, h, 0)
     x_dot, U_dot, W_dot, b_dot, state, drive_dot, alpha_dot = (
         np.zeros_like(a) if d is None else d for a, d in zip(like, direction, strict=True)
@@ -415,7 +446,7 @@ def preactivations(run):
     U, W, b = run.network[:3]
     b, h0 = _zeros_if_none(run.x, W, b, run.h0)
     h_previous = _previous(run.h, h0, run.reverse, run.lengths)
-    fed = h_previous if run.network.cell.form == "rate" else NONLINEARITIES[run.network.cell.nonlinearity](h_previous)
+    fed = h_previous if run.network.cell.form == "rate" else phi_of(run.network.cell)(h_previous)
     random = 0 if run.noise is None else _noise(run.seed, run.h.shape, run.noise, run.h.dtype)
     return b + (0 if run.drive is None else run.drive) + random + fed @ W.T + run.x @ U.T  # 10.8
 
@@ -425,7 +456,7 @@ def _jacobians(run, at_sums):
     W, cell = run.network.W, run.network.cell
     if at_sums and cell.form == "rate":
         a, alpha = preactivations(run), cell.alpha
-        slope = sech2(a) if cell.nonlinearity == "tanh" else SLOPES[cell.nonlinearity](a)
+        slope = SLOPES_AT.get(cell.nonlinearity, slope_of(cell))(a)  # of the others phi(a) has the sign of a
         scale = np.broadcast_to(1 if alpha is None else alpha, a.shape[-1:])[:, np.newaxis]
         J = (1 - scale) * np.eye(len(W)) + scale * (slope[..., np.newaxis] * W)
     else:

@@ -4,6 +4,7 @@ A function that is new fails until it has a check here. Each check compares with
 or with sums that are written out.
 """
 
+import dataclasses
 import inspect
 import itertools
 
@@ -13,12 +14,14 @@ from helpers import FUSED
 
 import pyrnn
 from pyrnn import dynamics, online, plots, reference, training
+from pyrnn.cell import NONLINEARITIES
 
 pytestmark = pytest.mark.once
 
 T, B, I, H, O = 6, 2, 3, 4, 2
+SLOPES = {"leaky_relu": {"negative_slope": 0.2}}
 LEAKS = ({}, {"alpha": 0.6}, {"alpha": np.array([0.4, 0.9, 0.7, 1.0]), "form": "current"})
-CELLS = [pyrnn.Cell(name, **leak) for name, leak in itertools.product(("tanh", "relu", "identity"), LEAKS)]
+CELLS = [pyrnn.Cell(name, **leak, **SLOPES.get(name, {})) for name, leak in itertools.product(NONLINEARITIES, LEAKS)]
 TAKES = {"network", "run", "self"}
 
 
@@ -90,7 +93,7 @@ class Problem:
 
     def of_alpha(self, loss, network=None):
         network = self.network if network is None else network
-        make = lambda alpha: network._replace(cell=pyrnn.Cell(self.cell.nonlinearity, alpha, self.cell.form))
+        make = lambda alpha: network._replace(cell=dataclasses.replace(self.cell, alpha=alpha))
         return None if self.cell.alpha is None else self.differences(lambda a: loss(make(a)), self.cell.alpha)
 
 
@@ -186,7 +189,7 @@ def check_teacher_forcing(p):
 
 def of_h0(p, network):
     """The output of h0, which is fed back at the first step."""
-    read = reference.NONLINEARITIES[p.cell.nonlinearity](p.h0) if p.cell.current else p.h0
+    read = reference.phi_of(p.cell)(p.h0) if p.cell.current else p.h0
     return read @ network.V.T + network.c
 
 
@@ -251,7 +254,7 @@ def check_jvp(p):
     for s in (1e-6, -1e-6):
         add = lambda a, d, s=s: a if d is None else a + s * d
         x, U, W, b, h0, drive, alpha = p.direction
-        cell = p.cell if alpha is None else pyrnn.Cell(p.cell.nonlinearity, add(p.cell.alpha, alpha), p.cell.form)
+        cell = p.cell if alpha is None else dataclasses.replace(p.cell, alpha=add(p.cell.alpha, alpha))
         network = pyrnn.Network(add(p.network.U, U), add(p.network.W, W), add(p.network.b, b), cell=cell)
         moved.append(reference.simulate(network, add(p.x, x), add(p.h0, h0), drive=s * drive).h)
     close(pyrnn.jvp(p.run, p.direction), (moved[0] - moved[1]) / 2e-6)
@@ -298,14 +301,14 @@ def check_preactivations(p):
     a = dynamics.preactivations(p.run)
     close(a, reference.preactivations(p.exact), 1e-12)
     if not p.cell.current:
-        close(reference.NONLINEARITIES[p.cell.nonlinearity](a), p.exact.rates, 1e-12)
+        close(reference.phi_of(p.cell)(a), p.exact.rates, 1e-12)
 
 
 def check_gradient_flow(p):
     flow = dynamics.gradient_flow(p.network, p.x, dh=p.dh, h0=p.h0)
     dh = p.dh  # arrives at what the layer sends up, in the current form at the rates
     if p.cell.current:
-        dh = dh * reference.SLOPES[p.cell.nonlinearity](p.exact.rates)
+        dh = dh * reference.slope_of(p.cell)(p.exact.rates)
     g = reference.state_gradients(dh, p.exact.h, p.network.W, cell=p.cell, rates=p.exact.written_rates)
     close(np.exp(flow.log_gradient_norms[0]), np.linalg.norm(g, axis=-1), 1e-11)
 

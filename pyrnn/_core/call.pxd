@@ -7,6 +7,7 @@ from pyrnn._core.arrays cimport real
 from pyrnn._core.cell cimport Cell
 from pyrnn._core.scratch cimport Scratch
 from pyrnn._core.sequences cimport Sequences
+from pyrnn._core.table cimport pyrnn_phi
 from pyrnn._core.typed cimport column_products, gather_rows, noise
 from pyrnn._core.wait cimport pyrnn_atomic
 
@@ -168,7 +169,7 @@ cdef int divide(Job *job, Scratch scratch, Py_ssize_t size, bint from_end) excep
 
 cdef void feed(Job *job, Py_ssize_t itemsize, void *memory) noexcept
 
-cdef cnp.ndarray phi_of(cnp.ndarray h, int phi)
+cdef cnp.ndarray phi_of(cnp.ndarray h, pyrnn_phi phi)
 
 cdef int check_output(cnp.ndarray h, Py_ssize_t O, cnp.ndarray c, cnp.ndarray out) except -1
 

@@ -1,7 +1,12 @@
+cdef extern from "kernels.h":
+    enum: PYRNN_TANH, PYRNN_RELU, PYRNN_IDENTITY, PYRNN_SOFTPLUS, PYRNN_SIGMOID, PYRNN_RETANH, PYRNN_LEAKY_RELU
+    ctypedef struct pyrnn_phi:
+        int kind                   # one of those
+        double slope               # of PYRNN_LEAKY_RELU, below 0
+
 include "kernel_table.pxi"  # pyrnn_kernel_table, with every kernel of csrc/kernels.h
 
 cdef extern from "kernels.h":
-    enum: PYRNN_TANH, PYRNN_RELU  # phi of a cell; any other is the identity
     const pyrnn_kernel_table *pyrnn_kernels() noexcept nogil
     int pyrnn_select(const char *name) noexcept nogil
     const char *pyrnn_available(int i) noexcept nogil

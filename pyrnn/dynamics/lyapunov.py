@@ -263,12 +263,13 @@ def _steps(
     h = states[-1:].copy()
     if cell.current:
         return h, None, cell.slope_at(before), np.nan
-    saturated = cell.nonlinearity == "tanh" and (np.abs(r) > SATURATED).any()
+    saturated = cell.nonlinearity in ("tanh", "sigmoid", "retanh") and (np.abs(r) > SATURATED).any()
     slopes = cell.slope_at(before @ W.T + x[:, 0] @ U.T + (0 if b is None else b)) if saturated else cell.slope(r)
     if cell.alpha is not None:
         return h, None, slopes, np.nan
     logs = np.log(slopes).sum()
-    return (h, None, slopes, logs) if saturated else (h, states, None, logs)
+    known = saturated or cell.nonlinearity == "softplus"  # whose slope takes an exponential, not one for each vector
+    return (h, None, slopes, logs) if known else (h, states, None, logs)
 
 
 def _summary(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pyrnn import _calls, _checks, _directions, _noise
+from pyrnn.cell import SATURATING
 from pyrnn.losses import QUIET
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def prepare(
         if not keep.any():
             keep = None
     exponents = np.zeros(slopes.shape[:2], np.int64)
-    if keep is None and cell.nonlinearity == "tanh":
+    if keep is None and cell.nonlinearity in SATURATING:
         # With a leak, what is kept has the scale of the vector, and slopes that underflow do not matter.
         slopes, exponents = _scaled(slopes)
     return Steps(np.ascontiguousarray(slopes, dtype), exponents, np.ascontiguousarray(W), keep, cell.current)

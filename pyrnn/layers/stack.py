@@ -394,10 +394,12 @@ def _through_phi(cell: Cell, g: np.ndarray, r: np.ndarray, workspace: _New) -> n
         np.multiply(result, np.add(1, r, out=workspace("1 + r", r.shape, r.dtype)), out=result)
         result *= g
         return result
-    result[...] = g
-    if cell.nonlinearity == "relu":
-        np.copyto(result, 0, where=np.less_equal(r, 0, out=workspace("off", r.shape, np.bool_)))
-    return result
+    if cell.nonlinearity in ("relu", "identity"):
+        result[...] = g
+        if cell.nonlinearity == "relu":
+            np.copyto(result, 0, where=np.less_equal(r, 0, out=workspace("off", r.shape, np.bool_)))
+        return result
+    return np.multiply(cell.slope(r), g, out=result)
 
 
 @QUIET

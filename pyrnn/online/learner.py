@@ -211,7 +211,7 @@ class Learner(Generic[Returned]):
         for name, a, its in pairs:
             if its is not None:
                 _checks.check_shape(name, a, its.shape)
-        for name in ("nonlinearity", "form"):
+        for name in ("nonlinearity", "form", "negative_slope"):
             if getattr(new.cell, name) != getattr(old.cell, name):
                 expected, got = (getattr(cell, name) for cell in (old.cell, new.cell))
                 raise ValueError(f"{name} must be {expected!r}, the learner's, got {got!r}")
