@@ -4,17 +4,29 @@ import copy
 import dataclasses
 import pickle
 import re
+from functools import partial
 
 import mpmath
 import numpy as np
 import pytest
 
 import pyrnn
+from pyrnn.cell import NONLINEARITIES
 
 pytestmark = pytest.mark.once
 
-CELLS = [pyrnn.Cell(name, alpha, form) for name in ("tanh", "relu", "identity")
-         for alpha, form in ((None, "rate"), (0.3, "rate"), ([0.1, 0.9], "current"))]  # fmt: skip
+LEAKS = ((None, "rate"), (0.3, "rate"), ([0.1, 0.9], "current"))
+CELLS = [pyrnn.Cell(name, *leak) for name in NONLINEARITIES for leak in LEAKS]
+EXACT = {
+    "tanh": mpmath.tanh,
+    "relu": lambda t: max(t, mpmath.mpf(0)),
+    "identity": lambda t: t,
+    "softplus": lambda t: mpmath.log1p(mpmath.exp(t)),
+    "sigmoid": lambda t: 1 / (1 + mpmath.exp(-t)),
+    "retanh": lambda t: max(mpmath.tanh(t), mpmath.mpf(0)),
+    "leaky_relu": lambda t, slope=0.01: t if t > 0 else slope * t,
+}
+CELLS += [pyrnn.Cell("leaky_relu", *leak, negative_slope=0.2) for leak in LEAKS]
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=repr)
@@ -26,7 +38,7 @@ def test_cells_are_values(cell):
         assert not isinstance(other.alpha, np.ndarray) or not other.alpha.flags.writeable
     assert sum(cell == other for other in CELLS) == 1
     assert cell != "tanh"
-    for name in ("nonlinearity", "alpha", "form"):
+    for name in ("nonlinearity", "alpha", "form", "negative_slope"):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(cell, name, getattr(cell, name))
 
@@ -59,7 +71,8 @@ def test_alpha_takes_the_dtype_of_the_arrays():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("sigmoid",), ValueError, "nonlinearity must be one of 'tanh', 'relu', 'identity', got 'sigmoid'"),
+        (("elu",), ValueError, "nonlinearity must be one of 'tanh', 'relu', 'identity', 'softplus', 'sigmoid', 'retanh', "
+                               "'leaky_relu', got 'elu'"),
         ((None,), ValueError, "nonlinearity must be one of"),
         (("tanh", 0.1, "leaky"), ValueError, "form must be one of 'rate', 'current', got 'leaky'"),
         (("tanh", None, "current"), ValueError, "alpha must be given with form 'current', got None"),
@@ -68,6 +81,14 @@ def test_alpha_takes_the_dtype_of_the_arrays():
         (("tanh", [0.1, np.inf]), ValueError, "alpha must be finite, got [0.1, inf]"),
         (("tanh", 0.5j), TypeError, "alpha must be real numbers"),
         (("tanh", "0.5"), TypeError, "alpha must be real numbers"),
+        (("leaky_relu", None, "rate", -0.1), ValueError, "negative_slope must be finite and at least 0, got -0.1"),
+        (("leaky_relu", None, "rate", np.nan), ValueError, "negative_slope must be finite and at least 0, got nan"),
+        (("leaky_relu", None, "rate", np.inf), ValueError, "negative_slope must be finite and at least 0, got inf"),
+        (("leaky_relu", None, "rate", "0.1"), TypeError, "negative_slope must be a real number, got '0.1'"),
+        (("leaky_relu", None, "rate", True), TypeError, "negative_slope must be a real number, got True"),
+        (("leaky_relu", None, "rate", [0.1]), TypeError, "negative_slope must be a real number, got [0.1]"),
+        (("relu", None, "rate", 0.1), ValueError, "negative_slope must be left at 0.01 with nonlinearity 'relu', which has "
+                                                  "none, got 0.1"),
     ],
 )
 def test_bad_cells(arguments, error, message):
@@ -92,7 +113,9 @@ def test_what_is_no_cell(bad):
 def test_phi_and_its_derivatives_against_arbitrary_precision(cell):
     a = np.concatenate([np.linspace(-3, 3, 24), [-20.0, 20.0]]).reshape(2, 13)
     with mpmath.workdps(60):
-        phi = {"tanh": mpmath.tanh, "relu": lambda t: max(t, mpmath.mpf(0)), "identity": lambda t: t}[cell.nonlinearity]
+        phi = EXACT[cell.nonlinearity]
+        if cell.nonlinearity == "leaky_relu":
+            phi = partial(phi, slope=cell.negative_slope)
         exact = [np.array([float(mpmath.diff(phi, t, n)) for t in map(mpmath.mpf, a.ravel())]).reshape(a.shape)
                  for n in (0, 1, 2)]  # fmt: skip
     before = a.copy()
