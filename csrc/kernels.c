@@ -52,12 +52,12 @@ static const float PHI_SPLIT_f32 = 0.975f, PHI_ONE_f32 = 10.0f, PHI_ZERO_f32 = 6
                    PHI_SHIFT_f32 = 0x1.8p23f + 127, PHI_RAISED_f32 = 64, PHI_LOWER_f32 = 0x1p-64f,
                    PHI_TWO_LOG2E_f32 = 0x1.715476p+1f, PHI_HALF_LN2_f32 = 0x1.62e43p-2f,
                    PHI_HALF_LN2_LOW_f32 = -0x1.05c61p-30f,
-                   PHI_LOWEST_f32 = -0x1.5d589cp+6f, PHI_LN2_f32 = 0x1.62e43p-1f, PHI_LN2_LOW_f32 = -0x1.05c61p-29f;
+                   PHI_LOWEST_f32 = -0x1.5d589ep+6f, PHI_LN2_f32 = 0x1.62e43p-1f, PHI_LN2_LOW_f32 = -0x1.05c61p-29f;
 static const double PHI_SPLIT_f64 = 0.625, PHI_ONE_f64 = 20.0, PHI_ZERO_f64 = 400.0,
                     PHI_SHIFT_f64 = 0x1.8p52 + 1023, PHI_RAISED_f64 = 512, PHI_LOWER_f64 = 0x1p-512,
                     PHI_TWO_LOG2E_f64 = 0x1.71547652b82fep+1, PHI_HALF_LN2_f64 = 0x1.62e42fefa39efp-2,
                     PHI_HALF_LN2_LOW_f64 = 0x1.abc9e3b39803fp-57,
-                    PHI_LOWEST_f64 = -0x1.6232bdd7abcd1p+9, PHI_LN2_f64 = 0x1.62e42fefa39efp-1,
+                    PHI_LOWEST_f64 = -0x1.6232bdd7abcd2p+9, PHI_LN2_f64 = 0x1.62e42fefa39efp-1,
                     PHI_LN2_LOW_f64 = 0x1.abc9e3b39803fp-56;
 
 /* Coefficients of noise.h, printed by coefficients.py, and half of the last bit of a word. */

@@ -10,7 +10,7 @@
  * small one has all digits. log(2) + x/2 is kept in two parts, too. Q is of degree 4 (float32) and 9 (float64), A of
  * degree 2 and 6; `python csrc/coefficients.py` prints them.
  *
- * Results that would be subnormal are 0: below -0x1.5d589cp+6 = -87.34 (float32) and -0x1.6232bdd7abcd1p+9 = -708.40
+ * Results that would be subnormal are 0: below -0x1.5d589ep+6 = -87.34 (float32) and -0x1.6232bdd7abcd2p+9 = -708.40
  * (float64). NaN is kept. */
 
 /* e / (base + e) = s (v + low) for e = exp(-size), s a power of two; size <= -LOWEST, 1 <= base. */
