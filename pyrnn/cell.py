@@ -93,8 +93,8 @@ class Cell:
             raise ValueError(f"negative_slope must be finite and at least 0, got {slope!r}")
         if self.nonlinearity != "leaky_relu" and slope != NEGATIVE_SLOPE:
             raise ValueError(
-                f"negative_slope must be left at {NEGATIVE_SLOPE} with nonlinearity {self.nonlinearity!r}, which has none, "
-                f"got {slope!r}"
+                f"negative_slope must be left at {NEGATIVE_SLOPE} with nonlinearity {self.nonlinearity!r}, which has "
+                f"none, got {slope!r}"
             )
         made: dict[str, Any] = {
             "alpha": alpha,
@@ -188,7 +188,7 @@ class Cell:
             case "softplus":
                 return SIGMOID.phi(a)
             case "sigmoid":
-                return self.phi(a) * self.phi(-a)
+                return np.asarray(self.phi(a) * self.phi(-a))
         return self.slope(a)  # phi(a) has the sign of a
 
     def bend(self, r: np.ndarray) -> np.ndarray | None:

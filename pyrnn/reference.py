@@ -198,6 +198,14 @@ def sigmoid(a):
     return np.where(a.real <= 0, e, 1) / (1 + e)
 
 
+def leaky_relu(a, slope=NEGATIVE_SLOPE):
+    return np.where(a.real <= 0, slope * a, a)
+
+
+def leaky_relu_slope(r, slope=NEGATIVE_SLOPE):
+    return np.where(r.real <= 0, slope, 1).astype(r.dtype)
+
+
 NONLINEARITIES = {
     "tanh": np.tanh,
     "relu": lambda a: np.where(a.real <= 0, 0, a),              # of the real part: derivatives by complex steps
@@ -205,7 +213,7 @@ NONLINEARITIES = {
     "softplus": lambda a: np.where(a.real <= 0, 0, a) + np.log1p(np.exp(np.where(a.real <= 0, a, -a))),
     "sigmoid": sigmoid,
     "retanh": lambda a: np.where(a.real <= 0, 0, np.tanh(a)),
-    "leaky_relu": lambda a, slope=NEGATIVE_SLOPE: np.where(a.real <= 0, slope * a, a),
+    "leaky_relu": leaky_relu,
 }
 SLOPES = {                                                      # the derivative, from r = phi(a)
     "tanh": lambda r: (1 - r) * (1 + r),                        # 1 - r², without cancellation near |r| = 1
@@ -214,7 +222,7 @@ SLOPES = {                                                      # the derivative
     "softplus": lambda r: -np.expm1(-r),                        # 1 - exp(-r), which is sigmoid(a)
     "sigmoid": lambda r: r * (1 - r),
     "retanh": lambda r: np.where(r.real <= 0, 0, (1 - r) * (1 + r)),
-    "leaky_relu": lambda r, slope=NEGATIVE_SLOPE: np.where(r.real <= 0, slope, 1).astype(r.dtype),
+    "leaky_relu": leaky_relu_slope,
 }
 SLOPES_AT = {                                                   # the same from a, where r has lost digits
     "tanh": lambda a: sech2(a),

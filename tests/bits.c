@@ -59,7 +59,7 @@ static double small_number(int exponent)
         filled++;                                                                                                      \
         pyrnn_flush();                                                                                                 \
     }                                                                                                                  \
-    static void T##_leaky(ptrdiff_t rows, ptrdiff_t H, int odd, int phi)                                               \
+    static void T##_leaky(ptrdiff_t rows, ptrdiff_t H, int odd, pyrnn_phi phi)                                               \
     {                                                                                                                  \
         const pyrnn_kernel_table *k = pyrnn_kernels();                                                                 \
         const ptrdiff_t ld = H + 3;                                                                                    \
@@ -85,7 +85,7 @@ static double small_number(int exponent)
         mix(T##_c, sizeof T##_c), mix(T##_f, sizeof T##_f);                                                            \
         mix(T##_a, sizeof T##_a), mix(T##_b, sizeof T##_b);                                                            \
     }                                                                                                                  \
-    static void T##_case(ptrdiff_t rows, ptrdiff_t H, int odd, int phi)                                                \
+    static void T##_case(ptrdiff_t rows, ptrdiff_t H, int odd, pyrnn_phi phi)                                                \
     {                                                                                                                  \
         const pyrnn_kernel_table *k = pyrnn_kernels();                                                                 \
         const ptrdiff_t ld = H + 3;                                                                                    \
@@ -158,8 +158,8 @@ int main(void)
             unflushed = flushing ? pyrnn_flush() : pyrnn_read_floating();
             for (size_t r = 0; r < sizeof rows / sizeof *rows; r += (size_t)(1 + flushing))
                 for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s += (size_t)(1 + flushing)) {
-                    f32_case(rows[r], sizes[s], s % 2, (int)(r + s) % 3);
-                    f64_case(rows[r], sizes[s], r % 2, (int)(r + s) % 3);
+                    f32_case(rows[r], sizes[s], s % 2, (pyrnn_phi){(int)(r + s) % 3, 0});
+                    f64_case(rows[r], sizes[s], r % 2, (pyrnn_phi){(int)(r + s) % 3, 0});
                 }
             if (flushing) pyrnn_restore(unflushed);
             printf("%016" PRIx64 "%c", hash, flushing ? '\n' : ' ');

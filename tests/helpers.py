@@ -111,12 +111,13 @@ def call(module, function, arguments, **options):
 
 
 def with_cell(form):
-    """Arguments as they are, but nonlinearity, alpha and form as one cell, a `Cell` unless alpha is complex."""
-    names = ("nonlinearity", "alpha", "form")
+    """Arguments as they are, but nonlinearity, alpha and form and negative_slope as one cell, a `Cell` unless alpha is complex."""
+    names = ("nonlinearity", "alpha", "form", "negative_slope")
     given = {name: form[name] for name in names if name in form}
     others = {name: value for name, value in form.items() if name not in names}
     if np.iscomplexobj(given.get("alpha")):  # of the reference, for derivatives by complex steps
-        return others | {"cell": types.SimpleNamespace(**{"nonlinearity": "tanh", "form": "rate"} | given)}
+        default = {"nonlinearity": "tanh", "form": "rate", "negative_slope": 0.01}
+        return others | {"cell": types.SimpleNamespace(**default | given)}
     return others | {"cell": pyrnn.Cell(**given)}
 
 

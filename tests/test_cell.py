@@ -71,8 +71,12 @@ def test_alpha_takes_the_dtype_of_the_arrays():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("elu",), ValueError, "nonlinearity must be one of 'tanh', 'relu', 'identity', 'softplus', 'sigmoid', 'retanh', "
-                               "'leaky_relu', got 'elu'"),
+        (
+            ("elu",),
+            ValueError,
+            "nonlinearity must be one of 'tanh', 'relu', 'identity', 'softplus', 'sigmoid', 'retanh', "
+            "'leaky_relu', got 'elu'",
+        ),
         ((None,), ValueError, "nonlinearity must be one of"),
         (("tanh", 0.1, "leaky"), ValueError, "form must be one of 'rate', 'current', got 'leaky'"),
         (("tanh", None, "current"), ValueError, "alpha must be given with form 'current', got None"),
@@ -87,8 +91,11 @@ def test_alpha_takes_the_dtype_of_the_arrays():
         (("leaky_relu", None, "rate", "0.1"), TypeError, "negative_slope must be a real number, got '0.1'"),
         (("leaky_relu", None, "rate", True), TypeError, "negative_slope must be a real number, got True"),
         (("leaky_relu", None, "rate", [0.1]), TypeError, "negative_slope must be a real number, got [0.1]"),
-        (("relu", None, "rate", 0.1), ValueError, "negative_slope must be left at 0.01 with nonlinearity 'relu', which has "
-                                                  "none, got 0.1"),
+        (
+            ("relu", None, "rate", 0.1),
+            ValueError,
+            "negative_slope must be left at 0.01 with nonlinearity 'relu', which has none, got 0.1",
+        ),
     ],
 )
 def test_bad_cells(arguments, error, message):

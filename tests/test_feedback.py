@@ -174,7 +174,7 @@ def test_the_closed_loop_is_the_network_whose_output_is_fed_back(cell, missing):
     opened = pyrnn.Network(np.hstack([U, R]), np.zeros((4, 4)) if W is None else W, b, cell=cell)
     h, outputs = others["h0"], []
     for x_t in others["x"]:
-        read = reference.NONLINEARITIES[cell.nonlinearity](h) if cell.current else h
+        read = reference.phi_of(cell)(h) if cell.current else h
         o = reference.output(read, V, c)
         outputs.append(o)
         h = reference.simulate(opened, np.hstack([x_t, o])[np.newaxis], h).h[0]

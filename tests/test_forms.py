@@ -24,6 +24,7 @@ from pyrnn import reference
 pytestmark = pytest.mark.compiled
 
 NONLINEARITIES = ("tanh", "relu", "identity")
+OTHERS = ("softplus", "sigmoid", "retanh", "leaky_relu")
 LEAKS = {
     "plain": {},
     "rate": {"alpha": 0.3},
@@ -47,7 +48,11 @@ every_form = for_each(
         (nonlinearity, leak, steps, reverse): {"nonlinearity": nonlinearity, "reverse": reverse}
         | LEAKS[leak]
         | STEPS[steps]
-        for nonlinearity, leak, steps, reverse in itertools.product(NONLINEARITIES, LEAKS, STEPS, (False, True))
+        for nonlinearity, leak, steps, reverse in (
+            *itertools.product(NONLINEARITIES, LEAKS, STEPS, (False, True)),
+            *itertools.product(OTHERS, LEAKS, ("all", "mask"), (False,)),
+            *itertools.product(OTHERS, LEAKS, ("lengths",), (True,)),
+        )
     },
 )
 
@@ -369,7 +374,11 @@ def test_out_and_rates_of_any_layout(writeable_layout, reverse, steps):
 
 # ---- Bad arguments --------------------------------------------------------------------------------------------------
 BAD = [
-    ({"nonlinearity": "sigmoid"}, ValueError, "nonlinearity must be one of 'tanh', 'relu', 'identity', got 'sigmoid'"),
+    (
+        {"nonlinearity": "elu"},
+        ValueError,
+        "nonlinearity must be one of 'tanh', 'relu', 'identity', 'softplus', 'sigmoid'",
+    ),
     ({"nonlinearity": None}, ValueError, "nonlinearity must be one of"),
     ({"nonlinearity": np.ones(3)}, ValueError, "nonlinearity must be one of"),
     ({"form": "leaky"}, ValueError, "form must be one of 'rate', 'current', got 'leaky'"),

@@ -62,7 +62,7 @@ def test_layer_against_keras(keras, seed):
     T, B, I, H = (int(n) for n in rng.integers(1, 9, 4))
     both = seed % 4 == 3
     options = {
-        "activation": ["tanh", "relu", "linear", None][rng.integers(4)],
+        "activation": ["tanh", "relu", "linear", None, "softplus", "sigmoid", "leaky_relu"][rng.integers(7)],
         "use_bias": bool(rng.integers(2)),
         "go_backwards": not both and bool(rng.integers(2)),
         "zero_output_for_mask": bool(rng.integers(2)),
@@ -975,7 +975,7 @@ ONE, TWO = from_keras(GOOD), from_keras(GOOD + GOOD)
         (TypeError, "weights must be a list", lambda: from_keras(np.ones((3, 4)))),
         (ValueError, "weights must have 2 or 3 arrays", lambda: from_keras(GOOD[:1])),
         (ValueError, "weights must have 2 or 3 arrays", lambda: from_keras([*GOOD, *GOOD[:2]])),
-        (ValueError, "activation must be one of", lambda: from_keras(GOOD, activation="sigmoid")),
+        (ValueError, "activation must be one of", lambda: from_keras(GOOD, activation="elu")),
         (ValueError, "activation must be one of", lambda: from_keras(GOOD, activation=np.tanh)),
         (TypeError, "go_backwards must be True or False", lambda: from_keras(GOOD, go_backwards=1)),
         (TypeError, "zero_output_for_mask must be", lambda: from_keras(GOOD, zero_output_for_mask="no")),

@@ -23,7 +23,7 @@ assert_type(network, pyrnn.Network)
 assert_type(network.b, NDArray[Any] | None)
 assert_type(network.unravel([1.0]), pyrnn.Network)
 assert_type(network.cell, pyrnn.Cell)
-pyrnn.Cell("sigmoid")  # type: ignore[arg-type]
+pyrnn.Cell("elu")  # type: ignore[arg-type]
 pyrnn.Cell(form="rates")  # type: ignore[arg-type]
 network.cell.alpha = 0.5  # type: ignore[misc]
 

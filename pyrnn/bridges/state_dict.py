@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from pyrnn.arguments import as_real_arrays, check_shape
-from pyrnn.cell import Cell
+from pyrnn.cell import NEGATIVE_SLOPE, Cell
 from pyrnn.layers.parameters import StateDict
 
 if TYPE_CHECKING:
@@ -35,9 +35,11 @@ class Description:
         ``_reverse`` for the second direction, and so on with ``l1``, whose input has the H or 2 H units below it.
     input_size, hidden_size, num_layers : int
     bias, bidirectional : bool
-    nonlinearity : {"tanh", "relu", "identity"}
+    nonlinearity : {"tanh", "relu", "identity", "softplus", "sigmoid", "retanh", "leaky_relu"}
     dtype : numpy.dtype
         float32 or float64, of all arrays.
+    negative_slope : float
+        Of ``leaky_relu``.
     """
 
     state_dict: dict[str, np.ndarray]
@@ -48,11 +50,17 @@ class Description:
     bidirectional: bool
     nonlinearity: Nonlinearity
     dtype: np.dtype
+    negative_slope: float = NEGATIVE_SLOPE
 
     @property
     def config(self) -> dict[str, Any]:
-        """The sizes and options as a dictionary: the keyword arguments of `torch.nn.RNN`, without the dtype."""
-        names = ("input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "bidirectional")
+        """The sizes and options as a dictionary: the keyword arguments of `torch.nn.RNN`, without the dtype.
+
+        `torch.nn.RNN` raises an error for other nonlinearities than tanh and relu, and has no ``negative_slope``, which
+        is there with ``leaky_relu``.
+        """
+        names = ["input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "bidirectional"]
+        names += ["negative_slope"] if self.nonlinearity == "leaky_relu" else []
         return {name: getattr(self, name) for name in names}
 
     def layer(self, number: int, *, reverse: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -82,7 +90,11 @@ class Description:
 
 
 def describe(
-    state_dict: Mapping[str, ArrayLike], *, prefix: str | None = None, nonlinearity: Nonlinearity | None = None
+    state_dict: Mapping[str, ArrayLike],
+    *,
+    prefix: str | None = None,
+    nonlinearity: Nonlinearity | None = None,
+    negative_slope: float | None = None,
 ) -> Description:
     """Read a dictionary of arrays with PyTorch's names as a network, and check all names and shapes.
 
@@ -92,8 +104,10 @@ def describe(
         From `torch.nn.RNN.state_dict`, from a checkpoint. Names that belong to something else are left out.
     prefix : str, optional
         What stands before the names, such as ``"encoder.rnn."``. None looks for it: there must be one network only.
-    nonlinearity : {"tanh", "relu", "identity"}, optional
+    nonlinearity : {"tanh", "relu", "identity", "softplus", "sigmoid", "retanh", "leaky_relu"}, optional
         No checkpoint tells it, but `RNN.state_dict` does. None for what that says, or tanh.
+    negative_slope : float, optional
+        Of ``leaky_relu``. None for what `RNN.state_dict` says, or 0.01.
 
     Returns
     -------
@@ -120,7 +134,10 @@ def describe(
         raise TypeError(f"state_dict must be a mapping of names to arrays, got {type(state_dict).__name__}")
     arguments = state_dict.arguments if isinstance(state_dict, StateDict) else {}
     nonlinearity = arguments.get("nonlinearity", "tanh") if nonlinearity is None else nonlinearity
-    Cell(nonlinearity)  # checks the name
+    if negative_slope is None:
+        leaky = nonlinearity == arguments.get("nonlinearity") == "leaky_relu"
+        negative_slope = arguments.get("negative_slope", NEGATIVE_SLOPE) if leaky else NEGATIVE_SLOPE
+    cell = Cell(nonlinearity, negative_slope=negative_slope)  # checks them
     alpha, form = arguments.get("alpha", 1.0), arguments.get("form", "rate")
     if form != "rate" or any(a != 1 for a in (alpha if isinstance(alpha, list) else [alpha])):
         raise ValueError(
@@ -178,6 +195,7 @@ def describe(
         bidirectional=len(directions) == 2,
         nonlinearity=nonlinearity,
         dtype=arrays[_FIRST].dtype,
+        negative_slope=cell.negative_slope,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 import numpy as np
 
 from pyrnn import _checks, _steps
-from pyrnn.cell import Cell
+from pyrnn.cell import NEGATIVE_SLOPE, Cell
 from pyrnn.layers import files, parameters, stack
 from pyrnn.layers.parameters import StateDict
 from pyrnn.losses import LOSSES, check_loss
@@ -42,8 +42,8 @@ class RNN:
         I and H.
     num_layers : int
         How many layers are stacked, L: each reads what the one below sends up.
-    nonlinearity : {"tanh", "relu", "identity"}
-        The function phi of each unit.
+    nonlinearity : {"tanh", "relu", "identity", "softplus", "sigmoid", "retanh", "leaky_relu"}
+        The function phi of each unit, as in `pyrnn.Cell`.
     bias : bool
         Whether there are biases: two in each layer and direction, as in PyTorch, that are added up, and the output
         layer's.
@@ -66,6 +66,8 @@ class RNN:
         O, of a linear layer on what the top layer sends up; None for none.
     dtype : {float32, float64}
         Of parameters, states and results. Inputs of any other real dtype, and lists, are cast to it.
+    negative_slope : float
+        Of ``leaky_relu``, as in `pyrnn.Cell`.
     rng : int, numpy.random.Generator or None
         Draws the first parameters and the dropout, as in `numpy.random.default_rng`.
 
@@ -82,8 +84,9 @@ class RNN:
         Whether dropout acts: set by `train` and `eval`, True at first.
     rng : numpy.random.Generator
         Assign a number to see the same dropout again.
-    input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, bidirectional, alpha, form, output_size, dtype
-        As given, and fixed; ``dropout`` and ``recurrent_dropout`` may be changed.
+    input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, bidirectional, alpha, form, output_size
+        As given, and fixed, as are ``dtype`` and ``negative_slope``; ``dropout`` and ``recurrent_dropout`` may be
+        changed.
 
     Raises
     ------
@@ -141,6 +144,7 @@ class RNN:
     form: Final[Form]
     output_size: Final[int | None]
     dtype: Final[np.dtype]
+    negative_slope: Final[float]
     _views: dict[str, np.ndarray]
     _gradient_views: dict[str, np.ndarray]
     _alpha: np.ndarray | None
@@ -163,13 +167,14 @@ class RNN:
         form: Form = "rate",
         output_size: int | None = None,
         dtype: DTypeLike = np.float32,
+        negative_slope: float = NEGATIVE_SLOPE,
         rng: Seed = None,
     ) -> None:
         self.input_size = _checks.positive_integer("input_size", input_size)
         self.hidden_size = _checks.positive_integer("hidden_size", hidden_size)
         self.num_layers = _checks.positive_integer("num_layers", num_layers)
-        Cell(nonlinearity, 1.0, form)  # checks the names
-        self.nonlinearity, self.form = nonlinearity, form
+        cell = Cell(nonlinearity, 1.0, form, negative_slope)  # checks them
+        self.nonlinearity, self.form, self.negative_slope = nonlinearity, form, cell.negative_slope
         self.bias = _boolean("bias", bias)
         self.batch_first = _boolean("batch_first", batch_first)
         self.bidirectional = _boolean("bidirectional", bidirectional)
@@ -201,7 +206,8 @@ class RNN:
         self._alpha = None
         if self.form == "current" or np.ndim(self.alpha) or self.alpha != 1:
             self._alpha = np.full(self.hidden_size, self.alpha, self.dtype)
-        self._cell = Cell(self.nonlinearity, self._alpha, self.form)  # its alpha is one of each unit
+        # Its alpha is one of each unit.
+        self._cell = Cell(self.nonlinearity, self._alpha, self.form, self.negative_slope)
         self._layers, self._sums = stack.networks_of(self)
         self._workspace = parameters.Workspace()
         self._tape, self._batched = None, True
@@ -322,7 +328,8 @@ class RNN:
     @property
     def cell(self) -> Cell:
         """The form of all cells, whose alpha is None where it is the number 1 in the ``rate`` form."""
-        return Cell(self.nonlinearity, None if self._alpha is None else self.alpha, self.form)
+        alpha = None if self._alpha is None else self.alpha
+        return Cell(self.nonlinearity, alpha, self.form, self.negative_slope)
 
     def network(self, layer: int | None = None, direction: int | None = None) -> Network:
         """One layer and direction as a Network, for what analyses networks.
@@ -826,6 +833,7 @@ _ARGUMENTS = {
     "form": "rate",
     "output_size": None,
     "dtype": np.float32,
+    "negative_slope": NEGATIVE_SLOPE,
 }
 _FIXED = frozenset(_ARGUMENTS) - {"dropout", "recurrent_dropout"}
 # Attributes that follow from the others: no pickle holds them.

@@ -399,7 +399,8 @@ def _through_phi(cell: Cell, g: np.ndarray, r: np.ndarray, workspace: _New) -> n
         if cell.nonlinearity == "relu":
             np.copyto(result, 0, where=np.less_equal(r, 0, out=workspace("off", r.shape, np.bool_)))
         return result
-    return np.multiply(cell.slope(r), g, out=result)
+    np.multiply(cell.slope(r), g, out=result)
+    return result
 
 
 @QUIET

@@ -56,7 +56,7 @@ from pyrnn._core import call as calls
 from pyrnn._core import table
 
 SETS = table.available()
-SLOPES, PHI = reference.SLOPES, reference.NONLINEARITIES
+KINKED = ("relu", "retanh", "leaky_relu")  # whose slope jumps at 0
 FIELDS = ("x", "U", "W", "b", "h0", "drive", "alpha")
 
 
@@ -287,17 +287,24 @@ def sizes(choose):
     return choose(*TIMES), choose(*BATCHES), choose(*INPUTS), choose(*UNITS)
 
 
+def random_phi(choose):
+    """Arguments of a Cell."""
+    name = choose("tanh", "tanh", "relu", "identity", "softplus", "sigmoid", "retanh", "leaky_relu")
+    slope = choose(0.01, 0.2, 0.0, 1.0) if name == "leaky_relu" else 0.01
+    return {"nonlinearity": name, "negative_slope": slope}
+
+
 def random_cell(choose, arrays, H, with_alpha=True):
     """A random cell. Its alpha may have any dtype and layout; the cell copies it."""
-    nonlinearity = choose("tanh", "tanh", "relu", "identity")
+    phi = random_phi(choose)
     form = choose("rate", "rate", "current") if with_alpha else "rate"
     if not with_alpha or (form == "rate" and choose(True, False)):
-        return pyrnn.Cell(nonlinearity)
+        return pyrnn.Cell(**phi)
     if choose("number", "vector") == "number":
-        return pyrnn.Cell(nonlinearity, choose(0.5, 0.2, 1.0, 1, 1.5, -0.25, 0.03), form)
+        return pyrnn.Cell(alpha=choose(0.5, 0.2, 1.0, 1, 1.5, -0.25, 0.03), form=form, **phi)
     alpha = arrays.numbers.uniform(0.1, 1.0, H).astype(choose(np.float64, np.float32, ">f8"))
     alpha = alpha if arrays.plain else arrays.laid_out("alpha", alpha)
-    cell = pyrnn.Cell(nonlinearity, alpha, form)
+    cell = pyrnn.Cell(alpha=alpha, form=form, **phi)
     if H and np.may_share_memory(cell.alpha, alpha):
         raise Wrong("a cell keeps the array of alpha, not a copy")
     return cell
@@ -400,7 +407,7 @@ class Network:
         self.dtype = arrays.result_dtype()
         # The reference multiplies 0 by NaN where the package takes 0: the slope of relu, and what is passed back from
         # steps that do not exist.
-        multiplies_zero = self.cell.nonlinearity == "relu" or not self.steps.exists.all()
+        multiplies_zero = self.cell.nonlinearity in ("relu", "retanh") or not self.steps.exists.all()
         self.bounds = Bounds(self.dtype, arrays.magnitude == "nan" and not multiplies_zero)
         self.eX = self.batched(self.x)
         self.eU, self.eW, self.eb = exact(self.U), exact(self.W), exact(self.b)
@@ -444,7 +451,7 @@ class Network:
         lengths = None if steps.lengths is None else np.asarray(steps.lengths).astype(np.intp).reshape(-1)
         mask = None if steps.mask is None else steps.exists
         network = pyrnn.Network(self.eU, self.eW, self.eb, cell=self.ecell)
-        rates = h if self.cell.alpha is None else PHI[self.cell.nonlinearity](h) if self.cell.current else rates
+        rates = h if self.cell.alpha is None else reference.phi_of(self.cell)(h) if self.cell.current else rates
         return pyrnn.Trajectory(network, self.eX, self.eh0, h, rates, self.edrive, lengths, mask, steps.reverse)
 
 
@@ -457,7 +464,7 @@ def check_forward(net, h, rates, name="h"):
     eh = actual.astype(np.float64)
     prev = net.steps.previous(eh, net.eh0)
     x = np.where(exists[..., np.newaxis], net.eX, 0)
-    N, phi = T * net.rows, PHI[net.cell.nonlinearity]
+    N, phi = T * net.rows, reference.phi_of(net.cell)
     flat = lambda a, n: None if a is None else a.reshape(1, N, n)
     r1 = np.empty((1, N, H))
     expected = reference.forward(
@@ -500,8 +507,15 @@ def check_forward(net, h, rates, name="h"):
 
 
 def lost_slopes(nonlinearity, r, bounds):
-    """1 where the slope of relu may be 0 or 1, since r is so small that it may count as 0."""
-    return (np.abs(r) <= bounds.tiny) & (r != 0) if nonlinearity == "relu" else 0.0
+    """1 where the slope may be that below or above 0, since r is so small that it may count as 0."""
+    return (np.abs(r) <= bounds.tiny) & (r != 0) if nonlinearity in KINKED else 0.0
+
+
+def moved_slopes(nonlinearity, r, slopes):
+    """By how much the rounding of r may move phi', in parts of it: 2 r² of 1 - r²."""
+    if nonlinearity == "softplus":
+        return slopes
+    return r * r if nonlinearity in ("tanh", "retanh", "sigmoid") else 0.0
 
 
 class Through:
@@ -511,8 +525,8 @@ class Through:
         """All arrays exact, with a batch axis; rates as `backward` reads them; drates: of a cell with a leak."""
         T, B, H = h.shape
         I, f, eps, exists = x.shape[2], bounds.floor, bounds.eps, steps.exists[..., np.newaxis]
-        phi, slope = PHI[cell.nonlinearity], SLOPES[cell.nonlinearity]
-        alpha, current, tanh = cell.alpha, cell.current, cell.nonlinearity == "tanh"
+        phi, slope = reference.phi_of(cell), reference.slope_of(cell)
+        alpha, current = cell.alpha, cell.current
         lengths, reverse = steps.lengths, steps.reverse
         lengths = None if lengths is None else np.asarray(lengths).astype(np.intp).reshape(-1)
         mask = None if steps.mask is None else steps.exists
@@ -524,7 +538,7 @@ class Through:
         fed = np.abs(phi(prev)) if current else np.abs(prev)
         r = phi(prev) if current else h if alpha is None else rates
         slopes = np.abs(slope(r))
-        d_slopes = (8 * eps * r * r if current and tanh else 0.0) + 2 * eps * slopes
+        d_slopes = (8 * eps * moved_slopes(cell.nonlinearity, r, slopes) if current else 0.0) + 2 * eps * slopes
         d_slopes += lost_slopes(cell.nonlinearity, r, bounds)
         aW, aU = absolute(W, f), absolute(U, f)
         large = lambda a: np.where(a > bounds.most, np.inf, a)
@@ -537,7 +551,8 @@ class Through:
             r = phi(h) if current else rates
             s = np.abs(slope(r))
             sent = np.where(exists, s * np.abs(drates) + f, 0)
-            e_sent = (8 * eps * r * r if current and tanh else 0.0) + 8 * eps * s + bounds.tiny
+            e_sent = 8 * eps * moved_slopes(cell.nonlinearity, r, s) if current else 0.0
+            e_sent = e_sent + 8 * eps * s + bounds.tiny
             e_sent = (e_sent + lost_slopes(cell.nonlinearity, r, bounds)) * np.abs(drates)
             e_sent = np.where(exists, e_sent + 2 * eps * direct, 0)
             if current:
@@ -894,7 +909,7 @@ def jvp(choose):
     d = exact_dots(net, dots)
     bounds.nan = False  # the reference multiplies NaN by the zeros that stand for directions that are not there
     f, eps, exists = bounds.floor, bounds.eps, steps.exists[..., np.newaxis]
-    phi, slope = PHI[cell.nonlinearity], SLOPES[cell.nonlinearity]
+    phi, slope = reference.phi_of(cell), reference.slope_of(cell)
     actual = h_dot.reshape(T, net.rows, H)
     state, prev = steps.previous(exact(actual), d["h0"]), steps.previous(eh, net.eh0)
     x, x_dot = np.where(exists, net.eX, 0), np.where(exists, d["x"], 0)
@@ -909,7 +924,7 @@ def jvp(choose):
     if steps.lengths is not None:
         expected = np.where(exists, expected, 0)
     # The same with absolute values.
-    alpha, current, tanh = cell.alpha, net.cell.current, cell.nonlinearity == "tanh"
+    alpha, current = cell.alpha, net.cell.current
     fed = np.abs(phi(prev) if current else prev) + f
     sent = np.abs(state) + f
     aW = absolute(net.eW, f)
@@ -919,7 +934,7 @@ def jvp(choose):
     if current:
         r = phi(prev)
         slopes = np.abs(slope(r))
-        d_slopes = (8 * eps * r * r if tanh else 0.0) + 2 * eps * slopes
+        d_slopes = 8 * eps * moved_slopes(cell.nonlinearity, r, slopes) + 2 * eps * slopes
         d_slopes += lost_slopes(cell.nonlinearity, r, bounds)
         limit = direct + (slopes * sent) @ aW.T
         error = n * eps * limit + (d_slopes * sent) @ aW.T
@@ -981,17 +996,21 @@ def second_order_limits(net, dh, h, rates, d):
     T, _B, _I, _H = net.shape
     f, cell, steps = net.bounds.floor, net.ecell, net.steps
     a = {name: np.abs(v) + f for name, v in d.items()}
-    alpha, current, tanh = cell.alpha, cell.current, cell.nonlinearity == "tanh"
+    alpha, current = cell.alpha, cell.current
     scale, keep = (1.0, 0.0) if alpha is None else (np.abs(alpha), np.abs(1 - alpha))
     turned = 0.0 if alpha is None else np.abs(d["alpha"])
-    phi = PHI[cell.nonlinearity]
+    phi, slope = reference.phi_of(cell), reference.slope_of(cell)
     prev = steps.previous(h, net.eh0)
     fed, r_prev = (np.abs(phi(prev)) if current else np.abs(prev)) + f, phi(prev)
     # Rounding of r moves 1 - r² by up to 2 r²: it counts as part of the slope.
-    slope_at = lambda r: (1 + r * r) if tanh else np.abs(SLOPES[cell.nonlinearity](r))
+    if cell.nonlinearity == "tanh":
+        slope_at = lambda r: 1 + r * r
+    else:
+        slope_at = lambda r: (s := np.abs(slope(r))) + moved_slopes(cell.nonlinearity, r, s)
+    bent = cell.nonlinearity in ("tanh", "retanh", "sigmoid", "softplus")  # |phi''/phi'| <= 2 |r| + 1
     r = phi(h) if current else h if alpha is None else rates
-    slopes, bend = slope_at(r), (2 * np.abs(r) + 1 if tanh else 0 * r)
-    slopes_prev, bend_prev = slope_at(r_prev), (2 * np.abs(r_prev) + 1 if tanh else 0 * r_prev)
+    slopes, bend = slope_at(r), (2 * np.abs(r) + 1 if bent else 0 * r)
+    slopes_prev, bend_prev = slope_at(r_prev), (2 * np.abs(r_prev) + 1 if bent else 0 * r_prev)
     aU, aW, ax, adh = np.abs(net.eU) + f, np.abs(net.eW) + f, np.abs(net.eX) + f, np.abs(dh) + f
     order = list(range(T))[::-1] if steps.reverse else list(range(T))
     S = np.empty(h.shape)  # of h_dot before each step
@@ -1053,7 +1072,7 @@ def per_sample_gradients(choose):
     t = through(net, dh, eh, erates)
     delta = t.gradients.drive
     prev = net.steps.previous(eh, net.eh0)
-    fed = PHI[net.cell.nonlinearity](prev) if net.cell.current else prev
+    fed = reference.phi_of(net.cell)(prev) if net.cell.current else prev
     of_rows = lambda a, b: np.einsum("tbh,tbi->bhi", a, b)
     feds = t.feds.reshape(eh.shape)
     parts = {
@@ -1107,9 +1126,9 @@ def jacobian(choose):
     expected = reference.jacobian(eh, net.eW, net.eh0, cell=net.ecell, **more)
     limit = jacobian_limits(net, eh, erates)
     error = 8 * bounds.eps * limit
-    if cell.nonlinearity == "relu":
+    if cell.nonlinearity in KINKED:
         r = steps.previous(eh, net.eh0) if cell.current else eh if erates is None else erates
-        lost = lost_slopes("relu", r, bounds)
+        lost = lost_slopes(cell.nonlinearity, r, bounds)
         lost = lost[..., np.newaxis, :] if cell.current else lost[..., np.newaxis]
         scale = 1.0 if cell.alpha is None else np.abs(np.broadcast_to(net.ecell.alpha, net.shape[3:]))[:, np.newaxis]
         error = error + lost * scale * np.abs(net.eW)
@@ -1119,14 +1138,14 @@ def jacobian(choose):
 def jacobian_limits(net, eh, erates, slopes=None):
     """Sums of absolute values in each Jacobian; what rounding does to the slopes is a part of them."""
     H, cell = net.shape[3], net.ecell
-    tanh, alpha = cell.nonlinearity == "tanh", cell.alpha
-    slope = SLOPES[cell.nonlinearity]
+    alpha, slope = cell.alpha, reference.slope_of(cell)
     f, one = net.bounds.floor, np.eye(H)
     scale = np.broadcast_to(1.0 if alpha is None else np.abs(alpha), (H,))[:, np.newaxis]
     keep = np.broadcast_to(0.0 if alpha is None else np.abs(1 - alpha), (H,))[:, np.newaxis]
     if net.cell.current:
-        r = PHI[cell.nonlinearity](net.steps.previous(eh, net.eh0))
-        s = np.abs(slope(r)) + (r * r if tanh else 0)
+        r = reference.phi_of(cell)(net.steps.previous(eh, net.eh0))
+        s = np.abs(slope(r))
+        s = s + moved_slopes(cell.nonlinearity, r, s)
         return keep * one + scale * ((np.abs(net.eW) + f) * (s + f)[..., np.newaxis, :]) + f
     if slopes is None:
         slopes = np.abs(slope(eh if alpha is None else erates))
@@ -1195,7 +1214,7 @@ def products(choose):
 def sums_of(net, eh):
     """Return the sums of absolute values behind each pre-activation, and the bound of its error."""
     bounds, prev = net.bounds, net.steps.previous(eh, net.eh0)
-    f, fed = bounds.floor, PHI[net.cell.nonlinearity](prev) if net.cell.current else prev
+    f, fed = bounds.floor, reference.phi_of(net.cell)(prev) if net.cell.current else prev
     limit = absolute(fed, f) @ absolute(net.eW, f).T + absolute(net.eX, f) @ absolute(net.eU, f).T + f
     for term in (net.eb, net.edrive):
         if term is not None:
@@ -1208,12 +1227,13 @@ def slopes_of_sums(net, exact_run):
 
     The product of (A_t + eps E_t) is at most eps times that of (A_t + E_t) above the product of A_t.
     """
-    a, tanh = reference.preactivations(exact_run), net.cell.nonlinearity == "tanh"
+    a, cell = reference.preactivations(exact_run), net.cell
     _, error = sums_of(net, exact_run.h)
-    slopes = np.abs(reference.sech2(a) if tanh else SLOPES[net.cell.nonlinearity](a))
-    if tanh:  # |d log sech²(a)| <= 2
-        return slopes + np.minimum(1, slopes * np.expm1(2 * error)) / net.bounds.eps
-    return slopes + ((np.abs(a) <= error) & (net.cell.nonlinearity == "relu")) / net.bounds.eps
+    slopes = np.abs(reference.SLOPES_AT.get(cell.nonlinearity, reference.slope_of(cell))(a))
+    more = (np.abs(a) <= error) & (cell.nonlinearity in KINKED)
+    if cell.nonlinearity in reference.SLOPES_AT:  # |d log sech²(a)| <= 2, of the others 1
+        more = more + np.minimum(1, slopes * np.expm1(2 * error))
+    return slopes + more / net.bounds.eps
 
 
 def preactivations(choose):
@@ -1532,8 +1552,8 @@ def rnn(choose):
     alpha = choose(1.0, 0.5, "vector", 1.5)
     if alpha == "vector":
         alpha = arrays.numbers.uniform(0.1, 1, H).astype(dtype).astype(np.float64)
-    nonlinearity, bias = choose("tanh", "tanh", "relu", "identity"), choose(True, False)
-    rnn = pyrnn.RNN(I, H, L, nonlinearity=nonlinearity, bias=bias, batch_first=first, bidirectional=D == 2,
+    function, bias = random_phi(choose), choose(True, False)
+    rnn = pyrnn.RNN(I, H, L, **function, bias=bias, batch_first=first, bidirectional=D == 2,
                     alpha=alpha, form=form, output_size=O, dtype=dtype, rng=0)  # fmt: skip
     rnn.parameters = (arrays.numbers.standard_normal(rnn.parameters.shape) * 0.7 / H).astype(dtype)
     steps = Steps(choose, arrays, T, B, ("none", "lengths"))
@@ -1551,7 +1571,7 @@ def rnn(choose):
     bounds, exists = Bounds(dtype), steps.exists[..., np.newaxis]
     leaky = form == "current" or np.ndim(alpha) or alpha != 1
     cell_alpha = exact(np.broadcast_to(np.asarray(alpha, dtype), (H,))) if leaky else None
-    cell = pyrnn.Cell(nonlinearity, cell_alpha, form)
+    cell = pyrnn.Cell(alpha=cell_alpha, form=form, **function)
     eh0 = np.zeros((L * D, rows, H)) if h0 is None else exact(h0).reshape(L * D, rows, H)
     layers, below = [], np.where(exists, time_first(x), 0)
     of = {name: exact(a) for name, a in rnn.named_parameters()}
@@ -1612,8 +1632,9 @@ def rnn(choose):
             one, units = layers[i], slice(direction * H, (direction + 1) * H)
             dh, e = G[..., units], E[..., units]
             if form == "current":
-                slope = SLOPES[nonlinearity](one.rates)
-                more = (8 * eps * one.rates**2 if nonlinearity == "tanh" else 0.0) + 2 * eps * np.abs(slope)
+                slope = reference.slope_of(rnn.cell)(one.rates)
+                moved = moved_slopes(rnn.nonlinearity, one.rates, np.abs(slope))
+                more = 8 * eps * moved + 2 * eps * np.abs(slope)
                 dh, e = slope * dh, np.abs(slope) * e + more * np.abs(dh)
             if dh_n is not None:
                 dh, e = dh.copy(), e.copy()

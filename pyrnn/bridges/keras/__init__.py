@@ -13,7 +13,7 @@ import numpy as np
 from pyrnn import arguments
 from pyrnn.bridges.keras.files import ACTIVATIONS, layers_in
 from pyrnn.bridges.state_dict import Description, describe
-from pyrnn.cell import Cell
+from pyrnn.cell import NEGATIVE_SLOPE, Cell
 from pyrnn.functional import forward
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class KerasRNN:
     recurrent_kernel : array_like, shape (H, H)
         Hidden-to-hidden weights: Wᵀ.
     bias : array_like, shape (H,), optional
-    nonlinearity : {"tanh", "relu", "identity"}
-        Keras's activation; its linear is the identity.
+    nonlinearity : {"tanh", "relu", "identity", "softplus", "sigmoid", "retanh", "leaky_relu"}
+        Keras's activation; its linear is the identity, and it has no retanh.
     go_backwards : bool
         Begin at the last step. Outputs come in the order of work then, the last step first.
     zero_output_for_mask : bool
@@ -66,6 +66,8 @@ class KerasRNN:
     unroll : bool
         Changes nothing, but Keras's backends differ where a layer with a mask runs backwards and has outputs of 0:
         `run_keras_rnn` refuses such a call.
+    negative_slope : float
+        Of ``leaky_relu``; that of Keras's function is 0.2 unless it is said.
 
     Raises
     ------
@@ -85,6 +87,7 @@ class KerasRNN:
     name: str = ""
     stateful: bool = False
     unroll: bool = False
+    negative_slope: float = NEGATIVE_SLOPE
 
     if TYPE_CHECKING:
 
@@ -102,6 +105,7 @@ class KerasRNN:
             name: str = "",
             stateful: bool = False,
             unroll: bool = False,
+            negative_slope: float = NEGATIVE_SLOPE,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -111,7 +115,7 @@ class KerasRNN:
         H = kernel.shape[1]
         arguments.check_shape("recurrent_kernel", recurrent_kernel, (H, H), "kernel", kernel)
         arguments.check_shape("bias", bias, (H,), "kernel", kernel)
-        Cell(self.nonlinearity)  # checks the name
+        Cell(self.nonlinearity, negative_slope=self.negative_slope)  # checks them
         for name in ("go_backwards", "zero_output_for_mask", "return_sequences", "stateful", "unroll"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
@@ -164,8 +168,8 @@ def from_keras(
         kernel (I, H), recurrent_kernel (H, H) and, if there is one, bias (H,); of Bidirectional, those of its forward
         layer and then those of its backward layer. (With the forward layer alone frozen, ``get_weights()`` of Keras 2
         begins with the backward layer: exchange them.)
-    activation : {"tanh", "relu", "linear", None}
-        As in Keras, where None is linear.
+    activation : {"tanh", "relu", "linear", "softplus", "sigmoid", "leaky_relu", None}
+        As in Keras, where None is linear, and the slope of leaky_relu is 0.2.
     go_backwards : bool
         Of the (forward) layer.
     zero_output_for_mask : bool, optional
@@ -199,7 +203,7 @@ def from_keras(
         raise ValueError(f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {activation!r}")
     both = len(weights) > 3
     options: dict[str, Any] = {
-        "nonlinearity": ACTIVATIONS[activation],
+        **ACTIVATIONS[activation],
         "zero_output_for_mask": both if zero_output_for_mask is None else zero_output_for_mask,
     }
     count, backward = len(weights) // 2 if both else len(weights), None
@@ -227,7 +231,12 @@ def to_keras(network: Description | Mapping[str, ArrayLike]) -> list[list[np.nda
     Raises
     ------
     ValueError, TypeError
-        As in `pyrnn.bridges.state_dict.describe`.
+        As in `pyrnn.bridges.state_dict.describe`; for retanh, which Keras does not have.
+
+    Notes
+    -----
+    The activation is not among the arrays: the layer gets it when it is made. Keras's ``"leaky_relu"`` has the slope
+    0.2; for another one make the layer with a function that calls `keras.activations.leaky_relu` with it.
 
     Examples
     --------
@@ -237,6 +246,8 @@ def to_keras(network: Description | Mapping[str, ArrayLike]) -> list[list[np.nda
     [(3, 2), (2, 2)]
     """
     network = network if isinstance(network, Description) else describe(network)
+    if network.nonlinearity == "retanh":
+        raise ValueError("network must have a nonlinearity that Keras knows, got 'retanh'")
     layers = []
     for number in range(network.num_layers):
         arrays = []
@@ -287,7 +298,7 @@ def to_state_dict(layers: Sequence[KerasRNN] | Mapping[str, KerasRNN]) -> Descri
             raise ValueError(f"layers must all be Bidirectional or none, got layer {i} unlike the first")
         if [way.go_backwards for way in pair] != [False, True][: len(pair)]:
             raise ValueError(f"layers must run forward, or forward and backward, got layer {i} with go_backwards")
-        if {way.nonlinearity for way in pair} != {first.nonlinearity}:
+        if {(way.nonlinearity, way.negative_slope) for way in pair} != {(first.nonlinearity, first.negative_slope)}:
             raise ValueError(f"layers must have one nonlinearity, got another one in layer {i}")
         if layer.backward is not None and layer.merge_mode != "concat":
             raise ValueError(f"layers must have merge_mode 'concat', got {layer.merge_mode!r} in layer {i}")
@@ -299,7 +310,7 @@ def to_state_dict(layers: Sequence[KerasRNN] | Mapping[str, KerasRNN]) -> Descri
             if bias:
                 zeros = np.zeros(way.hidden_size, U.dtype)
                 state_dict |= {"bias_ih" + end: zeros if b is None else b, "bias_hh" + end: zeros}
-    return describe(state_dict, prefix="", nonlinearity=first.nonlinearity)
+    return describe(state_dict, prefix="", nonlinearity=first.nonlinearity, negative_slope=first.negative_slope)
 
 
 def load_keras(path: Path, *, activation: Activation | None = None) -> dict[str, KerasRNN]:
@@ -311,7 +322,7 @@ def load_keras(path: Path, *, activation: Activation | None = None) -> dict[str,
         ``.keras`` of ``model.save``, of Keras 2.12 and later and of tf_keras: a Sequential or functional model, others
         in it. ``.h5`` of ``model.save``, of Keras 1 to 3: the same without others in it. ``.weights.h5`` of
         ``model.save_weights`` in Keras 2.12 and later, which has arrays only.
-    activation : {"tanh", "relu", "linear"}, optional
+    activation : {"tanh", "relu", "linear", "softplus", "sigmoid", "leaky_relu"}, optional
         Of the layers in a ``.weights.h5``; None for tanh. The others say it themselves.
 
     Returns
@@ -485,7 +496,10 @@ def _run(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Outputs in the order of work, the last one, and the state after it; both: of Bidirectional."""
     h = np.empty((*x.shape[:2], len(U)), x.dtype)
-    options: dict[str, Any] = {"cell": Cell(layer.nonlinearity), "reverse": layer.go_backwards}
+    options: dict[str, Any] = {
+        "cell": Cell(layer.nonlinearity, negative_slope=layer.negative_slope),
+        "reverse": layer.go_backwards,
+    }
     steps = None if mask is None else mask.T
     forward(x.swapaxes(0, 1), U, W, b, state, mask=steps, out=h.swapaxes(0, 1), **options)
     if layer.go_backwards:

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
         [str, bool], dict[str, np.ndarray]
     ]  # of the arrays of a direction, with a bias or without
 
-ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "linear": "identity", None: "identity"}
+# Fields of a KerasRNN by Keras's names of activations; the slope is that of Keras's function.
+ACTIVATIONS: dict[str | None, _Fields] = {
+    "tanh": {"nonlinearity": "tanh"},
+    "relu": {"nonlinearity": "relu"},
+    "linear": {"nonlinearity": "identity"},
+    "softplus": {"nonlinearity": "softplus"},
+    "sigmoid": {"nonlinearity": "sigmoid"},
+    "leaky_relu": {"nonlinearity": "leaky_relu", "negative_slope": 0.2},
+    None: {"nonlinearity": "identity"},
+}
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"  # the members of a .keras archive
 _FLAGS = ("go_backwards", "zero_output_for_mask", "return_sequences", "stateful", "unroll")
 _ARRAYS = ("kernel", "recurrent_kernel", "bias")
@@ -238,7 +247,7 @@ def _of_layer(layer: object, name: str, read: _Reader, way: str = "", zeros: boo
     units = cell.get("units", cell.get("output_dim"))  # the second in Keras 1
     if fields["kernel"].shape[1:] != (units,):
         raise ValueError(f"{name}: kernel must have {units!r:.60} columns, got shape {fields['kernel'].shape}")
-    return fields | {"nonlinearity": ACTIVATIONS[activation]}
+    return fields | ACTIVATIONS[activation]
 
 
 def _of_older_model(root: Group, config: str) -> Iterator[tuple[str, _Fields]]:
@@ -305,7 +314,7 @@ def _check_name(group: Group, name: str) -> None:
 # ---- Without one ----------------------------------------------------------------------------------------------------
 def _without_config(root: Group, activation: str) -> Iterator[tuple[str, _Fields]]:
     """All groups that look like one of ours, in their natural order."""
-    nonlinearity = ACTIVATIONS[activation]
+    function = ACTIVATIONS[activation]
     used, seen = set[str](), set[int | None]()
     waiting: list[Iterator[Group]] = [iter([root])]
     while waiting:
@@ -317,7 +326,7 @@ def _without_config(root: Group, activation: str) -> Iterator[tuple[str, _Fields
         if address is not None and address in seen:
             continue  # a link back: hard links can make circles
         seen.add(address)
-        fields = _looks_like_ours(group, nonlinearity)
+        fields = _looks_like_ours(group, function)
         if fields is not None:
             at = group.group_at("vars")
             name = None if at is None else at.text("name")
@@ -335,12 +344,12 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(i % 2, int(part) if i % 2 else 0, part) for i, part in enumerate(parts)]
 
 
-def _looks_like_ours(group: Group, nonlinearity: str) -> _Fields | None:
+def _looks_like_ours(group: Group, function: _Fields) -> _Fields | None:
     """Return the fields of a layer, None if the group is of something else."""
     forwards, backwards = (group.group_at(way) for way in ("forward_layer", "backward_layer"))
     if forwards is None or backwards is None:
-        return _of_cell(group, nonlinearity)
-    first, second = _of_cell(forwards, nonlinearity), _of_cell(backwards, nonlinearity)
+        return _of_cell(group, function)
+    first, second = _of_cell(forwards, function), _of_cell(backwards, function)
     if first is None or second is None:
         return None
     # As Keras makes them where sequences are returned; a file of weights does not say it.
@@ -348,7 +357,7 @@ def _looks_like_ours(group: Group, nonlinearity: str) -> _Fields | None:
     return first | zeros | {"backward": second | zeros | {"go_backwards": True}}
 
 
-def _of_cell(group: Group, nonlinearity: str) -> _Fields | None:
+def _of_cell(group: Group, function: _Fields) -> _Fields | None:
     """As `_looks_like_ours`, of a layer of one direction."""
     at = group.group_at("cell/vars")
     if at is None or len(at.names()) not in (2, 3):
@@ -358,7 +367,7 @@ def _of_cell(group: Group, nonlinearity: str) -> _Fields | None:
         len(shapes[0]) == 2 and shapes[1] == (shapes[0][1],) * 2
     ):
         return None  # another cell, such as a GRU with its stacked gates
-    return _arrays(group, "cell/vars", len(at.names()) == 3) | {"nonlinearity": nonlinearity}
+    return _arrays(group, "cell/vars", len(at.names()) == 3) | function
 
 
 def _arrays(group: Group, place: str, use_bias: bool) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from pyrnn import arguments
 from pyrnn.bridges.onnx.read import DIRECTIONS, Graph, rnn_fields
 from pyrnn.bridges.onnx.write import Writer
 from pyrnn.bridges.state_dict import Description, describe
-from pyrnn.cell import Cell
+from pyrnn.cell import NEGATIVE_SLOPE, Cell
 from pyrnn.layers import forward_layers
 from pyrnn.network import Network
 
@@ -48,7 +48,7 @@ class OnnxRNN:
     initial_h : array_like, shape (D, B, H), or (B, D, H) with layout 1, optional
         Where the file fixes it.
     direction : {"forward", "reverse", "bidirectional"}
-    nonlinearities : tuple of {"tanh", "relu", "identity"}
+    nonlinearities : tuple of {"tanh", "relu", "identity", "softplus", "sigmoid", "retanh", "leaky_relu"}
         One for each direction.
     layout : {0, 1}
         0: time first. 1: batch first.
@@ -59,6 +59,8 @@ class OnnxRNN:
         Which of the model's RNN nodes it is, from 0.
     source : int, optional
         The number of the one whose Y is this one's X.
+    negative_slopes : tuple of float, optional
+        Of ``leaky_relu``, one for each direction. None for 0.01.
 
     Raises
     ------
@@ -78,6 +80,7 @@ class OnnxRNN:
     inputs: Mapping[str, str] = field(default_factory=dict)
     number: int | None = None
     source: int | None = None
+    negative_slopes: tuple[float, ...] | None = None
 
     if TYPE_CHECKING:
 
@@ -95,6 +98,7 @@ class OnnxRNN:
             inputs: Mapping[str, str] = ...,
             number: int | None = None,
             source: int | None = None,
+            negative_slopes: tuple[float, ...] | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -104,8 +108,11 @@ class OnnxRNN:
         D = len(DIRECTIONS[self.direction])
         if isinstance(self.nonlinearities, str) or len(self.nonlinearities) != D:
             raise ValueError(f"nonlinearities must be a tuple of {D} with {self.direction}, got {self.nonlinearities}")
-        for nonlinearity in self.nonlinearities:
-            Cell(nonlinearity)  # checks the name
+        slopes = (NEGATIVE_SLOPE,) * D if self.negative_slopes is None else self.negative_slopes
+        if not isinstance(slopes, tuple) or len(slopes) != D:
+            raise ValueError(f"negative_slopes must be a tuple of {D} with {self.direction}, got {slopes!r}")
+        cells = [Cell(name, negative_slope=s) for name, s in zip(self.nonlinearities, slopes, strict=True)]
+        object.__setattr__(self, "negative_slopes", tuple(cell.negative_slope for cell in cells))
         W, R, B, initial_h = arguments.as_real_arrays(
             "B", "initial_h", W=self.W, R=self.R, B=self.B, initial_h=self.initial_h
         )
@@ -128,6 +135,20 @@ class OnnxRNN:
     @property
     def hidden_size(self) -> int:
         return int(self.W.shape[1])
+
+    def cell(self, number: int = 0) -> Cell:
+        """The cell of one direction.
+
+        Parameters
+        ----------
+        number : {0, 1}
+            The direction.
+
+        Returns
+        -------
+        Cell
+        """
+        return Cell(self.nonlinearities[number], negative_slope=(self.negative_slopes or ())[number])
 
     def weights(self, number: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """The arrays of one direction as `pyrnn.forward` takes them.
@@ -208,10 +229,7 @@ def run_onnx_rnn(
     arguments.check_shape("initial_h", h0, (batch, D, H) if batch_first else (D, batch, H), "x", x, "W", W)
     h0 = h0.swapaxes(0, 1) if batch_first and h0 is not None else h0
     lengths = _lengths(sequence_lens, T, batch)
-    ways = [
-        Network(W[d], R[d], None if B is None else B[d, :H] + B[d, H:], cell=Cell(nonlinearity))
-        for d, nonlinearity in enumerate(node.nonlinearities)
-    ]
+    ways = [Network(W[d], R[d], None if B is None else B[d, :H] + B[d, H:], cell=node.cell(d)) for d in range(D)]
     tape = forward_layers(x, [ways], h0, lengths=lengths, reverse=DIRECTIONS[node.direction])
     Y_h = np.zeros((batch, D, H) if batch_first else (D, batch, H), x.dtype)
     last = Y_h.swapaxes(0, 1) if batch_first else Y_h  # [D, B, H]
@@ -260,8 +278,8 @@ def from_onnx(model: Any | Path) -> tuple[OnnxRNN, ...]:
     OSError
         If the file cannot be read.
     ValueError
-        If it is no model, has no RNN node, or has one that pyrnn cannot represent: with other activations than Tanh,
-        Relu and what equals them or the identity, with clip, with weights that are no constants, inside of a subgraph
+        If it is no model, has no RNN node, or has one that pyrnn cannot represent: with other activations than
+        those of `pyrnn.Cell` and what equals them, with clip, with weights that are no constants, inside of a subgraph
         or a function.
     TypeError
         If `model` is neither.
@@ -362,7 +380,7 @@ def to_state_dict(nodes: Sequence[OnnxRNN]) -> Description:
     for i, node in enumerate(nodes):
         if node.direction == "reverse":
             raise ValueError(f"nodes must run forward or both ways, got node {i} in reverse")
-        if set(node.nonlinearities) != {first.nonlinearities[0]}:
+        if {node.cell(d) for d in range(len(node.W))} != {first.cell()}:
             raise ValueError(f"nodes must have one nonlinearity, got {first.nonlinearities} and {node.nonlinearities}")
         if node.direction != first.direction:
             raise ValueError(f"nodes must have one direction, got {first.direction} and {node.direction}")
@@ -378,7 +396,8 @@ def to_state_dict(nodes: Sequence[OnnxRNN]) -> Description:
             state_dict |= {"weight_ih" + end: node.W[d], "weight_hh" + end: node.R[d]}
             if bias:
                 state_dict |= {"bias_ih" + end: B[d, :H], "bias_hh" + end: B[d, H:]}
-    return describe(state_dict, prefix="", nonlinearity=first.nonlinearities[0])
+    cell = first.cell()
+    return describe(state_dict, prefix="", nonlinearity=cell.nonlinearity, negative_slope=cell.negative_slope)
 
 
 # ---- Writing --------------------------------------------------------------------------------------------------------
@@ -386,6 +405,7 @@ def to_onnx(
     state_dict: Description | Mapping[str, ArrayLike],
     *,
     nonlinearity: Nonlinearity | None = None,
+    negative_slope: float | None = None,
     reverse: bool = False,
     layout: Literal[0, 1] = 0,
     sequence_lens: bool = False,
@@ -399,8 +419,11 @@ def to_onnx(
     state_dict : pyrnn.bridges.state_dict.Description, or mapping of str to array_like
         Arrays under PyTorch's names, with or without a common prefix; they tell the sizes, the number of layers, and
         whether it has biases and two directions.
-    nonlinearity : {"tanh", "relu", "identity"}, optional
-        None for that of the Description, or of the `pyrnn.RNN` whose `state_dict()` it is; else tanh.
+    nonlinearity : {"tanh", "relu", "identity", "softplus", "sigmoid", "leaky_relu"}, optional
+        None for that of the Description, or of the `pyrnn.RNN` whose `state_dict()` it is; else tanh. ONNX has no
+        retanh.
+    negative_slope : float, optional
+        Of ``leaky_relu``. None for that of the Description or of the `pyrnn.RNN`; else 0.01.
     reverse : bool
         All layers run backwards through time; not for two directions.
     layout : {0, 1}
@@ -444,7 +467,9 @@ def to_onnx(
     onnx = _import()
     network = state_dict if isinstance(state_dict, Description) else describe(state_dict)
     nonlinearity = network.nonlinearity if nonlinearity is None else nonlinearity
-    Cell(nonlinearity)  # checks the name
+    if negative_slope is None:
+        negative_slope = network.negative_slope if nonlinearity == "leaky_relu" else NEGATIVE_SLOPE
+    slope = Cell(nonlinearity, negative_slope=negative_slope).negative_slope  # checks them
     _check_layout(layout)
     for name, value in (("reverse", reverse), ("sequence_lens", sequence_lens), ("initial_h", initial_h)):
         if not isinstance(value, bool | np.bool_):
@@ -454,7 +479,8 @@ def to_onnx(
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
     direction: OnnxDirection = "bidirectional" if network.bidirectional else "reverse" if reverse else "forward"
-    return Writer(onnx, network, nonlinearity, direction, layout, np.dtype(dtype)).model(sequence_lens, initial_h)
+    writer = Writer(onnx, network, nonlinearity, slope, direction, layout, np.dtype(dtype))
+    return writer.model(sequence_lens, initial_h)
 
 
 def _import() -> ModuleType:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyrnn.bridges.onnx.constants import OPERATORS, Constants
+from pyrnn.cell import NEGATIVE_SLOPE
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -38,6 +39,8 @@ _TAKES = {
 _EQUALS: dict[_Function, Nonlinearity] = {
     ("Tanh",): "tanh",
     ("Relu",): "relu",
+    ("Softplus",): "softplus",
+    ("Sigmoid",): "sigmoid",
     ("LeakyRelu", 0.0): "relu",
     ("LeakyRelu", 1.0): "identity",
     ("ThresholdedRelu", 0.0): "relu",
@@ -133,10 +136,12 @@ def rnn_fields(graph: Graph, number: int) -> tuple[dict[str, Any], int | None]:
     if direction not in DIRECTIONS:
         raise ValueError(f"{where} must have a direction of {', '.join(DIRECTIONS)}, got {direction!r}")
     constants, dynamic = _inputs(graph, node, where)
+    nonlinearities, slopes = _nonlinearities(value, len(DIRECTIONS[direction]))
     fields = {
         **constants,
         "direction": direction,
-        "nonlinearities": _nonlinearities(value, len(DIRECTIONS[direction])),
+        "nonlinearities": nonlinearities,
+        "negative_slopes": slopes,
         "layout": value("layout", "INT", 0),
         "name": node.name,
         "inputs": dynamic,
@@ -178,22 +183,29 @@ def _origin(graph: Graph, value: str) -> str:
     )
 
 
-def _nonlinearities(value: Callable[..., Any], D: int) -> tuple[Nonlinearity, ...]:
-    """The functions of a node, one for each direction; value: gives its attributes."""
+def _nonlinearities(value: Callable[..., Any], D: int) -> tuple[tuple[Nonlinearity, ...], tuple[float, ...]]:
+    """The functions of a node and their negative slopes, one for each direction; value: gives its attributes."""
     functions = value("activations", "STRINGS", ["Tanh"] * D)
     if len(functions) != D:
         raise ValueError(f"activations must have {D} names, one for each direction, got {functions}")
     alphas, betas = (list(value(f"activation_{name}", "FLOATS", [])) for name in ("alpha", "beta"))
-    found = []
+    found: list[tuple[Nonlinearity, float]] = []
     for function in functions:
         key: _Function = (function,)
         for count, values in zip(_TAKES.get(function, ()), (alphas, betas), strict=False):
             key += (values.pop(0) if values else None,) if count else ()
-        if key not in _EQUALS:
+        if key in _EQUALS:
+            found.append((_EQUALS[key], NEGATIVE_SLOPE))
+        elif key[0] == "LeakyRelu" and isinstance(key[1], float) and 0 < key[1] < np.inf:
+            found.append(("leaky_relu", key[1]))
+        else:
             known = ", ".join(dict.fromkeys(map(_spoken, _EQUALS)))
-            raise ValueError(f"activations must be tanh, relu or the identity, that is {known}, got {_spoken(key)}")
-        found.append(_EQUALS[key])
-    return tuple(found)
+            raise ValueError(
+                f"activations must be functions of pyrnn.Cell, that is {known}, or LeakyRelu with an alpha that is not "
+                f"negative, got {_spoken(key)}"
+            )
+    names, slopes = zip(*found, strict=True)
+    return names, slopes
 
 
 def _spoken(key: _Function) -> str:

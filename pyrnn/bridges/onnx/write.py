@@ -19,6 +19,9 @@ _NODES: dict[str, tuple[str, dict[str, float]]] = {
     "tanh": ("Tanh", {}),
     "relu": ("Relu", {}),
     "identity": ("Affine", {"alpha": 1.0, "beta": 0.0}),
+    "softplus": ("Softplus", {}),
+    "sigmoid": ("Sigmoid", {}),
+    "leaky_relu": ("LeakyRelu", {}),  # whose alpha is the slope
 }
 
 
@@ -30,6 +33,7 @@ class Writer:
         onnx: ModuleType,
         network: Description,
         nonlinearity: Nonlinearity,
+        negative_slope: float,
         direction: OnnxDirection,
         layout: int,
         dtype: np.dtype,
@@ -38,7 +42,11 @@ class Writer:
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.D, self.H, self.L = len(DIRECTIONS[direction]), network.hidden_size, network.num_layers
+        if nonlinearity not in _NODES:
+            raise ValueError(f"nonlinearity must be one that the operator RNN of ONNX knows, got {nonlinearity!r}")
         function, values = _NODES[nonlinearity]
+        if nonlinearity == "leaky_relu":
+            values = {"alpha": negative_slope}
         self.attributes: dict[str, Any] = {
             "activations": [function] * self.D,
             "direction": direction,

@@ -1,0 +1,128 @@
+"""softplus, the logistic function and softplus' of the kernels, on every instruction set of this machine.
+
+Errors are in units in the last place of the exact value. Greatest seen, for arguments above 0 and below, and where:
+WORST. softplus_error.c makes these figures; long double adds up to 0.001 units to those of float64.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mpmath
+import numpy as np
+import pytest
+from test_tanh import around, bits, dtype, instructions, samples, units_in_the_last_place  # noqa: F401
+
+import pyrnn
+from pyrnn._core import table
+
+pytestmark = pytest.mark.compiled
+
+CELLS = {name: pyrnn.Cell(name) for name in ("softplus", "sigmoid")}
+LOWEST = {np.float32: "-0x1.5d589ep+6", np.float64: "-0x1.6232bdd7abcd2p+9"}
+WORST = {}
+EXACT = {
+    "softplus": lambda a: mpmath.log1p(mpmath.exp(a)),
+    "sigmoid": lambda a: 1 / (1 + mpmath.exp(-a)),
+    "slope": lambda r: -mpmath.expm1(-r),
+}
+every_function = pytest.mark.parametrize("name", CELLS)
+
+
+def slope(r):
+    """phi' of softplus by the kernels, from r = phi(a): the gradient at the bias, of one step."""
+    H, r = len(r), r[np.newaxis]
+    x, U, W = (np.zeros(shape, r.dtype) for shape in ((1, 1), (H, 1), (H, H)))
+    return pyrnn.backward(np.ones_like(r), r, x, U, W, cell=CELLS["softplus"]).b
+
+
+def exact_error(name, x, y):
+    """The error of one number, in units in the last place, by 60 digits."""
+    digits = 24 if y.dtype == np.float32 else 53
+    with mpmath.workdps(60):
+        truth = EXACT[name](mpmath.mpf(float(x)))
+        return float(abs(mpmath.mpf(float(y)) - truth) / mpmath.ldexp(1, mpmath.frexp(truth)[1] - digits))
+
+
+@every_function
+def test_special_values(name, instructions, dtype):  # noqa: F811
+    phi, lowest, info = CELLS[name].phi, dtype(float.fromhex(LOWEST[dtype])), np.finfo(dtype)
+    x = np.array([np.inf, -np.inf, np.nan, info.max, -info.max, np.nextafter(lowest, dtype(-np.inf))], dtype)
+    first, last = (np.inf, info.max) if name == "softplus" else (1, 1)
+    np.testing.assert_array_equal(phi(x), np.array([first, 0, np.nan, last, 0, 0], dtype))
+    y = phi(np.array([lowest, 0.0, -0.0, info.smallest_subnormal, -info.smallest_subnormal], dtype))
+    assert info.smallest_normal <= y[0] < info.smallest_normal * (1 + 1e-5)  # the number below it gives 0
+    np.testing.assert_array_equal(y[1:], dtype(np.log(2) if name == "softplus" else 0.5))
+
+
+@every_function
+def test_nan_stays_in_its_lane(name, instructions, dtype):  # noqa: F811
+    x = samples(dtype, 400)
+    expected = CELLS[name].phi(x)
+    x[::7] = expected[::7] = np.nan
+    np.testing.assert_array_equal(CELLS[name].phi(x), expected)
+
+
+@every_function
+def test_the_same_bits_on_every_instruction_set_and_length(name, instructions, dtype):  # noqa: F811
+    x = np.concatenate([samples(dtype, 40_000), np.linspace(-100, 100, 999).astype(dtype)])
+    ours = CELLS[name].phi(x)
+    for n in range(1, 40):
+        np.testing.assert_array_equal(bits(CELLS[name].phi(x[:n])), bits(ours[:n]))
+    table.select("base")
+    np.testing.assert_array_equal(bits(ours), bits(CELLS[name].phi(x)))
+
+
+@every_function
+def test_monotone_where_formulas_meet(name, instructions, dtype):  # noqa: F811
+    for place in [1.0, *(np.arange(1, 40) + 0.5) * np.log(2)]:
+        x = around(place, dtype, 500)
+        for a in (x, -x[::-1]):
+            y = CELLS[name].phi(a).astype(np.float64)
+            assert (np.diff(y) >= -np.finfo(dtype).eps * y[1:]).all(), place
+
+
+@every_function
+def test_error_against_60_digits(name, instructions, dtype):  # noqa: F811
+    rng, limit = np.random.default_rng(1), 1.0 if dtype == np.float32 else 1.25
+    least = float.fromhex(LOWEST[dtype])
+    x = np.concatenate(
+        [
+            rng.uniform(-1.2, 1.2, 600),
+            rng.uniform(-20, 20, 600),
+            rng.uniform(least, -least, 300),
+            np.exp(rng.uniform(-80, 0, 50)),
+            around(1, dtype, 30),
+            -around(1, dtype, 30),
+        ]
+    ).astype(dtype)
+    y = CELLS[name].phi(x)
+    assert max(exact_error(name, *pair) for pair in zip(x, y, strict=True)) <= limit
+
+
+def test_slope_from_the_rate(instructions, dtype):  # noqa: F811
+    rng = np.random.default_rng(2)
+    r = np.concatenate([rng.uniform(0, 2, 300), rng.uniform(0, 100, 200), np.exp(rng.uniform(-80, 0, 300))])
+    r = r.astype(dtype)
+    limit = 1.0 if dtype == np.float32 else 1.25
+    assert max(exact_error("slope", *pair) for pair in zip(r, slope(r), strict=True)) <= limit
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="long double is not wider than float64 here")
+def test_the_worst_of_every_float32_and_of_many_float64(gcc, tmp_path):
+    here = Path(__file__).parent
+    sources = [here / "softplus_error.c", here.parent / "csrc" / "kernels.c"]
+    flags = ["-O3", "-std=c11", "-ffp-contract=off", f"-I{here.parent / 'csrc'}"]
+    subprocess.run([gcc, *flags, *sources, "-lm", "-o", tmp_path / "softplus_error"], check=True)
+    lines = subprocess.check_output([tmp_path / "softplus_error", "20000000"], text=True).splitlines()
+    seen = {(name, kind, function): rest for name, kind, function, *rest in map(str.split, lines)}
+    assert set(seen) == {(name, *key) for name in table.available() for key in WORST}
+    for (_, *key), (above, place_above, below, place_below) in seen.items():
+        worst = WORST[tuple(key)]
+        if key[0] == "f32":
+            assert [(place_above, float(above)), (place_below, float(below))] == worst
+        else:
+            assert float(above) <= worst[0][1] + 1e-3
+            assert float(below) <= worst[1][1] + 1e-3
