@@ -24,39 +24,37 @@
 /* Coefficients of tanh.h and softplus.h, printed by coefficients.py. */
 enum { PHI_R_DEGREE_f32 = 6, PHI_P_DEGREE_f32 = 4, PHI_R_DEGREE_f64 = 11, PHI_P_DEGREE_f64 = 9 };
 static const float PHI_R_f32[] = {-0x1.555542p-2f, 0x1.110dp-3f,   -0x1.b982c6p-5f, 0x1.60e32ap-6f,
-                                   -0x1.073932p-7f, 0x1.36f5eep-9f, -0x1.8f98c8p-12f};
+                                  -0x1.073932p-7f, 0x1.36f5eep-9f, -0x1.8f98c8p-12f};
 static const float PHI_P_f32[] = {0x1.fffffcp-1f, 0x1.55548ep-1f, 0x1.55599cp-2f, 0x1.123bcap-3f, 0x1.6988eap-5f};
 static const double PHI_R_f64[] = {-0x1.5555555555552p-2,  0x1.1111111110c03p-3,   -0x1.ba1ba1b9ce663p-5,
-                                    0x1.664f4870375f3p-6,   -0x1.226e32c13007ap-7,  0x1.d6d3584e2d19ap-9,
-                                    -0x1.7d9c1d596bf7cp-10, 0x1.350ae18c91b2cp-11,  -0x1.f10cb3c644b2ap-13,
-                                    0x1.80061794d163fp-14,  -0x1.fa751cfc25d90p-16, 0x1.9580cd20776c5p-18};
+                                   0x1.664f4870375f3p-6,   -0x1.226e32c13007ap-7,  0x1.d6d3584e2d19ap-9,
+                                   -0x1.7d9c1d596bf7cp-10, 0x1.350ae18c91b2cp-11,  -0x1.f10cb3c644b2ap-13,
+                                   0x1.80061794d163fp-14,  -0x1.fa751cfc25d90p-16, 0x1.9580cd20776c5p-18};
 static const double PHI_P_f64[] = {
     0x1.000000000000ap+0, 0x1.55555555554dfp-1, 0x1.55555555507b0p-2,  0x1.111111112f148p-3,  0x1.6c16c18468d36p-5,
     0x1.a01a00feec35dp-7, 0x1.a019994006e18p-9, 0x1.71df8df9171e5p-11, 0x1.28ae47880150ap-13, 0x1.acce4f9b509dcp-16};
 enum { PHI_Q_DEGREE_f32 = 4, PHI_A_DEGREE_f32 = 2, PHI_Q_DEGREE_f64 = 9, PHI_A_DEGREE_f64 = 6 };
 static const float PHI_Q_f32[] = {0x1.fffffep-4f, -0x1.555462p-8f, 0x1.6bd35p-12f, -0x1.b1bee6p-16f, 0x1.c05986p-20f};
 static const float PHI_A_f32[] = {0x1.55556ap-1f, 0x1.997266p-2f, 0x1.2f6a86p-2f};
-static const double PHI_Q_f64[] = {0x1.ffffffffffffbp-4,  -0x1.55555555547a6p-8,  0x1.6c16c16b3a6bcp-12,
+static const double PHI_Q_f64[] = {0x1.ffffffffffffbp-4,   -0x1.55555555547a6p-8,  0x1.6c16c16b3a6bcp-12,
                                    -0x1.ba1ba14afe673p-16, 0x1.1ea5c35b7a36cp-19,  -0x1.833aa538797b6p-23,
                                    0x1.0cde9b4168739p-26,  -0x1.7a3861ecd72dcp-30, 0x1.fb8e7517cd935p-34,
                                    -0x1.ea3d51c311e14p-38};
 static const double PHI_A_f64[] = {0x1.5555555555564p-1, 0x1.9999999991f3cp-2, 0x1.2492492f3a126p-2,
                                    0x1.c71c63b6ede81p-3, 0x1.74620bb7a2bb9p-3, 0x1.3a1eed3001556p-3,
                                    0x1.2955f9ce0f882p-3};
-/* tanh is 1 from ONE on, sech² 0 from ZERO on. Whether tanh needs the second part of log(2)/2; sech² does. Below LOWEST exp is
- * subnormal. */
+/* tanh is 1 from ONE on, sech² 0 from ZERO on. Whether tanh needs the second part of log(2)/2; sech² does. Below LOWEST
+ * exp is subnormal. */
 enum { PHI_TANH_PRECISE_f32 = 0, PHI_TANH_PRECISE_f64 = 1 };
 static const float PHI_LEAST_f32 = 0x1p-126f;
 static const double PHI_LEAST_f64 = 0x1p-1022;
-static const float PHI_SPLIT_f32 = 0.975f, PHI_ONE_f32 = 10.0f, PHI_ZERO_f32 = 60.0f,
-                   PHI_SHIFT_f32 = 0x1.8p23f + 127, PHI_RAISED_f32 = 64, PHI_LOWER_f32 = 0x1p-64f,
-                   PHI_TWO_LOG2E_f32 = 0x1.715476p+1f, PHI_HALF_LN2_f32 = 0x1.62e43p-2f,
-                   PHI_HALF_LN2_LOW_f32 = -0x1.05c61p-30f,
+static const float PHI_SPLIT_f32 = 0.975f, PHI_ONE_f32 = 10.0f, PHI_ZERO_f32 = 60.0f, PHI_SHIFT_f32 = 0x1.8p23f + 127,
+                   PHI_RAISED_f32 = 64, PHI_LOWER_f32 = 0x1p-64f, PHI_TWO_LOG2E_f32 = 0x1.715476p+1f,
+                   PHI_HALF_LN2_f32 = 0x1.62e43p-2f, PHI_HALF_LN2_LOW_f32 = -0x1.05c61p-30f,
                    PHI_LOWEST_f32 = -0x1.5d589ep+6f, PHI_LN2_f32 = 0x1.62e43p-1f, PHI_LN2_LOW_f32 = -0x1.05c61p-29f;
-static const double PHI_SPLIT_f64 = 0.625, PHI_ONE_f64 = 20.0, PHI_ZERO_f64 = 400.0,
-                    PHI_SHIFT_f64 = 0x1.8p52 + 1023, PHI_RAISED_f64 = 512, PHI_LOWER_f64 = 0x1p-512,
-                    PHI_TWO_LOG2E_f64 = 0x1.71547652b82fep+1, PHI_HALF_LN2_f64 = 0x1.62e42fefa39efp-2,
-                    PHI_HALF_LN2_LOW_f64 = 0x1.abc9e3b39803fp-57,
+static const double PHI_SPLIT_f64 = 0.625, PHI_ONE_f64 = 20.0, PHI_ZERO_f64 = 400.0, PHI_SHIFT_f64 = 0x1.8p52 + 1023,
+                    PHI_RAISED_f64 = 512, PHI_LOWER_f64 = 0x1p-512, PHI_TWO_LOG2E_f64 = 0x1.71547652b82fep+1,
+                    PHI_HALF_LN2_f64 = 0x1.62e42fefa39efp-2, PHI_HALF_LN2_LOW_f64 = 0x1.abc9e3b39803fp-57,
                     PHI_LOWEST_f64 = -0x1.6232bdd7abcd2p+9, PHI_LN2_f64 = 0x1.62e42fefa39efp-1,
                     PHI_LN2_LOW_f64 = 0x1.abc9e3b39803fp-56;
 

@@ -193,7 +193,8 @@ PYRNN_KERNEL(void, leaky_forward,
 PYRNN_KERNEL(void, leaky_backward,
              (ptrdiff_t rows, ptrdiff_t H, const REAL *later, ptrdiff_t ld_later, const REAL *panels, const REAL *rates,
               ptrdiff_t ld_rates, const REAL *dh, ptrdiff_t ld_dh, const REAL *past, ptrdiff_t ld_past, REAL *grad,
-              ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta, const REAL *alpha, pyrnn_phi phi, int current, int odd))
+              ptrdiff_t ld_grad, REAL *delta, ptrdiff_t ld_delta, const REAL *alpha, pyrnn_phi phi, int current,
+              int odd))
 
 /* A step of stochastic gradient descent, s = power scale g + decay p, with a buffer b = momentum b + weight s, in the
  * first step b = s; p -= rate b, of Nesterov's p -= rate (s + momentum b). Without a buffer p -= rate s.

@@ -75,24 +75,30 @@ static inline ALWAYS_INLINE VEC V(phi)(const int others, pyrnn_phi phi, VEC a)
 {
     if (!others) return phi.kind == PYRNN_TANH ? V(tanh)(a) : phi.kind == PYRNN_RELU ? V(relu)(a) : a;
     switch (phi.kind) {
-    case PYRNN_SOFTPLUS: return V(softplus)(a);
-    case PYRNN_SIGMOID: return V(sigmoid)(a);
-    case PYRNN_RETANH: return V(relu)(V(tanh)(a));
-    default: return V(if_less)(a, V(set)(C(LEAST)), V(mul)(V(set)((REAL)phi.slope), a), a);
+    case PYRNN_SOFTPLUS:
+        return V(softplus)(a);
+    case PYRNN_SIGMOID:
+        return V(sigmoid)(a);
+    case PYRNN_RETANH:
+        return V(relu)(V(tanh)(a));
+    default:
+        return V(if_less)(a, V(set)(C(LEAST)), V(mul)(V(set)((REAL)phi.slope), a), a);
     }
 }
 
 static inline ALWAYS_INLINE VEC V(through)(const int others, pyrnn_phi phi, VEC h, VEC g)
 {
     if (!others)
-        return phi.kind == PYRNN_TANH   ? V(mul)(V(slope)(h), g)
-               : phi.kind == PYRNN_RELU ? V(where_active)(h, g)
-                                        : g;
+        return phi.kind == PYRNN_TANH ? V(mul)(V(slope)(h), g) : phi.kind == PYRNN_RELU ? V(where_active)(h, g) : g;
     switch (phi.kind) {
-    case PYRNN_SOFTPLUS: return V(mul)(V(softplus_slope)(h), g);
-    case PYRNN_SIGMOID: return V(mul)(V(fma)(V(sub)(V(set)(0), h), h, h), g);
-    case PYRNN_RETANH: return V(where_active)(h, V(mul)(V(slope)(h), g));
-    default: return V(if_less)(h, V(set)(C(LEAST)), V(mul)(V(set)((REAL)phi.slope), g), g);
+    case PYRNN_SOFTPLUS:
+        return V(mul)(V(softplus_slope)(h), g);
+    case PYRNN_SIGMOID:
+        return V(mul)(V(fma)(V(sub)(V(set)(0), h), h, h), g);
+    case PYRNN_RETANH:
+        return V(where_active)(h, V(mul)(V(slope)(h), g));
+    default:
+        return V(if_less)(h, V(set)(C(LEAST)), V(mul)(V(set)((REAL)phi.slope), g), g);
     }
 }
 
@@ -107,10 +113,10 @@ static inline void V(store_some)(REAL *p, ptrdiff_t n, VEC a)
 }
 
 /* phi decides which body of a kernel runs. */
-#define BY_PHI(body, ...)                \
-    if (phi.kind > PYRNN_IDENTITY)       \
-        V(body)(1, __VA_ARGS__);         \
-    else                                 \
+#define BY_PHI(body, ...)          \
+    if (phi.kind > PYRNN_IDENTITY) \
+        V(body)(1, __VA_ARGS__);   \
+    else                           \
         V(body)(0, __VA_ARGS__)
 
 static inline ALWAYS_INLINE void V(phi_slopes)(const int others, ptrdiff_t n, const REAL *rates, REAL *slopes,
@@ -271,7 +277,8 @@ static inline ALWAYS_INLINE void V(leaky_step_backward)(const int others, ptrdif
             VEC g = V(load_some)(dh + i, n);
             if (back) {
                 const VEC keep = V(sub)(V(set)(1), leak), s = V(load_some)(back + i, n);
-                const VEC flow = V(fma)(keep, V(load_some)(past + i, n), current ? V(through)(others, phi, rate, s) : s);
+                const VEC flow =
+                    V(fma)(keep, V(load_some)(past + i, n), current ? V(through)(others, phi, rate, s) : s);
                 g = V(add)(g, flow);
             }
             V(store_some)(grad + i, n, g);

@@ -59,7 +59,7 @@ static double small_number(int exponent)
         filled++;                                                                                                      \
         pyrnn_flush();                                                                                                 \
     }                                                                                                                  \
-    static void T##_leaky(ptrdiff_t rows, ptrdiff_t H, int odd, pyrnn_phi phi)                                               \
+    static void T##_leaky(ptrdiff_t rows, ptrdiff_t H, int odd, pyrnn_phi phi)                                         \
     {                                                                                                                  \
         const pyrnn_kernel_table *k = pyrnn_kernels();                                                                 \
         const ptrdiff_t ld = H + 3;                                                                                    \
@@ -85,7 +85,7 @@ static double small_number(int exponent)
         mix(T##_c, sizeof T##_c), mix(T##_f, sizeof T##_f);                                                            \
         mix(T##_a, sizeof T##_a), mix(T##_b, sizeof T##_b);                                                            \
     }                                                                                                                  \
-    static void T##_case(ptrdiff_t rows, ptrdiff_t H, int odd, pyrnn_phi phi)                                                \
+    static void T##_case(ptrdiff_t rows, ptrdiff_t H, int odd, pyrnn_phi phi)                                          \
     {                                                                                                                  \
         const pyrnn_kernel_table *k = pyrnn_kernels();                                                                 \
         const ptrdiff_t ld = H + 3;                                                                                    \
@@ -122,6 +122,9 @@ static double small_number(int exponent)
         for (int i = 0; i < MOST; i++) T##_a[i] = 25 * T##_b[i] * T##_b[i] * T##_b[i];                                 \
         k->sech2_##T(n, T##_a, T##_b);                                                                                 \
         mix(T##_b, sizeof T##_b);                                                                                      \
+        memcpy(T##_b, T##_a, sizeof T##_b);                                                                            \
+        k->step_forward_##T(1, n, NULL, T##_b, n, phi), k->phi_slopes_##T(n, T##_b, T##_c, phi);                       \
+        mix(T##_b, sizeof T##_b), mix(T##_c, sizeof T##_c);                                                            \
         k->tanh_##T(n, T##_a, T##_a);                                                                                  \
         mix(T##_a, sizeof T##_a);                                                                                      \
         T##_fill(T##_a), T##_fill(T##_b), T##_fill(T##_c), T##_fill(T##_d), T##_fill(T##_e);                           \
@@ -158,8 +161,10 @@ int main(void)
             unflushed = flushing ? pyrnn_flush() : pyrnn_read_floating();
             for (size_t r = 0; r < sizeof rows / sizeof *rows; r += (size_t)(1 + flushing))
                 for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s += (size_t)(1 + flushing)) {
-                    f32_case(rows[r], sizes[s], s % 2, (pyrnn_phi){(int)(r + s) % 3, 0});
-                    f64_case(rows[r], sizes[s], r % 2, (pyrnn_phi){(int)(r + s) % 3, 0});
+                    for (int kind = (int)(r + s) % 3; kind <= PYRNN_LEAKY_RELU; kind += 3) {
+                        f32_case(rows[r], sizes[s], s % 2, (pyrnn_phi){kind, 0.3});
+                        f64_case(rows[r], sizes[s], r % 2, (pyrnn_phi){kind, 0.3});
+                    }
                 }
             if (flushing) pyrnn_restore(unflushed);
             printf("%016" PRIx64 "%c", hash, flushing ? '\n' : ' ');

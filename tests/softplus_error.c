@@ -127,7 +127,8 @@ static void some_f64(uint64_t n)
         }
         check_f64(x, w);
     }
-    for (uint64_t i = 0; i < n; i += BLOCK) { /* of each sign: most from (0, 5), some from (0, 710), some of all sizes */
+    for (uint64_t i = 0; i < n;
+         i += BLOCK) { /* of each sign: most from (0, 5), some from (0, 710), some of all sizes */
         for (int j = 0; j < BLOCK; j++) {
             seed = seed * 6364136223846793005u + 1442695040888963407u;
             const double u = ((double)(seed >> 12) + 0.5) * 0x1p-52;
