@@ -111,7 +111,7 @@ def call(module, function, arguments, **options):
 
 
 def with_cell(form):
-    """Arguments as they are, but nonlinearity, alpha and form and negative_slope as one cell, a `Cell` unless alpha is complex."""
+    """Arguments as they are, but those of a cell as one `Cell`, or as a namespace where alpha is complex."""
     names = ("nonlinearity", "alpha", "form", "negative_slope")
     given = {name: form[name] for name in names if name in form}
     others = {name: value for name, value in form.items() if name not in names}

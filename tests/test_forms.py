@@ -46,6 +46,7 @@ every_form = for_each(
     "form",
     {
         (nonlinearity, leak, steps, reverse): {"nonlinearity": nonlinearity, "reverse": reverse}
+        | ({"negative_slope": 0.25} if nonlinearity == "leaky_relu" else {})
         | LEAKS[leak]
         | STEPS[steps]
         for nonlinearity, leak, steps, reverse in (

@@ -84,6 +84,38 @@ def test_like_torch(seed, dtype, engine):
     assert all(error <= TOLERANCE[dtype] for error in errors.values()), errors
 
 
+FUNCTIONS = {
+    "softplus": torch.nn.functional.softplus,
+    "sigmoid": torch.sigmoid,
+    "retanh": lambda a: torch.relu(torch.tanh(a)),
+    "leaky_relu": lambda a: torch.nn.functional.leaky_relu(a, 0.2),
+}
+
+
+@pytest.mark.parametrize("leak", [{}, {"alpha": 0.3}, {"alpha": 0.3, "form": "current"}], ids=str)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_that_its_rnn_does_not_have(name, leak):
+    """A loop over time in PyTorch, and its autograd, in float64."""
+    phi, cell = FUNCTIONS[name], pyrnn.Cell(name, **leak, **({"negative_slope": 0.2} if name == "leaky_relu" else {}))
+    network, dh = draw(0, "float64")
+    given = {key: torch.tensor(a, requires_grad=True) for key, a in network.items()}
+    alpha = torch.tensor(leak.get("alpha", 1.0), dtype=torch.float64, requires_grad=True)
+    h, states = given["h0"], []
+    for x_t in given["x"]:
+        a = given["b"] + x_t @ given["U"].T + (phi(h) if cell.current else h) @ given["W"].T
+        h = (1 - alpha) * h + alpha * (a if cell.current else phi(a))
+        states.append(h)
+    torch.stack(states).backward(torch.tensor(dh))
+    rates = None if cell.alpha is None else np.empty_like(dh)
+    ours = pyrnn.forward(**network, cell=cell, rates=rates)
+    gradients = pyrnn.backward(dh, ours, *(network[key] for key in ("x", "U", "W", "h0")), cell=cell, rates=rates)
+    assert relative_error(ours, torch.stack(states).detach().numpy()) <= 1e-13
+    for key, tensor in given.items():
+        assert relative_error(getattr(gradients, key), tensor.grad.numpy()) <= 1e-12, key
+    if cell.alpha is not None:
+        assert abs(gradients.alpha - alpha.grad.item()) <= 1e-11 * abs(alpha.grad.item())
+
+
 def test_every_kind_of_case_is_drawn():
     networks = [draw(seed, "float32")[0] for seed in range(CASES)]
     kinds = {(n["b"] is None, n["h0"] is None, n["x"].ndim) for n in networks}

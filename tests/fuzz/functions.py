@@ -311,8 +311,10 @@ def random_cell(choose, arrays, H, with_alpha=True):
 
 
 def rounded(cell, dtype):
-    """The cell with alpha as results of this dtype are made with it."""
-    return dataclasses.replace(cell, alpha=None if cell.alpha is None else np.asarray(cell.alpha, dtype))
+    """The cell with alpha and its slope as results of this dtype are made with them."""
+    alpha = None if cell.alpha is None else np.asarray(cell.alpha, dtype)
+    slope = float(dtype.type(cell.negative_slope)) if cell.nonlinearity == "leaky_relu" else cell.negative_slope
+    return dataclasses.replace(cell, alpha=alpha, negative_slope=slope)
 
 
 class Steps:
