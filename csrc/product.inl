@@ -571,10 +571,9 @@ static void KERNEL(leaky_backward)(ptrdiff_t rows, ptrdiff_t H, const REAL *late
                 .phi = phi.kind,
                 .current = current},
      odd);
-    if (others)
-        V(leaky_step_backward)
-        (1, rows, H, rates, ld_rates, dh, ld_dh, delta, ld_delta, past, ld_past, grad, ld_grad, delta, ld_delta, alpha,
-         phi, current);
+    if (others) V(leaky_step_backward)
+    (1, rows, H, rates, ld_rates, dh, ld_dh, delta, ld_delta, past, ld_past, grad, ld_grad, delta, ld_delta, alpha, phi,
+     current);
 }
 
 /* Blocks as those of any fast matrix product (Goto and van de Geijn 2008): DEPTH rows of a wide panel stay in the first
