@@ -82,11 +82,16 @@ def forward(
     mask: MaybeArray,
     reverse: bool,
     n_threads: int | None,
+    out: MaybeArray = None,
+    sequence: int = 0,
 ) -> np.ndarray:
-    """`pyrnn.forward` with state noise added to the drive, of which there is never an array."""
+    """`pyrnn.forward` with noise added to the drive, of which there is never an array.
+
+    sigma: of the drive; sequence: the number of the first one.
+    """
     module = _engines.choose(n_threads)
-    given = (x, U, W, b, h0, cell, drive, lengths, mask, reverse, rates, None, n_threads)
+    given = (x, U, W, b, h0, cell, drive, lengths, mask, reverse, rates, out, n_threads)
     call = Call.forward(*given) or _calls.conform_forward(*given)
-    call.add_noise(seed, STREAMS["state"], 0, 0, per_unit(sigma, len(U), x.dtype))
+    call.add_noise(seed, STREAMS["state"], 0, sequence, per_unit(sigma, len(U), x.dtype))
     module.forward(call)
     return call.h if call.give is None else call.give(call.h)

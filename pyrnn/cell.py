@@ -144,6 +144,13 @@ class Cell:
         if isinstance(self.alpha, np.ndarray) and self.alpha.shape != (H,):
             raise ValueError(f"alpha must be a number or have shape ({H},), got {self.alpha.shape}")
 
+    def drive_sigma(self, sigma: ArrayLike) -> np.ndarray:
+        """The standard deviation of the drive that is state noise sqrt(2 alpha) sigma xi: sqrt(2 / alpha) sigma."""
+        alpha = np.asarray(1.0 if self.alpha is None else self.alpha)
+        if not (alpha > 0).all():
+            raise ValueError(f"alpha must be above 0 in a network with noise, got {self.alpha!r}")
+        return np.sqrt(2 / alpha) * sigma
+
     def alpha_gradient(self, each: np.ndarray) -> np.ndarray | np.floating:
         """The gradient at alpha from that of each unit's: its sum where alpha is one number."""
         return each if isinstance(self.alpha, np.ndarray) else each.sum()

@@ -145,6 +145,8 @@ def simulate(network, x, h0=None, *, lengths=None, mask=None, reverse=False, dri
     U, W, b, cell = network.U, network.W, network.b, network.cell
     steps = {"lengths": lengths, "mask": mask, "reverse": reverse}
     rates = np.empty(x.shape[:-1] + W.shape[:1], np.result_type(x, U, W))
+    if noise is not None:                                       # sqrt(2 alpha) sigma xi is a drive, times alpha
+        noise = np.sqrt(2 / (1 if cell.alpha is None else cell.alpha)) * noise
     driven = drive if noise is None else (0 if drive is None else drive) + _noise(seed, rates.shape, noise, rates.dtype)
     h = forward(x, U, W, b, h0, cell=cell, drive=driven, rates=rates, **steps)
     return Trajectory(network, x, h0, h, h if cell.alpha is None else rates, drive, **steps, noise=noise, seed=seed)

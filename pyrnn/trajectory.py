@@ -78,6 +78,7 @@ class Trajectory(NamedTuple):
     reverse : bool
         As in `forward`.
     noise : ndarray, shape (H,) or (), or None
+        The standard deviation of what noise has added to the drive.
     seed : int or None
         As in `simulate`.
 
@@ -378,8 +379,9 @@ def simulate(
     lengths, mask, reverse, drive, n_threads
         As in `forward`.
     noise : float or array_like of shape (H,), optional
-        The standard deviation of normal noise that is added to the drive, of all units or of each: the numbers of
-        `pyrnn.training.noise(seed, shape of h, noise)`, to the last bit, without an array of them.
+        σ of the state noise √(2 alpha) σ ξ [1]_, of all units or of each; alpha is 1 for a cell without a leak. It is
+        a drive of standard deviation ``cell.drive_sigma(noise)``, √(2 / alpha) σ: the numbers of
+        `pyrnn.training.noise(seed, shape of h, cell.drive_sigma(noise))`, to the last bit, without an array of them.
     seed : int, optional
         From 0 to 2^64 - 1; of the noise.
 
@@ -400,7 +402,12 @@ def simulate(
 
     Notes
     -----
-    Equations 10.8 and 10.9 of Goodfellow et al., "Deep Learning".
+    Equations 10.8 and 10.9 of Goodfellow et al., "Deep Learning". docs/noise.md has more on noise.
+
+    References
+    ----------
+    .. [1] H. F. Song, G. R. Yang, X.-J. Wang, "Training excitatory-inhibitory recurrent neural networks for cognitive
+       tasks: a simple and flexible framework", PLOS Comput. Biol. 12 (2016) e1004792.
 
     Examples
     --------
@@ -419,7 +426,7 @@ def simulate(
     if (noise is None) != (seed is None):
         raise ValueError(f"noise and seed must be given together, got noise {noise!r} and seed {seed!r}")
     rates = None if cell.alpha is None else memory.empty(states, x_.dtype)
-    sigma = None if noise is None else _noise.check_sigma("noise", noise, len(U))
+    sigma = None if noise is None else cell.drive_sigma(_noise.check_sigma("noise", noise, len(U)))
     options: dict[str, Any] = {
         "lengths": lengths,
         "mask": mask,

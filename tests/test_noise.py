@@ -250,7 +250,7 @@ def test_simulate_adds_the_numbers_of_noise(instructions, engine, dtype, cell, s
     rng, shape = np.random.default_rng(0), (12, B, 18)
     x, more = rng.standard_normal((12, B, 4)).astype(dtype), rng.standard_normal(shape).astype(dtype)
     sigma, options = np.linspace(0.1, 2, 18), of_first(steps, B)
-    drive = noise(9, shape, sigma, dtype=dtype)
+    drive = noise(9, shape, cell.drive_sigma(sigma), dtype=dtype)
     for given, whole in ((None, drive), (more, more + drive)):
         run = pyrnn.simulate(network, x, drive=given, noise=sigma, seed=9, **options)
         expected = pyrnn.simulate(network, x, drive=whole, **options)
@@ -263,7 +263,7 @@ def test_simulate_adds_the_numbers_of_noise(instructions, engine, dtype, cell, s
 def test_simulate_in_chunks_and_on_threads(engine, dtype, n_threads, set_chunk_bytes):
     network = pyrnn.initialize(3, 40, cell=pyrnn.Cell(alpha=0.1), rng=1, dtype=dtype)
     x = np.zeros((50, 130, 3), dtype)
-    expected = pyrnn.simulate(network, x, drive=noise(4, (50, 130, 40), 0.5, dtype=dtype)).h
+    expected = pyrnn.simulate(network, x, drive=noise(4, (50, 130, 40), np.sqrt(2 / 0.1) * 0.5, dtype=dtype)).h
     for size in (0, 1, 1 << 16):
         set_chunk_bytes(size)
         np.testing.assert_array_equal(pyrnn.simulate(network, x, noise=0.5, seed=4, n_threads=n_threads).h, expected)
@@ -273,7 +273,8 @@ def test_simulate_without_a_batch_and_without_inputs(engine, dtype):
     W = pyrnn.initialize(1, 7, rng=1, dtype=dtype).W
     network, x = pyrnn.Network(np.zeros((7, 0), dtype), W), np.zeros((20, 0), dtype)
     run = pyrnn.simulate(network, x, noise=0.5, seed=4)
-    np.testing.assert_array_equal(run.h, pyrnn.simulate(network, x, drive=noise(4, (20, 7), 0.5, dtype=dtype)).h)
+    drive = noise(4, (20, 7), np.sqrt(2) * 0.5, dtype=dtype)
+    np.testing.assert_array_equal(run.h, pyrnn.simulate(network, x, drive=drive).h)
 
 
 @for_each("steps", STEPS)
@@ -286,7 +287,7 @@ def test_simulate_agrees_with_the_reference(steps):
     if "mask" not in steps and "lengths" not in steps:
         sums = pyrnn.dynamics.preactivations(run)
         np.testing.assert_allclose(sums, reference.preactivations(expected), rtol=0, atol=1e-13)
-        with_drive = pyrnn.simulate(network, x, drive=noise(4, run.h.shape, 0.5), **steps)
+        with_drive = pyrnn.simulate(network, x, drive=noise(4, run.h.shape, np.sqrt(2 / 0.3) * 0.5), **steps)
         np.testing.assert_allclose(sums, pyrnn.dynamics.preactivations(with_drive), rtol=0, atol=1e-13)
 
 
@@ -300,6 +301,9 @@ def test_wrong_noise_of_simulate():
         pyrnn.simulate(network, x, noise=[0.1, 0.2], seed=3)
     with pytest.raises(ValueError, match=r"^noise must be finite numbers from 0, got -1"):
         pyrnn.simulate(network, x, noise=-1, seed=3)
+    still = network._replace(cell=pyrnn.Cell(alpha=[0.1, 0.0, 1.0]))
+    with pytest.raises(ValueError, match=r"^alpha must be above 0 in a network with noise, got array"):
+        pyrnn.simulate(still, x, noise=1, seed=3)
     with pytest.raises(ValueError, match=r"^seed must be an integer from 0 to 18446744073709551615, got -1"):
         pyrnn.simulate(network, x, noise=1, seed=-1)
 
@@ -323,3 +327,74 @@ def test_statistics_of_a_billion():
     print(f"chi² {chi:.2f} standard deviations, KS {largest:.3f}")
     assert abs(chi) < LIMIT
     assert scipy.stats.kstwobign.sf(largest) > 1e-3
+
+
+# ---- RNN ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("form", ["rate", "current"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_rnn_has_the_noise_of_simulate(dtype, form, bidirectional):
+    """Each layer and direction with a seed of its own, in the order in which rng draws them."""
+    sigma, lengths = np.linspace(0, 0.5, 6), np.array([7, 3, 0, 5])
+    options = {"nonlinearity": "relu", "alpha": 0.2, "form": form, "bidirectional": bidirectional, "dtype": dtype}
+    rnn = pyrnn.RNN(3, 6, 2, **options, noise=sigma, rng=0)
+    x = np.random.default_rng(1).standard_normal((7, 4, 3)).astype(dtype)
+    rnn.rng = 5
+    out, _ = rnn(x, lengths=lengths)
+    seeds = np.random.default_rng(5).integers(2**64, size=2 * (1 + bidirectional), dtype=np.uint64).tolist()
+    for layer in range(2):
+        runs = []
+        for d in range(1 + bidirectional):
+            steps = {"lengths": lengths, "reverse": d == 1, "noise": sigma, "seed": seeds.pop(0)}
+            runs.append(pyrnn.simulate(rnn.network(layer, d), x, **steps))
+        x = np.concatenate([run.rates if form == "current" else run.h for run in runs], axis=-1)
+    np.testing.assert_array_equal(out, x)
+    again, _ = rnn(np.zeros_like(x[..., :3]))
+    assert not np.array_equal(again, rnn(np.zeros_like(x[..., :3]))[0])  # new numbers in each call
+    rnn.eval()
+    calm = rnn(np.zeros_like(x[..., :3]))[0]
+    assert np.array_equal(calm, rnn(np.zeros_like(x[..., :3]))[0])
+
+
+def test_gradients_of_an_rnn_with_noise():
+    """Noise is a drive: the gradient is that of the network with these numbers."""
+    rnn = pyrnn.RNN(2, 5, alpha=0.3, noise=0.4, output_size=2, dtype=np.float64, rng=0)
+    x, y = np.random.default_rng(1).standard_normal((2, 9, 3, 2))
+
+    def loss(vector):
+        rnn.parameters, rnn.rng = vector, 7
+        return rnn.loss_and_gradients(x, y, loss="squared_error")
+
+    start = rnn.parameters.copy()
+    _, gradient = loss(start)
+    for i in np.random.default_rng(2).choice(len(start), 20, replace=False):
+        step = 1e-6 * np.eye(len(start))[i]
+        difference = (loss(start + step)[0] - loss(start - step)[0]) / 2e-6
+        assert abs(difference - gradient[i]) < 1e-7 * max(1, abs(gradient[i]))
+
+
+def test_noise_with_recurrent_dropout_is_that_of_the_whole_batch():
+    """Sequences run alone then; each has its own numbers."""
+    rnn = pyrnn.RNN(2, 5, recurrent_dropout=1e-9, noise=0.4, dtype=np.float64, rng=0)
+    x = np.zeros((6, 3, 2))
+    rnn.rng = np.random.default_rng(3)
+    rnn.rng.random((1, 3, 5))  # what the dropout draws
+    seed = int(rnn.rng.integers(2**64, size=1, dtype=np.uint64)[0])
+    rnn.rng = 3
+    np.testing.assert_allclose(
+        rnn(x)[0], pyrnn.simulate(rnn.network(), x, noise=0.4, seed=seed).h, rtol=1e-7, atol=1e-12
+    )
+
+
+def test_noise_of_an_rnn_in_files_and_copies(tmp_path):
+    rnn = pyrnn.RNN(2, 3, noise=[0.1, 0.2, 0.3], rng=0)
+    rnn.save(tmp_path / "rnn.npz")
+    loaded = pyrnn.RNN.load(tmp_path / "rnn.npz")
+    np.testing.assert_array_equal(loaded.noise, [0.1, 0.2, 0.3])
+    assert "noise=" in repr(rnn)
+    assert "noise" not in repr(pyrnn.RNN(2, 3))
+    for wrong in (-1, np.nan, [0.1, 0.2], "a"):
+        with pytest.raises((ValueError, TypeError), match="noise must"):
+            rnn.noise = wrong
+    with pytest.raises(ValueError, match="alpha must be above 0"):
+        pyrnn.RNN(2, 3, alpha=0.0, noise=0.1)
+    np.testing.assert_array_equal(rnn.noise, [0.1, 0.2, 0.3])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 
-from pyrnn import _checks, _steps
+from pyrnn import _checks, _noise, _steps
 from pyrnn.cell import NEGATIVE_SLOPE, Cell
 from pyrnn.layers import files, parameters, stack
 from pyrnn.layers.parameters import StateDict
@@ -68,8 +68,11 @@ class RNN:
         Of parameters, states and results. Inputs of any other real dtype, and lists, are cast to it.
     negative_slope : float
         Of ``leaky_relu``, as in `pyrnn.Cell`.
+    noise : float or array_like, shape (H,)
+        In training, σ of the state noise √(2 alpha) σ ξ of each layer and direction, as in `pyrnn.simulate`; 0 for
+        none.
     rng : int, numpy.random.Generator or None
-        Draws the first parameters and the dropout, as in `numpy.random.default_rng`.
+        Draws the first parameters, the dropout and the seeds of noise, as in `numpy.random.default_rng`.
 
     Attributes
     ----------
@@ -81,12 +84,12 @@ class RNN:
     layer_states, layer_rates : tuple of ndarray
         Of the last call.
     training : bool
-        Whether dropout acts: set by `train` and `eval`, True at first.
+        Whether dropout and noise act: set by `train` and `eval`, True at first.
     rng : numpy.random.Generator
-        Assign a number to see the same dropout again.
+        Assign a number to see the same dropout and noise again.
     input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, bidirectional, alpha, form, output_size
-        As given, and fixed, as are ``dtype`` and ``negative_slope``; ``dropout`` and ``recurrent_dropout`` may be
-        changed.
+        As given, and fixed, as are ``dtype`` and ``negative_slope``; ``dropout``, ``recurrent_dropout`` and ``noise``
+        may be changed.
 
     Raises
     ------
@@ -168,6 +171,7 @@ class RNN:
         output_size: int | None = None,
         dtype: DTypeLike = np.float32,
         negative_slope: float = NEGATIVE_SLOPE,
+        noise: ArrayLike = 0.0,
         rng: Seed = None,
     ) -> None:
         self.input_size = _checks.positive_integer("input_size", input_size)
@@ -192,6 +196,7 @@ class RNN:
         self._parameters = np.empty(parameters.size(shapes), self.dtype)
         self._gradients = np.zeros_like(self._parameters)
         self._prepare()
+        self.noise = noise
         parameters.draw(self._views, self.hidden_size, self.rng)
 
     def _shapes(self) -> dict[str, Shape]:
@@ -378,7 +383,7 @@ class RNN:
         V, c = (arrays["weight_out"], arrays.get("bias_out")) if top else (None, None)
         return Network(arrays["weight_ih" + end], arrays["weight_hh" + end], b, V, c, None, self.cell)
 
-    # ---- Dropout ----------------------------------------------------------------------------------------------------
+    # ---- Dropout and noise -------------------------------------------------------------------------------------------
     @property
     def dropout(self) -> float:
         return self._dropout
@@ -396,6 +401,17 @@ class RNN:
         self._recurrent_dropout = _probability("recurrent_dropout", p)
 
     @property
+    def noise(self) -> float | np.ndarray:
+        return self._noise
+
+    @noise.setter
+    def noise(self, sigma: ArrayLike) -> None:
+        given = _noise.check_sigma("noise", sigma, self.hidden_size)
+        if given.any():
+            self.cell.drive_sigma(given)  # checks alpha
+        self._noise = float(given) if given.ndim == 0 else _fixed(given)
+
+    @property
     def rng(self) -> np.random.Generator:
         return self._rng
 
@@ -404,12 +420,12 @@ class RNN:
         self._rng = np.random.default_rng(rng)
 
     def train(self, mode: bool = True) -> Self:
-        """Switch dropout on, or off with False; returns the RNN itself."""
+        """Switch dropout and noise on, or off with False; returns the RNN itself."""
         self.training = _boolean("mode", mode)
         return self
 
     def eval(self) -> Self:
-        """Switch dropout off; returns the RNN itself."""
+        """Switch dropout and noise off; returns the RNN itself."""
         return self.train(False)
 
     # ---- Forward ----------------------------------------------------------------------------------------------------
@@ -733,8 +749,8 @@ class RNN:
     def _arguments(self) -> dict[str, Any]:
         """Those of the constructor as JSON knows them."""
         arguments = {name: getattr(self, name) for name in _ARGUMENTS}
-        alpha = self.alpha.tolist() if isinstance(self.alpha, np.ndarray) else self.alpha
-        return arguments | {"alpha": alpha, "dtype": self.dtype.name}
+        per_unit = {name: a.tolist() for name, a in arguments.items() if isinstance(a, np.ndarray)}
+        return arguments | per_unit | {"dtype": self.dtype.name}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in _MADE}
@@ -834,8 +850,9 @@ _ARGUMENTS = {
     "output_size": None,
     "dtype": np.float32,
     "negative_slope": NEGATIVE_SLOPE,
+    "noise": 0.0,
 }
-_FIXED = frozenset(_ARGUMENTS) - {"dropout", "recurrent_dropout"}
+_FIXED = frozenset(_ARGUMENTS) - {"dropout", "recurrent_dropout", "noise"}
 # Attributes that follow from the others: no pickle holds them.
 _MADE = frozenset(
     {"_views", "_gradient_views", "_alpha", "_cell", "_layers", "_sums", "_workspace", "_tape", "_batched", "_changed"}
@@ -868,6 +885,11 @@ def _leak(alpha: ArrayLike, H: int) -> float | np.ndarray:
         raise ValueError(f"alpha must be finite, got {alpha!r}")
     if a.ndim == 0:
         return float(a)
+    return _fixed(a)
+
+
+def _fixed(a: np.ndarray) -> np.ndarray:
+    """A copy in float64 that nobody writes to."""
     a = np.array(a, np.float64)
     a.flags.writeable = False
     return a

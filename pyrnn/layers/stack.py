@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pyrnn import _calls, _engines
+from pyrnn import _calls, _engines, _noise
 from pyrnn._core import memory
 from pyrnn._core.call import Call
 from pyrnn._results import OutputGradients
@@ -48,6 +48,13 @@ def _scaled(a: np.ndarray, factors: np.ndarray, out: np.ndarray) -> np.ndarray:
 def _sum(a: np.ndarray, b: np.ndarray, out: np.ndarray, where: np.ndarray | bool = True) -> np.ndarray:
     np.add(a, b, out=out, where=where)
     return out
+
+
+class Noise(NamedTuple):
+    """State noise of a pass: a drive that `pyrnn.training.noise` has as an array."""
+
+    sigma: np.ndarray  # of the drive, () or [H]
+    seeds: Sequence[int]  # [L D]
 
 
 class Tape(NamedTuple):
@@ -131,6 +138,7 @@ def forward_layers(
     reverse: Sequence[bool] = (False, True),
     dropout: _Factors = None,
     recurrent: _Factors = None,
+    noise: Noise | None = None,
     n_threads: int | None = None,
     workspace: _New = new_array,
 ) -> Tape:
@@ -152,6 +160,9 @@ def forward_layers(
         For each layer an array of the shape of its input that this is multiplied by, or None. Not for the first one.
     recurrent : sequence of ndarray or None, optional
         For each layer (D, B, H): what the recurrent weights see of the units of each sequence is multiplied by it.
+    noise : Noise, optional
+        ``(sigma, seeds)``: the standard deviation of noise that is added to the drive of all units or of each, and a
+        seed for each layer and direction.
     n_threads : int, optional
         As in `pyrnn.forward`.
     workspace : callable
@@ -206,20 +217,27 @@ def forward_layers(
             if recurrent is None or recurrent[layer] is None:
                 first, r = None if h0 is None else h0[i + d], None if rates is None else _units(rates, d, D)
                 out, way = None if alone else _units(h, d, D), reverse[d]
-                states = forward(
-                    x, U, W, b, first, cell=cell, lengths=lengths, reverse=way, rates=r, out=out, n_threads=n_threads
-                )
+                if noise is None:
+                    states = forward(
+                        x, U, W, b, first, cell=cell, lengths=lengths, reverse=way, rates=r, out=out,
+                        n_threads=n_threads,
+                    )  # fmt: skip
+                else:
+                    steps: dict[str, Any] = {"lengths": lengths, "mask": None, "reverse": way, "n_threads": n_threads}
+                    states = _noise.forward(
+                        x, U, W, b, first, cell, None, r, noise.sigma, noise.seeds[i + d], **steps, out=out
+                    )
                 if alone:
                     tape.states[layer] = states
                 continue
-            for _, run in _sequences(tape.run(layer, d), recurrent[layer][d], workspace):
-                options: dict[str, Any] = {
-                    "rates": run.written_rates,
-                    "out": run.h,
-                    "n_threads": n_threads,
-                    **run.steps,
-                }
-                forward(run.require_x(), U, run.network.W, b, run.h0, cell=cell, **options)
+            for some, run in _sequences(tape.run(layer, d), recurrent[layer][d], workspace):
+                options: dict[str, Any] = {"out": run.h, "n_threads": n_threads, **run.steps}
+                arrays, r = (run.require_x(), U, run.network.W, b, run.h0), run.written_rates
+                if noise is None:
+                    forward(*arrays, cell=cell, rates=r, **options)
+                else:
+                    of_drive, seed = noise.sigma, noise.seeds[i + d]
+                    _noise.forward(*arrays, cell, None, r, of_drive, seed, sequence=some.start, **options)
         i += D
     return tape
 
@@ -434,7 +452,7 @@ def networks_of(rnn: RNN) -> tuple[list[list[Network]], list[list[Sums]]]:
 
 @QUIET
 def forward_rnn(rnn: RNN, x: np.ndarray, h0: np.ndarray | None, lengths: np.ndarray | None) -> Tape:
-    """Run all layers of an RNN, with the dropout that it draws."""
+    """Run all layers of an RNN, with the dropout and the noise that it draws."""
     (T, B, _), H, D, L, new = x.shape, rnn.hidden_size, 1 + rnn.bidirectional, rnn.num_layers, rnn._workspace
     if h0 is None:
         h0 = new("zeros", (L * D, B, H), rnn.dtype)
@@ -451,7 +469,10 @@ def forward_rnn(rnn: RNN, x: np.ndarray, h0: np.ndarray | None, lengths: np.ndar
         if rnn.training and rnn.recurrent_dropout > 0:
             mask = new(("recurrent", layer), (D, B, H), rnn.dtype)
             recurrent[layer] = _draw_mask(mask, rnn.recurrent_dropout, rnn.rng, new)
-    options: dict[str, Any] = {"dropout": dropout, "recurrent": recurrent, "workspace": new}
+    noise = None
+    if rnn.training and np.any(rnn.noise):
+        noise = Noise(rnn.cell.drive_sigma(rnn.noise), rnn.rng.integers(2**64, size=L * D, dtype=np.uint64).tolist())
+    options: dict[str, Any] = {"dropout": dropout, "recurrent": recurrent, "noise": noise, "workspace": new}
     return forward_layers(x, rnn._layers, h0, lengths=lengths, **options)
 
 
