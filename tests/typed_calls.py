@@ -96,7 +96,8 @@ assert_type(pyrnn.online.BlockedRTRL(network).finish(), pyrnn.online.OnlineGradi
 rnn = pyrnn.RNN(3, 4, form="current", alpha=0.5)
 assert_type(rnn(x), tuple[NDArray[Any], NDArray[Any]])
 assert_type(rnn.weight_ih_l0, NDArray[Any])
-assert_type(rnn.nonlinearity, Literal["tanh", "relu", "identity"])
+Nonlinearities = Literal["tanh", "relu", "identity", "softplus", "sigmoid", "retanh", "leaky_relu"]
+assert_type(rnn.nonlinearity, Nonlinearities)
 assert_type(rnn.backward(h), RNNGradients)
 assert_type(rnn.network(0), pyrnn.Network)
 assert_type(pyrnn.RNN.load("network.npz"), pyrnn.RNN)
