@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from pyrnn.profiling import timed
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from pyrnn._types import Loss, MaybeArray, Shape
+    from pyrnn._types import Loss, MaybeArray, OfSteps, Shape
 
 PART = 1 << 16  # targets that are checked at once where memory is scarce
 
@@ -109,8 +110,8 @@ def squared_error(o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = 
     o : array_like, shape (T, B, O) or (T, O)
     targets : array_like, shape of o
         Anything where the weight is 0.
-    weights : array_like, shape (T, B) or (T,), optional
-        As in `softmax_cross_entropy`.
+    weights : array_like, shape (T, B) or (T,), or shape of o, optional
+        As in `softmax_cross_entropy`: of each step, or of each output.
 
     Returns
     -------
@@ -144,15 +145,263 @@ def squared_error_of_steps(
     o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """What `squared_error` sums, by step, and its gradient."""
-    o, targets, weights = _checks.as_real_arrays("weights", o=o, targets=targets, weights=weights)
-    _check_outputs(o, weights)
-    _checks.check_shape("targets", targets, o.shape, "o", o)
-    do = o - targets
+    o, targets, weights = _numbers(o, targets, weights)
+    do = _differences(o, targets, weights)
+    losses = np.square(do, dtype=np.float64)
+    do *= 2
+    return _summed(losses, do, weights)
+
+
+@QUIET
+@timed
+def huber(
+    o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *, delta: float = 1.0
+) -> tuple[np.float64, np.ndarray]:
+    """Huber's loss, summed over time, batch and outputs: half the square of small errors, the size of large ones.
+
+    Parameters
+    ----------
+    o : array_like, shape (T, B, O) or (T, O)
+    targets : array_like, shape of o
+        Anything where the weight is 0.
+    weights : array_like, shape (T, B) or (T,), or shape of o, optional
+        As in `squared_error`.
+    delta : float
+        The error up to which the loss is quadratic. As ``loss="huber"`` it is 1; for another one give
+        ``functools.partial(huber, delta=2.0)`` to `fit`.
+
+    Returns
+    -------
+    loss : float
+        With e = o - y: Σ w e²/2 where abs(e) ≤ delta, and Σ w delta (abs(e) - delta/2) elsewhere. A float64 scalar.
+    do : ndarray, shape of o
+        Its gradient with respect to o, w e cut off at ±delta.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes do not fit, an argument is not real, or delta is not a positive number.
+
+    See Also
+    --------
+    pyrnn.squared_error : outliers count more.
+
+    Notes
+    -----
+    ``torch.nn.HuberLoss(reduction="sum")``, after [1]_.
+
+    References
+    ----------
+    .. [1] P. J. Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35 (1964) 73-101.
+
+    Examples
+    --------
+    >>> import numpy as np, pyrnn
+    >>> loss, do = pyrnn.training.huber(np.array([[0.5, 3.0]]), np.zeros((1, 2)))
+    >>> float(loss), do
+    (2.625, array([[0.5, 1. ]]))
+    """
+    losses, do = huber_of_steps(o, targets, weights, delta)
+    return losses.sum(dtype=np.float64), do
+
+
+def huber_of_steps(
+    o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None, delta: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `huber` sums, by step, and its gradient."""
+    if isinstance(delta, bool) or not _checks.is_finite_number(delta) or delta <= 0:
+        raise ValueError(f"delta must be a positive number, got {delta!r}")
+    o, targets, weights = _numbers(o, targets, weights)
+    do = _differences(o, targets, weights)
+    inside = np.clip(do, -delta, delta)
+    # delta (|e| - delta/2) = c (e - c/2) with c = ±delta, the error cut off; inside, c = e makes it e²/2.
+    losses = np.multiply(inside, -0.5, dtype=np.float64)
+    losses += do
+    losses *= inside
+    do = inside
+    return _summed(losses, do, weights)
+
+
+@QUIET
+@timed
+def binary_cross_entropy(
+    o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None
+) -> tuple[np.float64, np.ndarray]:
+    """Negative log-likelihood of yes or no for each output by itself, summed over time, batch and outputs.
+
+    Parameters
+    ----------
+    o : array_like, shape (T, B, O) or (T, O)
+        Log odds: the probability of 1 is 1 / (1 + exp(-o)).
+    targets : array_like, shape of o
+        Numbers from 0 to 1, the probability that is wanted. Anything where the weight is 0.
+    weights : array_like, shape (T, B) or (T,), or shape of o, optional
+        As in `squared_error`.
+
+    Returns
+    -------
+    loss : float
+        Σ w (log(1 + exp(o)) - y o); a float64 scalar, also for float32 inputs.
+    do : ndarray, shape of o
+        Its gradient with respect to o, w (1 / (1 + exp(-o)) - y).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or a target is below 0 or above 1.
+    TypeError
+        If an argument is not real.
+
+    See Also
+    --------
+    pyrnn.softmax_cross_entropy : one class of several.
+
+    Notes
+    -----
+    ``torch.nn.BCEWithLogitsLoss(reduction="sum")``; section 6.2.2.2 of Goodfellow et al., "Deep Learning". The
+    exponential is that of -abs(o), so that no o is too large. Infinite outputs make the loss infinite or NaN.
+
+    Examples
+    --------
+    >>> import numpy as np, pyrnn
+    >>> loss, do = pyrnn.training.binary_cross_entropy(np.array([[0.0, 100.0]]), np.array([[1.0, 1.0]]))
+    >>> round(float(loss), 4), do
+    (0.6931, array([[-0.5,  0. ]]))
+    """
+    losses, do = binary_cross_entropy_of_steps(o, targets, weights)
+    return losses.sum(dtype=np.float64), do
+
+
+def binary_cross_entropy_of_steps(
+    o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `binary_cross_entropy` sums, by step, and its gradient."""
+    o, targets, weights = _numbers(o, targets, weights)
+    _check_range(targets, weights, "binary_cross_entropy")
+    o, targets = _without_masked(o, targets, weights)
+    small = np.exp(-np.abs(o))
+    losses = np.multiply(o, targets, dtype=np.float64)
+    np.subtract(np.maximum(o, 0), losses, out=losses)
+    losses += np.log1p(small)
+    return _summed(losses, _sigmoid(o, small) - targets, weights)
+
+
+def _sigmoid(o: np.ndarray, small: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-o)), from small = exp(-|o|)."""
+    result: np.ndarray = np.where(o >= 0, 1, small) / (1 + small)
+    return result.astype(o.dtype, copy=False)
+
+
+@QUIET
+@timed
+def poisson(o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> tuple[np.float64, np.ndarray]:
+    """Negative log-likelihood of counts whose log rates are the outputs, without its constant, summed.
+
+    Parameters
+    ----------
+    o : array_like, shape (T, B, O) or (T, O)
+        Logarithms of the expected counts.
+    targets : array_like, shape of o
+        Counts, not negative. Anything where the weight is 0.
+    weights : array_like, shape (T, B) or (T,), or shape of o, optional
+        As in `squared_error`.
+
+    Returns
+    -------
+    loss : float
+        Σ w (exp(o) - y o), which may be negative: log y! is left out. A float64 scalar, also for float32 inputs.
+    do : ndarray, shape of o
+        Its gradient with respect to o, w (exp(o) - y).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or a target is negative.
+    TypeError
+        If an argument is not real.
+
+    Notes
+    -----
+    ``torch.nn.PoissonNLLLoss(log_input=True, full=False, reduction="sum")``. Counts of spikes are such targets.
+
+    Examples
+    --------
+    >>> import numpy as np, pyrnn
+    >>> loss, do = pyrnn.training.poisson(np.array([[0.0, np.log(3)]]), np.array([[0.0, 3.0]]))
+    >>> round(float(loss), 4), do.round(12)
+    (0.7042, array([[1., 0.]]))
+    """
+    losses, do = poisson_of_steps(o, targets, weights)
+    return losses.sum(dtype=np.float64), do
+
+
+def poisson_of_steps(o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+    """What `poisson` sums, by step, and its gradient."""
+    o, targets, weights = _numbers(o, targets, weights)
+    _check_range(targets, weights, "poisson")
+    o, targets = _without_masked(o, targets, weights)
+    rate = np.exp(o)
+    losses = np.multiply(o, targets, dtype=np.float64)
+    np.subtract(rate, losses, out=losses)
+    rate -= targets
+    return _summed(losses, rate, weights)
+
+
+# ---- What losses of numbers share -----------------------------------------------------------------------------------
+def _numbers(
+    o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The arguments as arrays of one dtype and of shapes that fit."""
+    outputs, numbers, factors = _checks.as_real_arrays("weights", o=o, targets=targets, weights=weights)
+    _check_outputs(outputs, factors, by_output=True)
+    _checks.check_shape("targets", numbers, outputs.shape, "o", outputs)
+    return outputs, numbers, factors
+
+
+def _differences(o: np.ndarray, targets: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """o - y, a new array, and 0 where the weight is 0."""
+    do: np.ndarray = o - targets
     if weights is not None:
         do[weights == 0] = 0
-    losses = np.square(do, dtype=np.float64).sum(axis=-1)
-    do *= 2
-    return _weighted(losses, do, weights)
+    return do
+
+
+def _without_masked(o: np.ndarray, targets: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Both arrays, with zeros where the weight is 0."""
+    if weights is None or weights.all():
+        return o, targets
+    counted = weights != 0
+    counted = counted if weights.ndim == o.ndim else counted[..., np.newaxis]
+    return np.where(counted, o, 0), np.where(counted, targets, 0)
+
+
+RANGES = {"binary_cross_entropy": (0.0, 1.0), "poisson": (0.0, math.inf)}
+
+
+def _check_range(targets: np.ndarray, weights: np.ndarray | None, loss: str, first: int = 0) -> None:
+    """Raise unless targets lie within the range of the loss, where the weight is not 0. They are those from `first`."""
+    if loss not in RANGES:
+        return
+    low, high = RANGES[loss]
+    wrong = (targets < low) | (targets > high)
+    if not wrong.any():
+        return
+    if weights is not None:
+        wrong[weights == 0] = False
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        expected = f"from {low:g} to {high:g}" if math.isfinite(high) else "not negative"
+        raise ValueError(
+            f"targets must be {expected} for {loss}, got {targets[where]} at {(where[0] + first, *where[1:])}"
+        )
+
+
+def _summed(losses: np.ndarray, do: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Losses by step from those by output, and gradients, both weighted."""
+    if weights is not None and weights.ndim == do.ndim:
+        do *= weights
+        return (losses * weights).sum(axis=-1), do
+    return _weighted(losses.sum(axis=-1), do, weights)
 
 
 def _weighted(losses: np.ndarray, do: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -162,13 +411,50 @@ def _weighted(losses: np.ndarray, do: np.ndarray, weights: np.ndarray | None) ->
     return losses, do
 
 
-LOSSES = {"softmax_cross_entropy": softmax_cross_entropy, "squared_error": squared_error}
-OF_STEPS = {"softmax_cross_entropy": cross_entropy_of_steps, "squared_error": squared_error_of_steps}
+# ---- By name --------------------------------------------------------------------------------------------------------
+LOSSES: dict[str, Callable[..., tuple[np.float64, np.ndarray]]] = {
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "squared_error": squared_error,
+    "binary_cross_entropy": binary_cross_entropy,
+    "poisson": poisson,
+    "huber": huber,
+}
+OF_STEPS: dict[str, OfSteps] = {
+    "softmax_cross_entropy": cross_entropy_of_steps,
+    "squared_error": squared_error_of_steps,
+    "binary_cross_entropy": binary_cross_entropy_of_steps,
+    "poisson": poisson_of_steps,
+    "huber": huber_of_steps,
+}
 
 
-def check_loss(loss: object) -> None:
-    if not isinstance(loss, str) or loss not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(map(repr, LOSSES))}, got {loss!r}")
+def check_loss(loss: object, known: Collection[str] = LOSSES) -> None:
+    if not isinstance(loss, str) or loss not in known:
+        raise ValueError(f"loss must be one of {', '.join(map(repr, known))}, got {loss!r}")
+
+
+# How many arrays like the outputs, of the wider dtype, a loss takes beside its result and its values in float64.
+TEMPORARY = {"softmax_cross_entropy": 2, "squared_error": 2, "binary_cross_entropy": 4, "poisson": 3, "huber": 3}
+
+
+def of_classes(loss: str) -> bool:
+    """Whether the targets are classes, one for each step; else they are numbers, one for each output."""
+    return loss == "softmax_cross_entropy"
+
+
+@QUIET
+def slopes_of_gradient(loss: str, o: np.ndarray, targets: np.ndarray) -> MaybeArray | float:
+    """The second derivative of a loss of numbers with respect to each output, without weights."""
+    if loss == "squared_error":
+        return 2.0
+    if loss == "huber":
+        slopes = (np.abs(o - targets) <= 1).astype(o.dtype)
+    elif loss == "poisson":
+        slopes = np.exp(o)
+    else:
+        p = _sigmoid(o, np.exp(-np.abs(o)))
+        slopes = p * (1 - p)
+    return slopes
 
 
 class Criterion(NamedTuple):
@@ -203,29 +489,37 @@ def _checked_targets(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """In parts of time, so that it takes no memory that grows with T."""
     o = np.broadcast_to(np.zeros((), dtype), shape)
-    if targets is None and loss == "squared_error":
+    if targets is None and not of_classes(loss):
         raise TypeError("targets must be an array of numbers, got None")
     targets = _checks.as_array("targets", targets)
     weights = None if weights is None else _checks.as_array("weights", weights)
     dtypes = {"weights": None if weights is None else np.empty(0, weights.dtype)}
-    if loss == "squared_error":
-        _checks.as_real_arrays("weights", targets=np.empty(0, targets.dtype), **dtypes)
+    if of_classes(loss):
+        _checks.as_real_arrays("weights", **dtypes)
         _check_outputs(o, weights)
+        _check_classes(targets, o)
+    else:
+        _checks.as_real_arrays("weights", targets=np.empty(0, targets.dtype), **dtypes)
+        _check_outputs(o, weights, by_output=True)
         _checks.check_shape("targets", targets, o.shape, "o", o)
-        return targets, weights
-    _checks.as_real_arrays("weights", **dtypes)
-    _check_outputs(o, weights)
-    _check_classes(targets, o)
-    rows = max(1, PART // max(1, math.prod(shape[1:-1])))
+    rows = max(1, PART // max(1, math.prod(targets.shape[1:])))
     for first in range(0, len(o), rows):
         part = slice(first, first + rows)
-        _class_targets(targets[part], o[part], None if weights is None else weights[part], first)
+        its = None if weights is None else weights[part]
+        if of_classes(loss):
+            _class_targets(targets[part], o[part], its, first)
+        else:
+            _check_range(targets[part], its, loss, first)
     return targets, weights
 
 
-def _check_outputs(o: np.ndarray, weights: np.ndarray | None) -> None:
+def _check_outputs(o: np.ndarray, weights: np.ndarray | None, by_output: bool = False) -> None:
+    """Check shapes. by_output: whether each output may have a weight of its own."""
     _checks.check_sequence("o", "O", o)
-    _checks.check_shape("weights", weights, o.shape[:-1], "o", o)
+    if weights is not None and not (by_output and weights.shape == o.shape):
+        expected = f"{o.shape[:-1]} or {o.shape}" if by_output else o.shape[:-1]
+        if weights.shape != o.shape[:-1]:
+            _checks.shape_error("weights", expected, weights, "o", o)
 
 
 def _check_classes(targets: np.ndarray, o: np.ndarray) -> None:

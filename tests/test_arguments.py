@@ -383,7 +383,11 @@ def test_wrong_size(function, name, B, change):
             "do must have shape (2, 3, 6) to match h (2, 3, 5) and V (6, 5), got (2, 6)",
         ),
         ("squared_error", {"targets": (2, 3)}, "targets must have shape (2, 3, 6) to match o (2, 3, 6), got (2, 3)"),
-        ("squared_error", {"weights": (2,)}, "weights must have shape (2, 3) to match o (2, 3, 6), got (2,)"),
+        (
+            "squared_error",
+            {"weights": (2,)},
+            "weights must have shape (2, 3) or (2, 3, 6) to match o (2, 3, 6), got (2,)",
+        ),
     ],
 )
 def test_messages(function, changes, message):

@@ -268,3 +268,179 @@ def test_squared_error_of_extreme_numbers(o, target, loss, do):
     value, gradient = pyrnn.squared_error([[o]], [[float(target)]])
     np.testing.assert_array_equal(value, loss)
     np.testing.assert_array_equal(gradient, [[do]])
+
+
+# ---- Losses of numbers that are in pyrnn.training -------------------------------------------------------------------
+def of_numbers(loss, o, targets, weights=None):
+    return (pyrnn.squared_error if loss == "squared_error" else getattr(pyrnn.training, loss))(o, targets, weights)
+
+
+def with_numbers(loss, T=4, B=3, O=5, dtype=np.float64, seed=0):
+    """Outputs, targets within the range of the loss, and weights by step and by output, some of them 0."""
+    rng = np.random.default_rng(seed)
+    shape = (T, B, O) if B is not None else (T, O)
+    o = (2 * rng.standard_normal(shape)).astype(dtype)
+    targets = {
+        "squared_error": rng.standard_normal(shape),
+        "huber": rng.standard_normal(shape),
+        "binary_cross_entropy": rng.choice([0, 1, 0.3], shape),
+        "poisson": rng.poisson(2.0, shape),
+    }[loss].astype(dtype)
+    factors = [rng.uniform(0.5, 2, s) * (rng.random(s) < 0.8) for s in (shape[:-1], shape)]
+    return o, targets, *(w.astype(dtype) for w in factors)
+
+
+NUMBERS = ["squared_error", "huber", "binary_cross_entropy", "poisson"]
+every_loss_of_numbers = pytest.mark.parametrize("loss", NUMBERS)
+
+
+@pytest.mark.peer
+@every_loss_of_numbers
+def test_losses_of_numbers_against_pytorch(dtype, loss):
+    torch = pytest.importorskip("torch")
+    theirs = {
+        "squared_error": torch.nn.MSELoss(reduction="none"),
+        "huber": torch.nn.HuberLoss(reduction="none"),
+        "binary_cross_entropy": torch.nn.BCEWithLogitsLoss(reduction="none"),
+        "poisson": torch.nn.PoissonNLLLoss(log_input=True, full=False, reduction="none"),
+    }[loss]
+    for B in (None, 3):
+        o, targets, by_step, by_output = with_numbers(loss, B=B, dtype=dtype)
+        for weights in (None, by_step, by_output):
+            leaf = torch.tensor(o.astype(np.float64), requires_grad=True)
+            factor = 1 if weights is None else torch.tensor(weights.reshape(*o.shape[:-1], -1).astype(np.float64))
+            expected = (factor * theirs(leaf, torch.tensor(targets.astype(np.float64)))).sum()
+            expected.backward()
+            value, do = of_numbers(loss, o, targets, weights)
+            tolerance = 1e-13 if dtype == np.float64 else 1e-6
+            np.testing.assert_allclose(value, expected.item(), rtol=tolerance)
+            np.testing.assert_allclose(do, leaf.grad.numpy(), rtol=tolerance, atol=tolerance)
+            assert type(value) is np.float64
+            assert do.dtype == dtype
+
+
+@every_loss_of_numbers
+def test_gradients_of_losses_of_numbers(loss):
+    o, targets, *weights = with_numbers(loss, seed=3)
+    for w in (None, *weights):
+        differences = central_differences(lambda o, w=w: of_numbers(loss, o, targets, w)[0], {"o": o})["o"]
+        assert_close(of_numbers(loss, o, targets, w)[1], differences, 1e-8)
+
+
+@every_loss_of_numbers
+def test_masked_outputs_are_not_read(loss):
+    o, targets, by_step, by_output = with_numbers(loss)
+    for weights, masked in ((by_step, by_step == 0), (by_output, by_output == 0)):
+        expected = of_numbers(loss, o, targets, weights)
+        for bad in (np.nan, np.inf, -np.inf, 1e308):
+            o_bad, targets_bad = o.copy(), targets.copy()
+            o_bad[masked], targets_bad[masked] = bad, -bad
+            value, do = of_numbers(loss, o_bad, targets_bad, weights)
+            assert value == expected[0]
+            np.testing.assert_array_equal(do, expected[1])
+            assert (do[masked] == 0).all()
+
+
+@every_loss_of_numbers
+def test_weights_by_output_that_are_those_of_steps(loss):
+    o, targets, by_step, _ = with_numbers(loss)
+    value, do = of_numbers(loss, o, targets, by_step)
+    spread = np.broadcast_to(by_step[..., np.newaxis], o.shape)
+    again, do_again = of_numbers(loss, o, targets, spread)
+    np.testing.assert_allclose(again, value, rtol=1e-14)
+    np.testing.assert_array_equal(do_again, do)
+
+
+@pytest.mark.parametrize("o", [-1e4, -30.0, -1e-3, 0.0, 1e-3, 30.0, 1e4])
+@pytest.mark.parametrize("y", [0.0, 0.25, 1.0])
+def test_binary_cross_entropy_against_arbitrary_precision(o, y):
+    value, do = pyrnn.training.binary_cross_entropy([[o]], [[y]])
+    with mpmath.workdps(60):
+        exact = mpmath.log1p(mpmath.exp(mpmath.mpf(o))) - mpmath.mpf(y) * mpmath.mpf(o)
+        np.testing.assert_allclose(value, float(exact), rtol=1e-14)
+        p = float(1 / (1 + mpmath.exp(-mpmath.mpf(o))) - y)
+    np.testing.assert_allclose(do[0, 0], p, rtol=0, atol=4e-16)
+
+
+@pytest.mark.parametrize("delta", [0.5, 3])
+def test_huber_of_another_delta(delta):
+    e = np.array([[0.0, 0.4, -0.4, 2.0, -2.0, 1e30, -1e30]])
+    value, do = pyrnn.training.huber(e, np.zeros_like(e), np.eye(7)[3:4], delta=delta)
+    assert value == (2.0 if delta > 2 else delta * (2 - delta / 2))
+    each = [float(pyrnn.training.huber([[a]], [[0.0]], delta=delta)[0]) for a in e[0]]
+    inside = np.abs(e[0]) <= delta
+    np.testing.assert_allclose(each, np.where(inside, e[0] ** 2 / 2, delta * (np.abs(e[0]) - delta / 2)), rtol=1e-14)
+    np.testing.assert_array_equal(do, np.eye(7)[3:4] * np.clip(2.0, -delta, delta))
+
+
+@for_each("delta", [0, -1.0, np.nan, np.inf, True, "1"])
+def test_huber_without_a_delta(delta):
+    with pytest.raises(ValueError, match="delta must be a positive number, got"):
+        pyrnn.training.huber([[1.0]], [[0.0]], delta=delta)
+
+
+@for_each(
+    ("loss", "target", "message"),
+    [
+        ("binary_cross_entropy", 1.5, r"targets must be from 0 to 1 for binary_cross_entropy, got 1.5 at \(1, 0\)"),
+        ("binary_cross_entropy", -0.1, r"targets must be from 0 to 1 for binary_cross_entropy, got -0.1 at \(1, 0\)"),
+        ("poisson", -1, r"targets must be not negative for poisson, got -1.0 at \(1, 0\)"),
+    ],
+)
+def test_targets_out_of_range(loss, target, message):
+    """Also where they are checked in parts, before anything is computed."""
+    targets = np.zeros((3, 2))
+    targets[1, 0] = target
+    with pytest.raises(ValueError, match=message):
+        getattr(pyrnn.training, loss)(np.zeros((3, 2)), targets)
+    network = pyrnn.initialize(1, 4, 2, rng=0)
+    with pytest.raises(ValueError, match=message):
+        pyrnn.loss_and_gradients(network, np.zeros((3, 1)), targets, loss=loss, memory_limit=10**7)
+    weights = np.ones((3, 2))
+    weights[1, 0] = 0
+    assert np.isfinite(getattr(pyrnn.training, loss)(np.zeros((3, 2)), targets, weights)[0])
+
+
+# ---- What takes a loss by its name ----------------------------------------------------------------------------------
+@every_loss_of_numbers
+def test_every_function_knows_every_loss(loss):
+    n = network(6, 3, 2, 5, 5)
+    net = pyrnn.Network(n["U"], n["W"], n["b"], n["V"], n["c"])
+    _, targets, by_step, by_output = with_numbers(loss, 6, 3)
+    for weights in (None, by_step, by_output):
+        options = {"loss": loss, "weights": weights}
+        assert max(pyrnn.check_gradients(net, n["x"], targets, **options)[:5]) < 1e-7
+        value, gradients = pyrnn.loss_and_gradients(net, n["x"], targets, **options)
+        again, in_parts = pyrnn.loss_and_gradients(net, n["x"], targets, memory_limit=10**7, **options)
+        assert again == value
+        assert_close(in_parts.W, gradients.W, 1e-13)
+        parts = pyrnn.training.truncated_gradients(net, n["x"], targets, k1=2, k2=6, **options)
+        np.testing.assert_allclose(parts.loss, value, rtol=1e-13)
+        objective = pyrnn.training.Objective(net, n["x"], targets, **options)
+        v, p = np.random.default_rng(1).standard_normal(objective.first.size), objective.first
+        moved = (objective.jac(p + 1e-6 * v) - objective.jac(p - 1e-6 * v)) / 2e-6
+        assert_close(objective.hessp(p, v), moved, 1e-6)
+
+
+@every_loss_of_numbers
+def test_feedback_knows_every_loss(loss):
+    """Targets are what is fed back; scheduled sampling takes those whose outputs can stand for them."""
+    net = pyrnn.initialize(2, 5, 4, feedback=True, dtype=np.float64, rng=0)
+    x = np.random.default_rng(0).standard_normal((6, 3, 2))
+    _, targets, by_step, by_output = with_numbers(loss, 6, 3, 4)
+    for weights in (by_step, by_output):
+        broken = targets.copy()
+        broken[weights == 0] = np.nan
+        fed = np.zeros_like(targets)
+        fed[1:] = targets[:-1]
+        fed[1:][weights[:-1] == 0] = 0
+        value, gradients = pyrnn.training.teacher_forcing(net, x, broken, loss=loss, weights=weights)
+        again, expected = pyrnn.training.teacher_forcing(net, x, targets, loss=loss, weights=weights, fed=fed)
+        assert value == again
+        np.testing.assert_array_equal(gradients.R, expected.R)
+        assert np.isfinite(pyrnn.training.free_running(net, x, targets, loss=loss, weights=weights)[0])
+    if loss in ("binary_cross_entropy", "poisson"):
+        with pytest.raises(ValueError, match="loss must be one of 'softmax_cross_entropy', 'squared_error', 'huber'"):
+            pyrnn.training.scheduled_sampling(net, x, targets, 0.5, loss=loss)
+    else:
+        assert np.isfinite(pyrnn.training.scheduled_sampling(net, x, targets, 0.5, loss=loss, rng=0).loss)

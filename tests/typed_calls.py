@@ -107,7 +107,9 @@ rnn.hidden_size = 3  # type: ignore[misc]
 task = pyrnn.tasks.FlipFlop(bits=2)
 assert_type(task.batch(0), pyrnn.tasks.Batch)
 assert_type(task(), pyrnn.tasks.Batch)
-assert_type(task.loss, Literal["softmax_cross_entropy", "squared_error"])
+assert_type(
+    task.loss, Literal["softmax_cross_entropy", "squared_error", "binary_cross_entropy", "poisson", "huber"]
+)
 assert_type(task.trial_info(0), dict[str, NDArray[Any]])
 assert_type(task.accuracy(h, h), float)
 assert_type(pyrnn.tasks.DelayedMatch(delay=(100, 200)).choices(h, classes), NDArray[Any])

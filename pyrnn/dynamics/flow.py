@@ -72,7 +72,7 @@ def gradient_flow(
         Input, time first; batch first where the RNN is.
     targets : array_like, optional
         As in `loss_and_gradients`: for the loss on the network's output, or on its top states without an output layer.
-    loss : {"softmax_cross_entropy", "squared_error"}
+    loss : {"softmax_cross_entropy", "squared_error", "binary_cross_entropy", "poisson", "huber"}
         The loss of `targets`.
     dh : array_like, shape (T, B, D H) or (T, D H), optional
         Instead of targets: what a loss sends directly into what the top layer sends up, laid out as x. Without either

@@ -64,7 +64,7 @@ class Task(abc.ABC):
         I and O of a network for the task.
     length : int
         T, the number of steps of all trials. Trials that end earlier have the weight 0 after their end.
-    loss : {"softmax_cross_entropy", "squared_error"}
+    loss : {"softmax_cross_entropy", "squared_error", "binary_cross_entropy", "poisson", "huber"}
         The loss of the task, as in `pyrnn.loss_and_gradients`.
 
     Raises

@@ -1,6 +1,7 @@
 """Losses and gradients of whole networks, and what training does with them."""
 
 from pyrnn._results import GradientErrors, LossGradients, RegularizerGradients, SampleGradients
+from pyrnn.losses import binary_cross_entropy, huber, poisson
 from pyrnn.training import schedules as schedules
 from pyrnn.training.check import check_gradients
 from pyrnn.training.clipping import clip_gradients, gradient_norm
@@ -42,16 +43,19 @@ __all__ = [
     "ScheduledGradients",
     "TruncatedGradients",
     "balanced",
+    "binary_cross_entropy",
     "check_gradients",
     "clip_gradients",
     "free_running",
     "free_running_output",
     "gradient_norm",
+    "huber",
     "lbfgs",
     "loss_and_gradients",
     "noise",
     "output_jacobian",
     "per_sample_gradients",
+    "poisson",
     "sample",
     "scale_spectral_radius",
     "scheduled_sampling",

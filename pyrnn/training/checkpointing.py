@@ -61,15 +61,25 @@ def schedule_for(network: Network, x: np.ndarray, criterion: Criterion, limit: i
     in_loss = (x, criterion.targets, criterion.weights)
     wide = max(a.itemsize if a is not None and a.dtype.kind == "f" else 0 for a in in_loss)
     O, cell = H if V is None else V.shape[0], network.cell
-    return schedule(T, B, I, H, O, V is not None, x.itemsize, limit, wide, cell)
+    return schedule(T, B, I, H, O, V is not None, x.itemsize, limit, wide, cell, losses.TEMPORARY[criterion.loss])
 
 
 def schedule(
-    T: int, B: int, I: int, H: int, O: int, layer: bool, size: int, limit: int, wide: int = 8, cell: Cell = PLAIN
+    T: int,
+    B: int,
+    I: int,
+    H: int,
+    O: int,
+    layer: bool,
+    size: int,
+    limit: int,
+    wide: int = 8,
+    cell: Cell = PLAIN,
+    temporary: int = 2,
 ) -> Schedule | None:
     """The schedule of the least time within `limit` bytes, or None if all states fit or there are none.
 
-    size: of a number in bytes, wide: of one in a loss.
+    size: of a number in bytes, wide: of one in a loss, which takes so many `temporary` arrays.
     """
     if T * B == 0:  # nothing to keep
         return None
@@ -78,7 +88,7 @@ def schedule(
     state, rows, output_rows = B * H * size, chunk * B, output_chunk * B
     # Beside the states: what the losses and the compiled loops take for a chunk, the parameters packed and their
     # gradients twice, and the losses of all steps, whose sum must not depend on the segments.
-    of_loss = O * (2 * size + 2 * wide + 8) + 32
+    of_loss = O * (2 * size + temporary * wide + 8) + 32
     # With a leak also rates and grad_h; in the current form phi' of the rates, and its product with what arrives there.
     arrays = 1 if cell.alpha is None else 2  # of a step that is kept
     more = 0 if cell.alpha is None else 6 if cell.current else 2

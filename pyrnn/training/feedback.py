@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyrnn._types import Loss, MaybeArray, Seed
 
 CHOICES = ("sample", "argmax")
+SAID = ("softmax_cross_entropy", "squared_error", "huber")  # whose outputs can stand for targets
 
 
 class FeedbackGradients(NamedTuple):
@@ -93,7 +94,7 @@ def teacher_forcing(
         What the loss expects: classes (T, B) or (T,), or numbers (T, B, O) or (T, O). The one of each step is also what
         is fed back at the next: a class y as the y-th unit vector. Targets of weight 0 are fed back too, unless they
         are not classes or not finite: then nothing is, that is zeros.
-    loss : {"softmax_cross_entropy", "squared_error"}
+    loss : {"softmax_cross_entropy", "squared_error", "binary_cross_entropy", "poisson", "huber"}
     fed : array_like, optional
         What is fed back at each step instead: classes (T, B) or (T,), -1 for nothing, or numbers (T, B, O) or (T, O).
     first : array_like, optional
@@ -294,15 +295,17 @@ def scheduled_sampling(
 
     Parameters
     ----------
-    network, x, targets, loss, first, h0, weights
+    network, x, targets, first, h0, weights
         As in `teacher_forcing`.
+    loss : {"softmax_cross_entropy", "squared_error", "huber"}
+        Those whose outputs are on the scale of the targets, so that they can be fed back in their place.
     probability : float or array_like of shape (T,)
         With which the target of the step before is fed back, from 1 (teacher forcing) to 0. Of each step of each
         sequence by itself, the first ones aside.
     choose : {"sample", "argmax"}
         What is fed back otherwise with softmax_cross_entropy: a class drawn from softmax(o_{t-1}), or the most probable
-        one. With squared_error it is o_{t-1} itself. Outputs of +inf count as in `sample`; those of which one is NaN,
-        or all are -inf, give no class: nothing is fed back then, that is zeros, and the loss of that step is NaN.
+        one. With the other losses it is o_{t-1} itself. Outputs of +inf count as in `sample`; those of which one is
+        NaN, or all are -inf, give no class: nothing is fed back then, that is zeros, and the loss of that step is NaN.
     rng : int, numpy.random.Generator or None
         As in `numpy.random.default_rng`.
 
@@ -337,6 +340,7 @@ def scheduled_sampling(
     >>> bool(result.loss == loss)
     True
     """
+    losses.check_loss(loss, SAID)
     if not isinstance(choose, str) or choose not in CHOICES:
         raise ValueError(f"choose must be one of {', '.join(map(repr, CHOICES))}, got {choose!r}")
     n = _Problem(network, x, h0, {"first": first}, targets, loss, weights)
@@ -347,7 +351,7 @@ def scheduled_sampling(
     told = rng.random(steps) < probability.reshape(-1, *[1] * (len(steps) - 1))
     told[:1] = True
     if not told.all():
-        _choose(n, fed, told, loss == "squared_error", choose == "sample", rng)
+        _choose(n, fed, told, not losses.of_classes(loss), choose == "sample", rng)
     return ScheduledGradients(*n.forced(fed, None), fed)
 
 
@@ -630,8 +634,11 @@ class _Problem:
         loss, targets, weights = self.criterion
         before = targets[:-1]
         nothing: MaybeArray = False if weights is None else weights[:-1] == 0
-        if loss == "squared_error":
-            np.copyto(fed[1:], before, where=~(nothing & ~np.isfinite(before).all(axis=-1))[..., np.newaxis])
+        if not losses.of_classes(loss):
+            if weights is not None and weights.ndim == fed.ndim:  # by output
+                np.copyto(fed[1:], before, where=~(nothing & ~np.isfinite(before)))
+            else:
+                np.copyto(fed[1:], before, where=~(nothing & ~np.isfinite(before).all(axis=-1))[..., np.newaxis])
         else:
             fed[1:] = _one_hot(np.where((before < 0) | (before >= self.O), -1, before), self.O, fed.dtype)
         fed[0] = self.first()

@@ -44,12 +44,13 @@ def loss_and_gradients(
     x : array_like, shape (T, B, I) or (T, I)
     targets : array_like
         What the loss expects: classes (T, B) or (T,), or numbers (T, B, O) or (T, O).
-    loss : {"softmax_cross_entropy", "squared_error"}
+    loss : {"softmax_cross_entropy", "squared_error", "binary_cross_entropy", "poisson", "huber"}
     h0 : array_like, shape (B, H) or (H,), optional
         The state before ``x[0]``; None for zeros.
     weights : array_like, shape (T, B) or (T,), optional
-        Multiplies the loss of each step. Where it is 0 the target is not read, but the input is: the step still moves
-        the state, and a NaN in its x makes the gradients NaN. `lengths` or `mask` of `forward` and
+        Multiplies the loss of each step; of the shape of the outputs that of each number. Where it is 0 the target is
+        not read, but the input is: the step still moves the state, and a NaN in its x makes the gradients NaN.
+        `lengths` or `mask` of `forward` and
         `backward`, or `lengths` of `RNN`, leave out steps that do not exist.
     memory_limit : int, optional
         How many bytes the call may use beside its arguments and what it returns; None for as many as are fastest.

@@ -36,13 +36,13 @@ class Objective:
     x : array_like, shape (T, B, I) or (T, I)
     targets : array_like
         What the loss expects: classes (T, B) or (T,), or numbers (T, B, O) or (T, O).
-    loss : {"softmax_cross_entropy", "squared_error"}
+    loss : {"softmax_cross_entropy", "squared_error", "binary_cross_entropy", "poisson", "huber"}
     h0 : array_like, shape (B, H) or (H,), optional
         The state before ``x[0]``; None for zeros.
     weights : array_like, shape (T, B) or (T,), optional
-        Multiplies the loss of each step. Where it is 0 the target is not read, but the input is: the step still moves
-        the state, and a NaN in its x makes the gradients NaN. `RNN` with `lengths` leaves out steps that
-        do not exist.
+        Multiplies the loss of each step; of the shape of the outputs that of each number. Where it is 0 the target is
+        not read, but the input is: the step still moves the state, and a NaN in its x makes the gradients NaN. `RNN`
+        with `lengths` leaves out steps that do not exist.
 
     Attributes
     ----------
@@ -291,15 +291,18 @@ class _At:
 
     @losses.QUIET
     def _loss_curvature(self, o_dot: np.ndarray) -> np.ndarray:
-        """The Hessian of the loss with respect to o, times o_dot: w (diag(p) - p pᵀ) o_dot, or 2 w o_dot."""
-        weights = self.criterion.weights
-        if self.criterion.loss == "squared_error":
-            result = 2 * o_dot
-        else:
+        """The Hessian of the loss with respect to o, times o_dot: w (diag(p) - p pᵀ) o_dot, or w c o_dot."""
+        loss, targets, weights = self.criterion
+        result: np.ndarray
+        if losses.of_classes(loss):
             p = self._probabilities(o_dot.shape)
             result = p * (o_dot - (p * o_dot).sum(axis=-1, keepdims=True))
+        else:
+            slopes = losses.slopes_of_gradient(loss, self.o, targets)
+            result = o_dot * (slopes if isinstance(slopes, float) else np.reshape(slopes, o_dot.shape))
         if weights is not None:
-            weights = weights.reshape(*o_dot.shape[:-1], 1)
+            columns = o_dot.shape[-1] if weights.ndim == self.o.ndim else 1
+            weights = weights.reshape(*o_dot.shape[:-1], columns)
             result = np.where(weights == 0, 0, weights * result)
         return result.astype(o_dot.dtype, copy=False)
 
