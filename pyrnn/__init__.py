@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from pyrnn.readout import output as output
     from pyrnn.readout import output_gradients as output_gradients
     from pyrnn.training.check import check_gradients as check_gradients
+    from pyrnn.training.fitting import fit as fit
     from pyrnn.training.gradients import loss_and_gradients as loss_and_gradients
     from pyrnn.trajectory import Direction as Direction
     from pyrnn.trajectory import Trajectory as Trajectory
@@ -88,6 +89,7 @@ _HOMES = {
     "output": "readout",
     "output_gradients": "readout",
     "check_gradients": "training.check",
+    "fit": "training.fitting",
     "loss_and_gradients": "training.gradients",
     "Direction": "trajectory",
     "Trajectory": "trajectory",
@@ -110,6 +112,7 @@ __all__ = [
     "check_gradients",
     "config",
     "dynamics",
+    "fit",
     "forward",
     "initialize",
     "jacobian",

@@ -13,7 +13,7 @@ import pyrnn
 pytestmark = [pytest.mark.peer, pytest.mark.python]
 
 OPTIONAL = ["torch", "matplotlib", "sklearn", "onnx", "onnxruntime", "jax", "mpmath", "hypothesis", "threadpoolctl"]
-OPTIONAL += ["h5py", "keras", "safetensors"]
+OPTIONAL += ["h5py", "keras", "safetensors", "tqdm"]
 ROOMS = ["config", "dynamics", "layers", "online", "plots", "tasks", "training"]
 BRIDGES = ["bridges.onnx", "bridges.keras", "bridges.safetensors"]
 

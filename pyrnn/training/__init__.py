@@ -17,23 +17,33 @@ from pyrnn.training.feedback import (
     scheduled_sampling,
     teacher_forcing,
 )
+from pyrnn.training.fitting import EarlyStopping, FitState, fit
 from pyrnn.training.gradients import loss_and_gradients
+from pyrnn.training.history import History
 from pyrnn.training.minimizers import lbfgs
 from pyrnn.training.objective import Objective
 from pyrnn.training.optimizers import SGD, Adam, AdamW, RMSprop
+from pyrnn.training.penalties import L1, L2
 from pyrnn.training.per_sample import per_sample_gradients
 from pyrnn.training.regularizer import vanishing_regularizer
+from pyrnn.training.run_files import CheckpointError
 from pyrnn.training.stochastic import noise
 from pyrnn.training.tangent_kernel import output_jacobian
 from pyrnn.training.truncated import TruncatedGradients, truncated_gradients, truncated_updates
 
 __all__ = [
+    "L1",
+    "L2",
     "SGD",
     "Adam",
     "AdamW",
+    "CheckpointError",
     "Constraint",
+    "EarlyStopping",
     "FeedbackGradients",
+    "FitState",
     "GradientErrors",
+    "History",
     "LossGradients",
     "Objective",
     "RMSprop",
@@ -46,6 +56,7 @@ __all__ = [
     "binary_cross_entropy",
     "check_gradients",
     "clip_gradients",
+    "fit",
     "free_running",
     "free_running_output",
     "gradient_norm",
