@@ -606,28 +606,38 @@ def test_resumed_after_kill_9(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
-def test_ctrl_c_at_any_moment(tmp_path):
+def test_ctrl_c_at_any_moment():
     """Parameters, history and optimizer are those of one step."""
-    expected = run(steps=3000, optimizer=Adam())
-    old = signal.getsignal(signal.SIGINT)
-    for i in range(12):
-        rnn, optimizer = rnn_of(), Adam()
-        timer = lambda number, frame: signal.raise_signal(signal.SIGINT)
-        before = signal.signal(signal.SIGALRM, timer)
-        signal.setitimer(signal.ITIMER_REAL, 0.003 + 0.0037 * i)
-        try:
-            _, history = run(rnn=rnn, steps=10**9, optimizer=optimizer)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-        n = len(history)
-        assert history.stopped == "interrupted"
-        assert optimizer.state_dict()["step"] == n
-        assert history.to_list() == expected[1].to_list()[:n]
-        np.testing.assert_array_equal(
-            rnn.parameters, run(steps=n, optimizer=Adam())[0].parameters if n else rnn_of().parameters
-        )
-    assert signal.getsignal(signal.SIGINT) is old
+    passed = [rnn_of().parameters]
+
+    class Keep:
+        def on_step_end(self, state):
+            passed.append(state.rnn.parameters.copy())
+
+    class Later:
+        def __init__(self, delay):
+            self.delay = delay
+
+        def on_train_begin(self, state):
+            signal.setitimer(signal.ITIMER_REAL, self.delay)
+
+    expected = run(steps=2000, callbacks=[Keep()])[1].to_list()
+    ours = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGALRM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        for delay in np.linspace(0.001, 0.04, 14):
+            optimizer = Adam()
+            rnn, history = run(steps=10**9, optimizer=optimizer, callbacks=[Later(delay)])
+            n = len(history)
+            assert history.stopped == "interrupted"
+            assert optimizer.state_dict()["step"] == n
+            assert history.to_list()[:2000] == expected[:n]
+            if n <= 2000:
+                np.testing.assert_array_equal(rnn.parameters, passed[n])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert signal.getsignal(signal.SIGINT) is ours
 
 
 # ---- What goes wrong during a run -----------------------------------------------------------------------------------

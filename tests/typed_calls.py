@@ -107,13 +107,18 @@ rnn.hidden_size = 3  # type: ignore[misc]
 task = pyrnn.tasks.FlipFlop(bits=2)
 assert_type(task.batch(0), pyrnn.tasks.Batch)
 assert_type(task(), pyrnn.tasks.Batch)
-assert_type(
-    task.loss, Literal["softmax_cross_entropy", "squared_error", "binary_cross_entropy", "poisson", "huber"]
-)
+assert_type(task.loss, Literal["softmax_cross_entropy", "squared_error", "binary_cross_entropy", "poisson", "huber"])
 assert_type(task.trial_info(0), dict[str, NDArray[Any]])
 assert_type(task.accuracy(h, h), float)
 assert_type(pyrnn.tasks.DelayedMatch(delay=(100, 200)).choices(h, classes), NDArray[Any])
 task.bits = 3  # type: ignore[misc]
+history = pyrnn.fit(rnn, task, steps=3, loss="poisson", penalties={"l2": 0.1})
+assert_type(history, pyrnn.training.History)
+assert_type(history[0], dict[str, Any])
+assert_type(history[1:], list[dict[str, Any]])
+pyrnn.fit(rnn, (x, classes), loss=lambda o, y, weights: (0.0, o), optimizer=pyrnn.training.Adam(), epochs=1)
+pyrnn.fit(rnn, task, steps=3, loss="mse")  # type: ignore[arg-type]
+pyrnn.fit(rnn, task, steps=3, optimizer="lbfgs")  # type: ignore[arg-type]
 pyrnn.tasks.WorkingMemory(delay="long")  # type: ignore[arg-type]
 
 # ---- Files of others ------------------------------------------------------------------------------------------------
