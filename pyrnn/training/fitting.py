@@ -231,7 +231,8 @@ def fit(
     Parameters and records are a function of the network at the beginning, the data and the arguments, to the bit. The
     order of epoch k is drawn from its own place (rng, k) of Philox, a generator without a state that could be lost, and
     so is the dropout of each step. So a run that ends in any way and is resumed has the bits of one that was never
-    interrupted. Of functions and iterables, which cannot be asked for a step, the batches that were used are drawn once
+    interrupted, on any number of threads too; docs/training.md says what holds on another processor. Of functions and
+    iterables, which cannot be asked for a step, the batches that were used are drawn once
     more and dropped: they must be the same ones again.
 
     Ctrl-C ends the run after the last whole step: the history says ``stopped='interrupted'``, and the checkpoint is
