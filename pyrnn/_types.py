@@ -27,6 +27,8 @@ Omega: TypeAlias = Literal["book", "published"]
 Activation: TypeAlias = Literal["tanh", "relu", "linear", "softplus", "sigmoid", "leaky_relu"]
 MergeMode: TypeAlias = Literal["concat", "sum", "mul", "ave"]
 OnnxDirection: TypeAlias = Literal["forward", "reverse", "bidirectional"]
+# A loss of outputs, targets and weights that returns its value and its gradient.
+OwnLoss: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray | None], tuple[Any, Any]]
 RateOfStep: TypeAlias = Callable[[int], float]  # a learning rate, by the number of the step
 Seed: TypeAlias = int | np.random.Generator | None
 Path: TypeAlias = str | PathLike[str]

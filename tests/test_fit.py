@@ -312,7 +312,8 @@ def test_tasks_functions_and_iterables_give_the_same_batches():
 
 
 def test_dropout_of_a_step_is_a_function_of_seed_and_step():
-    make = lambda: pyrnn.RNN(I, H, 2, output_size=O, dropout=0.5, recurrent_dropout=0.2, dtype=np.float64, rng=0)
+    options = {"dropout": 0.5, "recurrent_dropout": 0.2, "noise": 0.1}
+    make = lambda: pyrnn.RNN(I, H, 2, output_size=O, **options, dtype=np.float64, rng=0)
     one, two = make(), make()
     two.rng.random(5)
     before = two.rng.bit_generator.state
@@ -502,7 +503,7 @@ def test_a_resumed_run_has_the_same_bits(tmp_path_factory, data, error):
         kinds = {"arrays": arrays(), "list": sequences(), "task": task, "iterable": given}
         return kinds[data] if data in kinds else lambda: next(calls)
 
-    dropout = lambda: pyrnn.RNN(I, H, 2, output_size=O, dropout=0.3, dtype=np.float64, rng=0)
+    dropout = lambda: pyrnn.RNN(I, H, 2, output_size=O, dropout=0.3, noise=0.1, dtype=np.float64, rng=0)
     expected = run(make(), rnn=dropout(), **options)
     options |= {"checkpoint": path, "checkpoint_every": 3}
     if isinstance(error, KeyboardInterrupt):
@@ -512,7 +513,8 @@ def test_a_resumed_run_has_the_same_bits(tmp_path_factory, data, error):
     else:
         with pytest.raises(RuntimeError, match="power"):
             run(make(), rnn=dropout(), callbacks=[Raise(7, error)], **options)
-    other = pyrnn.RNN(I, H, 2, output_size=O, dropout=0.3, dtype=np.float64, rng=5)  # its parameters do not matter
+    # Its parameters do not matter.
+    other = pyrnn.RNN(I, H, 2, output_size=O, dropout=0.3, noise=0.1, dtype=np.float64, rng=5)
     assert same(run(make(), rnn=other, resume=True, **options), expected)
     assert same(run(make(), rnn=dropout(), resume=True, **options), expected)  # nothing is left to do
 
@@ -562,7 +564,7 @@ import sys, numpy as np, pyrnn
 path, out = sys.argv[1:]
 rng = np.random.default_rng(0)
 x, y = rng.standard_normal((40, 64, 3)).astype(np.float32), rng.integers(0, 4, (40, 64))
-rnn = pyrnn.RNN(3, 48, 2, output_size=4, dropout=0.2, rng=1)
+rnn = pyrnn.RNN(3, 48, 2, output_size=4, dropout=0.2, noise=0.05, rng=1)
 print("begins", flush=True)
 history = pyrnn.fit(rnn, (x, y), loss="softmax_cross_entropy", steps=120, batch_size=24, checkpoint=path, resume=True,
                     checkpoint_every=2, clip_norm=1.0, validation=0.2, early_stopping=100)

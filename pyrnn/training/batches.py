@@ -13,12 +13,8 @@ from pyrnn import _checks, losses
 from pyrnn.layers.parameters import Workspace
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    from pyrnn._types import Loss, MaybeArray, Shape
+    from pyrnn._types import Loss, MaybeArray, OwnLoss, Shape
     from pyrnn.layers.rnn import RNN
-
-    OwnLoss: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray | None], tuple[Any, Any]]
 
 STREAM = zlib.crc32(b"pyrnn.fit")  # so that a network or a task with the same seed draws other numbers
 SHUFFLE, SPLIT, DROPOUT = range(3)

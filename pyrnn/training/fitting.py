@@ -27,8 +27,8 @@ from pyrnn.training.history import History
 from pyrnn.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 
 if TYPE_CHECKING:
-    from pyrnn._types import Loss, Path
-    from pyrnn.training.batches import OwnLoss, Source
+    from pyrnn._types import Loss, OwnLoss, Path
+    from pyrnn.training.batches import Source
     from pyrnn.training.penalties import Penalty
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}
@@ -142,7 +142,7 @@ def fit(
     Parameters
     ----------
     rnn : RNN
-        Dropout acts during the steps, and not in evaluations; mode and ``rnn.rng`` are put back at the end.
+        Dropout and noise act during the steps, and not in evaluations; mode and ``rnn.rng`` are put back at the end.
     data
         One of:
 
@@ -230,10 +230,10 @@ def fit(
     -----
     Parameters and records are a function of the network at the beginning, the data and the arguments, to the bit. The
     order of epoch k is drawn from its own place (rng, k) of Philox, a generator without a state that could be lost, and
-    so is the dropout of each step. So a run that ends in any way and is resumed has the bits of one that was never
-    interrupted, on any number of threads too; docs/training.md says what holds on another processor. Of functions and
-    iterables, which cannot be asked for a step, the batches that were used are drawn once
-    more and dropped: they must be the same ones again.
+    so are the dropout and the noise of each step. So a run that ends in any way and is resumed has the bits of one that
+    was never interrupted, on any number of threads too; docs/training.md says what holds on another processor. Of
+    functions and iterables, which cannot be asked for a step, the batches that were used are drawn once more and
+    dropped: they must be the same ones again.
 
     Ctrl-C ends the run after the last whole step: the history says ``stopped='interrupted'``, and the checkpoint is
     written. Ctrl-C while that is written raises KeyboardInterrupt, and leaves the old file.
@@ -503,7 +503,7 @@ class _Run:
     def _step(self, batch: Batch) -> str | None:
         """Make one step; return what became NaN or infinite, if something did."""
         rnn, step = self.rnn, self.state.step
-        if rnn.dropout > 0 or rnn.recurrent_dropout > 0:
+        if rnn.dropout > 0 or rnn.recurrent_dropout > 0 or np.any(rnn.noise):
             rnn.rng = batches.generator(self.seed, batches.DROPOUT, step)
         o = self._outputs(batch)
         value, do, total = self._loss(batch, o)
