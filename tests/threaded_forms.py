@@ -111,6 +111,11 @@ def callers_of(n, classes, cell):
     dynamics, training = pyrnn.dynamics, pyrnn.training
     forms = {
         "simulate": lambda: flat(pyrnn.simulate(net, x, h0, mask=n["mask"]).backward(dh, n["drive"])),
+        "noise": lambda: flat([training.noise(3, (9, 12, 18))]),
+        "simulate with noise": lambda: flat([FUSED.simulate(net, x, h0, noise=0.3, seed=5).h]),
+        "simulate with a mask and noise": lambda: flat(
+            [FUSED.simulate(net, x, h0, mask=n["mask"], drive=n["drive"], noise=0.3, seed=5).h]
+        ),
         "loss_and_gradients": lambda: flat(pyrnn.loss_and_gradients(net, x, classes, h0=h0)),
         "checkpointing": lambda: checkpointing(
             lambda limit: pyrnn.loss_and_gradients(net, x, classes, h0=h0, memory_limit=limit)
