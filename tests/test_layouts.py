@@ -49,6 +49,13 @@ LEFT_OUT = {
     "plots.weights": "draws: test_plots.py has its layouts",
     "training.balanced": "takes no arrays",
     "training.lbfgs": "takes a function and a vector, which is copied: test_lbfgs.py",
+    "fit": "test_fit.py: arrays go through RNN.__call__ and the losses",
+    "training.FitState": "takes what fit has made",
+    "training.History": "takes what fit has made",
+    "training.EarlyStopping": "takes no arrays",
+    "training.L1": "takes an RNN",
+    "training.L2": "takes an RNN",
+    "training.CheckpointError": "takes no arrays",
     "training.SGD": "test_optimizers.py has the layouts that a step refuses, since it writes in place",
     "training.Adam": "as training.SGD",
     "training.AdamW": "as training.SGD",
@@ -59,6 +66,7 @@ LEFT_OUT = {
     "Cell.bend": "takes what functions have conformed",
     "Cell.check_units": "takes no arrays",
     "Cell.leak": "takes no arrays",
+    "Cell.drive_sigma": "takes what functions have conformed",
     "Cell.phi": "takes what functions have conformed",
     "Cell.slope": "takes what functions have conformed",
     "Cell.slope_at": "takes what functions have conformed",
@@ -68,6 +76,7 @@ LEFT_OUT = {
     "RNN.network": "takes no arrays",
     "RNN.recurrent_dropout": "is a number",
     "RNN.rng": "is a generator",
+    "RNN.noise": "is a number, or an array that is copied",
     "RNN.save": "takes no arrays",
     "RNN.load": "takes no arrays",
     "RNN.train": "takes no arrays",
@@ -75,7 +84,7 @@ LEFT_OUT = {
 # Arguments that are no arrays.
 OPTIONS = {
     "cell", "reverse", "x_gradient", "n_threads", "loss", "memory_limit", "preactivations",
-    "step", "max_entries", "rng", "start", "stop", "norm", "vectors", "k", "warmup", "qr_every", "tolerance",
+    "step", "max_entries", "rng", "start", "stop", "norm", "vectors", "k", "warmup", "qr_every", "tolerance", "delta",
     "max_iterations", "unique_tolerance", "outlier_distance", "between", "k1", "k2", "length", "batch",
     "end_symbol", "temperature", "probability", "choose", "norms_only", "error_if_nonfinite", "radius", "block",
     "every_step", "dale", "strict", "max_norm", "max_value", "variant", "self", "cls", "args", "kwargs", "seed",
@@ -151,6 +160,7 @@ def values(sizes, dtype, **o):
     a["vector"] = draw(sum(a[name].size for name in NETWORK))
     run = pyrnn.simulate(network(a, o), a["x"], a["h0"], drive=a["drive"], **steps_of(a, o))
     a["h"], a["rates"] = run.h, run.rates if "form" in o else None
+    a["shares"] = rng.random((*steps, O)).astype(dtype)
     return a
 
 
@@ -401,13 +411,20 @@ def arrays_of(function, o):
         if name in OPTIONS - {"self"} or name in left_out:
             continue
         if name == "targets":
-            squared = "loss" in o or function in ("squared_error", "training.free_running")
-            chosen.append("numbers" if squared else "classes")
+            chosen.append(targets_of(function, o))
         else:
             chosen += VALUES.get(name, (name,))
         if name == "network" and function in FEEDBACK:
             chosen.append("R")
     return [name for name in dict.fromkeys(chosen) if name not in left_out]
+
+
+def targets_of(function, o):
+    """Which targets a function takes."""
+    if function in ("training.binary_cross_entropy", "training.poisson"):  # from 0 on
+        return "shares"
+    of_numbers = ("squared_error", "training.free_running", "training.huber")
+    return "numbers" if "loss" in o or function in of_numbers else "classes"
 
 
 def call(function, a, o, chosen):
@@ -424,7 +441,7 @@ def call(function, a, o, chosen):
         elif name == "gradients":
             arguments[name] = tuple(a[field] for field in NETWORK)
         elif name == "targets":
-            arguments[name] = a["numbers" if "numbers" in chosen else "classes"]
+            arguments[name] = a[targets_of(function, o)]
         elif name == "cell":
             arguments[name] = cell(a, o)
         elif name in chosen:
