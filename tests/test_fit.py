@@ -642,6 +642,19 @@ def test_ctrl_c_at_any_moment():
     assert signal.getsignal(signal.SIGINT) is ours
 
 
+def test_ctrl_c_between_an_update_and_its_record():
+    class Hit(Adam):
+        def step(self, *given, **named):
+            norm = super().step(*given, **named)
+            if self.state_dict()["step"] == 3:
+                signal.raise_signal(signal.SIGINT)
+            return norm
+
+    rnn, history = run(optimizer=Hit())
+    assert history.stopped == "interrupted"
+    assert same((rnn, history), run(steps=3))
+
+
 # ---- What goes wrong during a run -----------------------------------------------------------------------------------
 def test_a_loss_that_becomes_nan(tmp_path):
     """The parameters are those of the last step whose loss was finite; the file stays as it was."""
