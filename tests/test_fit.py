@@ -607,8 +607,16 @@ def test_resumed_after_kill_9(tmp_path):
     assert "validation_loss" in str(found["records"])
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C is heard, also where these tests run in the background of a shell, which ignores it there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
-def test_ctrl_c_at_any_moment():
+def test_ctrl_c_at_any_moment(heard):
     """Parameters, history and optimizer are those of one step."""
     passed = [rnn_of().parameters]
 
@@ -642,7 +650,7 @@ def test_ctrl_c_at_any_moment():
     assert signal.getsignal(signal.SIGINT) is ours
 
 
-def test_ctrl_c_between_an_update_and_its_record():
+def test_ctrl_c_between_an_update_and_its_record(heard):
     class Hit(Adam):
         def step(self, *given, **named):
             norm = super().step(*given, **named)
