@@ -10,14 +10,26 @@
  * small one has all digits. log(2) + x/2 is kept in two parts, too. Q is of degree 4 (float32) and 9 (float64), A of
  * degree 2 and 6; `python csrc/coefficients.py` prints them.
  *
- * Results that would be subnormal are 0: below -0x1.5d589ep+6 = -87.34 (float32) and -0x1.6232bdd7abcd2p+9 = -708.40
- * (float64). NaN is kept. */
+ * The bits are the same on every instruction set. Greatest error in units in the last place, of all float32, and of 2e7
+ * random float64 and all around the breakpoints, for arguments above 0 and below:
+ *
+ *                float32                                         float64
+ *     softplus   0.6926 at 0x1.022beap+0, 0.9577 at -0x1.faace8p-1    0.7036 at 0x1.06d84f3246294p+0,
+ *                                                                     0.9062 at -0x1.f1ea46afdb9fap-1
+ *     sigmoid    0.9888 at 0x1.61fe04p-2, 0.9777 at -0x1.61fe04p-2    0.9849 at 0x1.55162d2d84df2p-2,
+ *                                                                     0.9844 at -0x1.5a26a8d52acb7p-2
+ *     its slope  0.9959 at 0x1.840f9p-2                               1.1621 at 0x1.62e42fefa3b6dp-2
+ *
+ * tests/test_softplus.py holds them to that. Results that would be subnormal are 0: below -0x1.5d589ep+6 = -87.34
+ * (float32) and -0x1.6232bdd7abcd2p+9 = -708.40 (float64). NaN is kept. */
 
 /* e / (base + e) = s (v + low) for e = exp(-size), s a power of two; size <= -LOWEST, 1 <= base. */
 static inline VEC V(ratio_of_exp)(VEC size, VEC base, VEC *s, VEC *low)
 {
-    const VEC g2 = V(reduced_exp)(V(mul)(size, V(set)((REAL)-0.5)), V(set)(C(SHIFT)), 1, s);
-    const VEC one = V(set)(1), m = V(add)(one, g2), m_low = V(sub)(g2, V(sub)(m, one)); /* e = s (m + m_low) */
+    VEC r_low;
+    const VEC g2 = V(reduced_exp)(V(mul)(size, V(set)((REAL)-0.5)), V(set)(C(SHIFT)), 1, s, &r_low);
+    const VEC one = V(set)(1), m = V(add)(one, g2); /* e = s (m + m_low) */
+    const VEC m_low = V(fma)(V(add)(r_low, r_low), m, V(sub)(g2, V(sub)(m, one)));
     const VEC e = V(mul)(*s, m), d = V(add)(base, e), d_low = V(sub)(e, V(sub)(d, base));
     const VEC inverse = V(div)(one, d), v = V(mul)(m, inverse), minus_v = V(sub)(V(set)(0), v);
     const VEC left = V(add)(V(fma)(minus_v, d_low, V(fma)(minus_v, d, m)), m_low);
@@ -61,6 +73,6 @@ static inline VEC V(softplus_slope)(VEC r)
     const VEC zero = V(set)(0), size = V(min)(V(sub)(zero, V(set)(C(LOWEST))), V(abs)(r));
     VEC s;
     const VEC y = V(mul)(V(copysign)(size, r), V(set)((REAL)-0.5));
-    const VEC g2 = V(reduced_exp)(y, V(set)(C(SHIFT)), 1, &s);
+    const VEC g2 = V(reduced_exp)(y, V(set)(C(SHIFT)), 1, &s, NULL);
     return V(fma)(V(sub)(zero, s), g2, V(sub)(V(set)(1), s));
 }

@@ -14,15 +14,17 @@
  * falls under 1/4, so that its rounding counts half; in float64 that would cost five more terms of R.
  * tests/test_tanh.py holds it to that. */
 
-/* 2g for y >= 0 or y <= 0, and s = 2^k times the power of two that `shift` adds to the exponent (see C(SHIFT)). */
-static inline VEC V(reduced_exp)(VEC y, VEC shift, int precise, VEC *s)
+/* 2g for y >= 0 or y <= 0, and s = 2^k times the power of two that `shift` adds to the exponent (see C(SHIFT)). With
+ * `low`, also what the last rounding of r has lost. */
+static inline ALWAYS_INLINE VEC V(reduced_exp)(VEC y, VEC shift, int precise, VEC *s, VEC *low)
 {
     /* Adding 1.5 2^23 (2^52) rounds 2y/log(2) to an integer; with the exponent's bias added too, the low bits are the
      * exponent of s. */
     const VEC shifted = V(fma)(y, V(set)(C(TWO_LOG2E)), shift);
-    const VEC k = V(sub)(shifted, shift);
-    VEC r = V(fma)(k, V(set)(-C(HALF_LN2)), y);
-    if (precise) r = V(fma)(k, V(set)(-C(HALF_LN2_LOW)), r);
+    const VEC k = V(sub)(shifted, shift), first = V(fma)(k, V(set)(-C(HALF_LN2)), y);
+    VEC r = first;
+    if (precise) r = V(fma)(k, V(set)(-C(HALF_LN2_LOW)), first);
+    if (low) *low = V(fma)(k, V(set)(-C(HALF_LN2_LOW)), V(sub)(first, r));
     /* Horner's rule in r² for pairs of coefficients: as many operations, half of them one after the other. Measured on
      * Zen 3: 5 % of tanh in float64, nothing in float32. */
     const VEC r2 = V(mul)(r, r);
@@ -45,7 +47,7 @@ static inline VEC V(tanh)(VEC x)
     const VEC small = V(fma)(V(mul)(size, z), R, size);
 
     VEC s; /* 2^k / 2, so that the (2^k + 1) / 2 of d is a sum: additions have units of their own */
-    const VEC g2 = V(reduced_exp)(V(min)(V(set)(C(ONE)), size), V(set)(C(SHIFT) - 1), C(TANH_PRECISE), &s);
+    const VEC g2 = V(reduced_exp)(V(min)(V(set)(C(ONE)), size), V(set)(C(SHIFT) - 1), C(TANH_PRECISE), &s, NULL);
     const VEC d = V(fma)(s, g2, V(add)(s, half));
     const VEC large = V(sub)(one, V(div)(one, d));
 
@@ -59,7 +61,7 @@ static inline VEC V(sech2)(VEC x)
 {
     const VEC y = V(min)(V(set)(C(ZERO)), V(abs)(x)), lower = V(set)(C(LOWER)), one = V(set)(1);
     VEC s;
-    const VEC g2 = V(reduced_exp)(V(sub)(V(set)(0), y), V(set)(C(SHIFT) + C(RAISED)), 1, &s);
+    const VEC g2 = V(reduced_exp)(V(sub)(V(set)(0), y), V(set)(C(SHIFT) + C(RAISED)), 1, &s, NULL);
     const VEC e = V(fma)(s, g2, s), d = V(fma)(e, lower, one);
     return V(mul)(V(div)(V(mul)(e, V(set)(4)), V(mul)(d, d)), lower);
 }
