@@ -67,7 +67,7 @@ cdef Scale scale_to(double threshold, Norm norm, double least) noexcept nogil:
 
 # ---- Optimisers -----------------------------------------------------------------------------------------------------
 cdef inline bint acceptable(object a) noexcept:
-    """Whether it is a plain array of float32 or float64 that a step can go through as it lies."""
+    """Whether a step can update the array in place: an ndarray of float32 or float64, contiguous and aligned."""
     return type(a) is cnp.ndarray and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>a) and (
         cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.NPY_FLOAT64 or cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.NPY_FLOAT32
     ) and cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray>a)

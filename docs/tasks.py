@@ -13,7 +13,7 @@ STEPS, EVERY, RATE = 1000, 20, 2e-3
 task = pyrnn.tasks.PerceptualDecision(sigma=0.2, batch_size=32)
 validation = dataclasses.replace(task, seed=1, batch_size=1000)
 
-# Leaky rectified units, of which four in five excite.
+# Leaky rectified units: four in five are excitatory, the others inhibitory.
 W, signs = pyrnn.training.balanced(50, excitatory=0.8, gain=0.9, rng=1)
 constraint = pyrnn.training.Constraint(signs=signs)
 rnn = pyrnn.RNN(task.input_size, 50, output_size=task.output_size, nonlinearity="relu", alpha=task.dt / task.tau, rng=0)

@@ -85,7 +85,7 @@ def forward(
     out: MaybeArray = None,
     sequence: int = 0,
 ) -> np.ndarray:
-    """`pyrnn.forward` with noise added to the drive, of which there is never an array.
+    """Run `pyrnn.forward` with noise added to the drive, without making an array of the noise.
 
     sigma: of the drive; sequence: the number of the first one.
     """

@@ -115,8 +115,9 @@ class Sums(NamedTuple):
 class LayersGradients(NamedTuple):
     """Gradients that `backward_layers` returns.
 
-    ``x`` is None where it was not requested, ``h0`` where the pass had no h0. ``layers`` has for each layer and
-    direction the `pyrnn.Gradients`, of which only U, W, b and alpha count here, or the `Sums` that were given.
+    ``x`` is None where it was not requested, ``h0`` where the pass had no h0. ``layers`` has, for each layer and
+    direction, the `Sums` that were given. Without these it has `pyrnn.Gradients`: their U, W, b and alpha are those of
+    the parameters.
     """
 
     x: MaybeArray

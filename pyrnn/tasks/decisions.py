@@ -171,8 +171,8 @@ class PerceptualDecision(Decision):
     Parameters
     ----------
     coherences : sequence of float
-        Strengths of the evidence, in %, of which a trial has one, to one of the sides. Where it is 0 the right choice
-        is drawn.
+        Strengths of the evidence, in %. Each trial draws one of them, and the side that the evidence is for. Where the
+        strength is 0 the right choice is drawn at random.
     fixation, stimulus, response : float or pair of float
         The periods of a trial in their order, in ms, as in `Decision`.
     batch_size, dt, sigma, tau, seed
@@ -385,7 +385,7 @@ class WorkingMemory(Decision):
     Parameters
     ----------
     pairs : sequence of pairs of float
-        Pairs of different frequencies, in Hz, of which a trial has one, in one of both orders.
+        Pairs of different frequencies, in Hz. Each trial draws a pair, and the order in which it is shown.
     fixation, first, delay, second, response : float or pair of float
         The periods of a trial in their order, in ms, as in `Decision`.
     batch_size, dt, sigma, tau, seed
