@@ -113,6 +113,9 @@ def callers_of(n, classes, cell):
         "simulate": lambda: flat(pyrnn.simulate(net, x, h0, mask=n["mask"]).backward(dh, n["drive"])),
         "noise": lambda: flat([training.noise(3, (9, 12, 18))]),
         "simulate with noise": lambda: flat([FUSED.simulate(net, x, h0, noise=0.3, seed=5).h]),
+        "simulate with lengths and noise": lambda: flat(
+            [FUSED.simulate(net, x, h0, lengths=n["lengths"], reverse=True, noise=0.3, seed=5).h]
+        ),
         "simulate with a mask and noise": lambda: flat(
             [FUSED.simulate(net, x, h0, mask=n["mask"], drive=n["drive"], noise=0.3, seed=5).h]
         ),
