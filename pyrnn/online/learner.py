@@ -103,17 +103,19 @@ class Learner(Generic[Returned]):
         RuntimeError
             If an earlier call was interrupted: `reset` first.
         """
-        x = self._converted("x", x, self.input_size).reshape(self._rows, self.input_size)
+        self._forward(self._converted("x", x, self.input_size))
+        return self.h
+
+    def _forward(self, x: np.ndarray) -> None:
+        """Advance the state; x [rows, I]."""
         self._settle()
-        U, W, b, *_ = self._network
-        cell = self._network.cell
-        h = np.empty((1, *self._h.shape), self.dtype)
+        U, W, b, _, _, _, cell = self._network
+        h = np.empty((1, *self._h.shape), x.dtype)
         rates = np.empty_like(h) if cell.alpha is not None and not cell.current else None
         call = Call.forward(x[np.newaxis], U, W, b, self._h, cell, None, None, None, False, rates, h, 1)
         engine_fused.forward(_calls.made(call))
         self._follow(x, h[0], None if rates is None else rates[0])
         self._h = h[0]
-        return self.h
 
     def gradients(self, dh: ArrayLike | None = None) -> Returned:
         """The gradients of the loss of the last step; for blocks see there.
@@ -133,11 +135,7 @@ class Learner(Generic[Returned]):
         ValueError, TypeError, RuntimeError
             As in `forward`.
         """
-        if dh is None:
-            dh = np.zeros((self._rows, self.hidden_size), self.dtype)
-        else:
-            dh = self._converted("dh", dh, self.hidden_size).reshape(self._rows, self.hidden_size)
-        return self._collect(np.ascontiguousarray(dh))
+        return self._collect(self._converted_dh(dh))
 
     def step(self, x: ArrayLike, dh: ArrayLike | Callable[[np.ndarray], ArrayLike] | None = None) -> Returned:
         """`forward`, then `gradients`.
@@ -161,10 +159,9 @@ class Learner(Generic[Returned]):
         """
         if callable(dh):
             return self.gradients(dh(self.forward(x)))
-        if dh is not None:
-            dh = self._converted("dh", dh, self.hidden_size)
-        self.forward(x)
-        return self.gradients(dh)
+        rows = self._converted_dh(dh)  # before anything is computed
+        self._forward(self._converted("x", x, self.input_size))
+        return self._collect(rows)
 
     def update(self, network: AnyNetwork) -> None:
         """Go on with other parameters.
@@ -232,7 +229,7 @@ class Learner(Generic[Returned]):
             As in `forward`.
         """
         if h0 is not None:
-            h0 = self._converted("h0", h0, self.hidden_size).reshape(self._rows, self.hidden_size)
+            h0 = self._converted("h0", h0, self.hidden_size)
         self._h = np.array(self._h0 if h0 is None else h0, order="C")
         self._step, self._whole = None, True
         self._begin()
@@ -291,7 +288,7 @@ class Learner(Generic[Returned]):
     # ---- What the subclasses share -----------------------------------------------------------------------------------
     @property
     def _rows(self) -> int:
-        return 1 if self.batch is None else self.batch
+        return len(self._h0)
 
     @property
     def _columns(self) -> int:
@@ -299,12 +296,18 @@ class Learner(Generic[Returned]):
         return self.hidden_size + self.input_size + 1 + (self._network.cell.alpha is not None)
 
     def _shape(self, n: int) -> Shape:
-        return (n,) if self.batch is None else (self.batch, n)
+        return (n,) if self._batch is None else (self._batch, n)
 
     def _converted(self, name: str, a: ArrayLike, n: int) -> np.ndarray:
-        array = of_dtype(name, a, self.dtype, "the learner's")
+        """The argument as rows of n numbers."""
+        array = of_dtype(name, a, self._h0.dtype, "the learner's")
         _checks.check_shape(name, array, self._shape(n))
-        return array
+        return array if array.ndim == 2 else array[np.newaxis]
+
+    def _converted_dh(self, dh: ArrayLike | None) -> np.ndarray:
+        if dh is None:
+            return np.zeros(self._h0.shape, self._h0.dtype)
+        return np.ascontiguousarray(self._converted("dh", dh, self.hidden_size))
 
     def _settle(self) -> None:
         """Apply the pending step, that of the last `forward`, to what is carried."""
@@ -332,8 +335,8 @@ class Learner(Generic[Returned]):
 
     def _named(self, G: np.ndarray, h0: np.ndarray | None = None) -> OnlineGradients:
         """G [H, C] as gradients."""
-        H, Z = self.hidden_size, self.hidden_size + self.input_size
-        cell = self._network.cell
+        (H, I), cell = self._network.U.shape, self._network.cell
+        Z = H + I
         alpha = None if cell.alpha is None else _at_alpha(cell, G[:, Z + 1])
         h0 = None if h0 is None else h0.reshape(self._shape(H))
         return OnlineGradients(G[:, H:Z], G[:, :H], G[:, Z], h0, alpha)
