@@ -21,6 +21,7 @@ from pyrnn._core.arrays cimport (
 )
 from pyrnn._core.cell cimport read_cell, read_phi
 from pyrnn._core.memory cimport new_array
+from pyrnn._core.numbers cimport slopes_of
 from pyrnn._core.scratch cimport Scratch
 from pyrnn._core.sequences cimport Sequences
 from pyrnn._core.table cimport flush_subnormals, pyrnn_phi, restore_subnormals
@@ -602,6 +603,20 @@ def phi_in_place(cnp.ndarray rows, cell):
     need("rows", rows, kind_of("rows", rows, 2), CONTIGUOUS | WRITTEN, 2, rows.shape[0], rows.shape[1])
     apply_phi(rows, read_phi(cell))
     return rows
+
+
+def slopes(cnp.ndarray rates, cell, cnp.ndarray out):
+    """Write phi'(a) of a pyrnn.Cell to out [n], from rates [n] = phi(a); both contiguous, and may be the same."""
+    cdef int kind = kind_of("rates", rates, 1)
+    cdef Py_ssize_t n = rates.shape[0]
+    need("rates", rates, kind, CONTIGUOUS, 1, n)
+    need("out", out, kind, CONTIGUOUS | WRITTEN, 1, n)
+    flush_subnormals()
+    if kind == cnp.NPY_FLOAT32:
+        slopes_of(n, <const float *>data(rates), read_phi(cell), <float *>data(out))
+    else:
+        slopes_of(n, <const double *>data(rates), read_phi(cell), <double *>data(out))
+    restore_subnormals()
 
 
 def steps_of_a_chunk(Py_ssize_t T, Py_ssize_t B, Py_ssize_t N, Py_ssize_t itemsize):

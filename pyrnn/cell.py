@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyrnn import _checks
-from pyrnn._core.call import phi_in_place
+from pyrnn._core.call import phi_in_place, slopes
 from pyrnn.elementwise import sech2
 
 if TYPE_CHECKING:
@@ -163,25 +163,11 @@ class Cell:
         phi_in_place(rates.reshape(rates.size // max(H, 1), H), self)
         return rates
 
-    def slope(self, r: np.ndarray) -> np.ndarray:
-        """phi'(a), from r = phi(a)."""
-        slope: np.ndarray
-        match self.nonlinearity:
-            case "tanh":
-                slope = (1 - r) * (1 + r)
-            case "relu":
-                slope = (~(r <= 0)).astype(r.dtype)
-            case "identity":
-                slope = np.ones_like(r)
-            case "softplus":
-                slope = -np.expm1(-r)
-            case "sigmoid":
-                slope = r * (1 - r)
-            case "retanh":
-                slope = np.where(r <= 0, 0, (1 - r) * (1 + r)).astype(r.dtype, copy=False)
-            case "leaky_relu":
-                slope = np.where(r <= 0, self.negative_slope, 1).astype(r.dtype, copy=False)
-        return slope
+    def slope(self, r: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """phi'(a), from r = phi(a), as the kernels compute it; out: where to write it, contiguous."""
+        out = np.empty(r.shape, r.dtype) if out is None else out
+        slopes(np.ascontiguousarray(r).reshape(-1), self, out.reshape(-1))
+        return out
 
     def slope_at(self, a: np.ndarray) -> np.ndarray:
         """phi'(a); where phi saturates in float64, which has digits left: sech² is 0 only from |a| = 373 on."""
@@ -206,7 +192,7 @@ class Cell:
             case "sigmoid":
                 return 1 - 2 * r
             case "softplus":
-                return np.asarray(np.exp(-r))
+                return 1 - self.slope(r)
         return None
 
 

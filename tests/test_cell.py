@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import pyrnn
+from pyrnn._core import table
 from pyrnn.cell import NONLINEARITIES
 
 pytestmark = pytest.mark.once
@@ -139,3 +140,22 @@ def test_gradient_of_alpha_is_of_its_shape():
     each = np.array([1.0, 2.0])
     assert pyrnn.Cell(alpha=0.5).alpha_gradient(each) == 3
     np.testing.assert_array_equal(pyrnn.Cell(alpha=[0.5, 0.1]).alpha_gradient(each), each)
+
+
+@pytest.mark.parametrize("cell", CELLS[::3], ids=repr)
+def test_phi_and_its_derivatives_have_the_same_bits_on_every_instruction_set(cell, dtype):
+    a = np.random.default_rng(0).standard_normal((7, 13)).astype(dtype) * 4
+    found = set()
+    old = table.selected()
+    try:
+        for name in table.available():
+            table.select(name)
+            r = cell.phi(a)
+            results = (r, cell.slope(r), cell.slope(r[:, ::2]), cell.bend(r), cell.slope_at(a))
+            found.add(tuple(None if each is None else each.tobytes() for each in results))
+    finally:
+        table.select(old)
+    assert len(found) == 1
+    slope = cell.slope(r)
+    assert cell.slope(r, out=r) is r
+    np.testing.assert_array_equal(r, slope)

@@ -407,18 +407,8 @@ def _add_gradients(
 @QUIET
 def _through_phi(cell: Cell, g: np.ndarray, r: np.ndarray, workspace: _New) -> np.ndarray:
     """phi'(h) ∘ g in a workspace, with phi' told from r = phi(h)."""
-    result = workspace("dh", g.shape, r.dtype)
-    if cell.nonlinearity == "tanh":
-        np.subtract(1, r, out=result)
-        np.multiply(result, np.add(1, r, out=workspace("1 + r", r.shape, r.dtype)), out=result)
-        result *= g
-        return result
-    if cell.nonlinearity in ("relu", "identity"):
-        result[...] = g
-        if cell.nonlinearity == "relu":
-            np.copyto(result, 0, where=np.less_equal(r, 0, out=workspace("off", r.shape, np.bool_)))
-        return result
-    np.multiply(cell.slope(r), g, out=result)
+    result = cell.slope(r, out=workspace("dh", g.shape, r.dtype))
+    result *= g
     return result
 
 
