@@ -34,7 +34,8 @@ cdef class Sequences:
         cdef Py_ssize_t *start
         if T < 0 or B < 0 or (lengths is None) == (mask is None):
             raise ValueError(f"either lengths or a mask must be given, and T and B from 0, got {T} and {B}")
-        need("lengths", lengths, cnp.NPY_INTP, CONTIGUOUS | OPTIONAL, 1, B)
+        if lengths is not None and (lengths.ndim != 1 or lengths.shape[0] != B):
+            raise ValueError(f"a compiled function needs lengths of shape ({B},), got {(<object>lengths).shape}")
         if lengths is not None and not between(lengths, 0, T):
             raise ValueError(f"lengths must be from 0 to {T}")
         if mask is not None and (cnp.PyArray_TYPE(mask) != cnp.NPY_BOOL or cnp.PyArray_NDIM(mask) != 2
@@ -340,9 +341,9 @@ cdef class Sequences:
 
 
 def fit(lengths, cnp.ndarray x not None):
-    """Whether lengths are an array of intp, contiguous, as x [T, B, I] wants them, of 0 to T."""
+    """Whether lengths are an array of intp, of any stride, as x [T, B, I] wants them, of 0 to T."""
     return (type(lengths) is cnp.ndarray and cnp.PyArray_TYPE(lengths) == cnp.NPY_INTP
-            and cnp.PyArray_ISCARRAY_RO(lengths) and cnp.PyArray_NDIM(lengths) == 1 and cnp.PyArray_NDIM(x) == 3
+            and cnp.PyArray_ISBEHAVED_RO(lengths) and cnp.PyArray_NDIM(lengths) == 1 and cnp.PyArray_NDIM(x) == 3
             and cnp.PyArray_DIM(lengths, 0) == cnp.PyArray_DIM(x, 1) and between(lengths, 0, cnp.PyArray_DIM(x, 0)))
 
 

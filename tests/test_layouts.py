@@ -755,7 +755,7 @@ def test_calls_are_not_made_of_arrays_that_the_loops_cannot_read(function, name)
                     assert made(out=a[name]._replace(**{field: wrong_one})) is None
         return
     for fault, array in wrong(a[name]):
-        if name == "mask" and fault in ("reversed", "every other"):  # no fault: it is read number by number
+        if name in ("lengths", "mask") and fault in ("reversed", "every other"):  # no fault: read number by number
             continue
         if fault == "other type" and name in ("lengths", "mask"):
             array = a[name].astype(np.int8)
