@@ -82,7 +82,7 @@ class Constraint:
            [ 1.,  0.]])
     """
 
-    __slots__ = ("_dale", "_frozen", "_mask", "_signs")
+    __slots__ = ("_dale", "_frozen", "_mask", "_prepared", "_signs")
 
     def __init__(
         self,
@@ -104,6 +104,7 @@ class Constraint:
             if frozen is not None:
                 _complain("frozen must have the signs of its columns", frozen, signs * frozen < 0)
         self._mask, self._frozen, self._signs, self._dale = mask, frozen, signs, dale
+        self._prepared: dict[str, Prepared] = {}
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
@@ -143,13 +144,7 @@ class Constraint:
             If raw has another shape than the constraint or is not of real numbers.
         """
         raw = self._checked("raw", raw)[0]
-        W = raw.copy()
-        if self._signs is not None:
-            # ~(raw <= 0) and not raw > 0, so that NaN passes through
-            magnitudes = np.where(~(raw <= 0), raw, 0) if self._dale == "rectified" else np.abs(raw)
-            np.multiply(magnitudes, self._signs, out=W, where=self._signs != 0)
-            W += 0  # -1 times 0 is -0.0
-        return self._fix(W)
+        return prepared(self, raw.dtype).apply(raw, np.empty(raw.shape, raw.dtype))
 
     def gradient(self, raw: ArrayLike, grad_effective: ArrayLike) -> np.ndarray:
         """The gradient with respect to the raw weights.
@@ -173,17 +168,8 @@ class Constraint:
             As in `apply`.
         """
         raw, grad = self._checked("raw", raw, grad_effective=grad_effective)
-        moves = self._trained(raw.shape)
-        slope = np.ones_like(raw)
-        if self._signs is not None:
-            signed = self._signs != 0
-            still = raw <= 0 if self._dale == "rectified" else raw == 0
-            moves = moves & ~(signed & still)
-            # sign(raw) is 1 where a rectified weight moves
-            np.multiply(np.sign(raw), self._signs, out=slope, where=signed)
-        result = np.zeros_like(raw)
-        np.multiply(slope, grad, out=result, where=moves)
-        return result
+        rules, (W, result) = prepared(self, raw.dtype), np.empty((2, *raw.shape), raw.dtype)
+        return rules.gradient(raw, rules.apply(raw, W), grad, result, np.empty(raw.shape, np.bool_))
 
     def project(self, W: ArrayLike) -> np.ndarray:
         """The nearest weights that the constraint allows, for gradient descent on the weights themselves.
@@ -262,10 +248,38 @@ class Constraint:
             np.copyto(W, self._frozen, where=~np.isnan(self._frozen))
         return W
 
-    def _trained(self, shape: Shape) -> np.ndarray:
-        """Which entries of such a matrix are trained."""
-        trained = np.ones(shape, bool) if self._mask is None else self._mask
-        return trained if self._frozen is None else trained & np.isnan(self._frozen)
+    def trained(self, shape: Shape) -> NDArray[np.bool_]:
+        """Which entries of a matrix are trained.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            That of the matrix, (rows, columns).
+
+        Returns
+        -------
+        ndarray of bool, shape (rows, columns)
+            False at masked and frozen entries.
+
+        Raises
+        ------
+        ValueError
+            If the constraint is of matrices of another shape.
+
+        Examples
+        --------
+        >>> import pyrnn
+        >>> pyrnn.training.Constraint(mask=[[False, True], [True, False]]).trained((2, 2))
+        array([[False,  True],
+               [ True, False]])
+        """
+        trained = np.ones(shape, np.bool_)
+        self._checked("a matrix of that shape", trained)
+        if self._mask is not None:
+            trained &= self._mask
+        if self._frozen is not None:
+            trained &= np.isnan(self._frozen)
+        return trained
 
     def _checked(self, name: str, a: ArrayLike, **others: ArrayLike) -> list[np.ndarray]:
         """The matrix, and others of its shape, as arrays of one dtype."""
@@ -293,6 +307,106 @@ class Constraint:
     def __reduce__(self) -> tuple[Any, ...]:
         # Through the constructor: NumPy's own pickles forget that an array is read-only.
         return Constraint, (self._mask, self._frozen, self._signs, self._dale)
+
+
+class Prepared:
+    """What `Constraint.apply` and `Constraint.gradient` need of a constraint, in one dtype: nothing but passes over arrays.
+
+    Each pass is one ufunc that writes in place. Entries that are not trained go through bits: raw & 0 is 0 for a NaN
+    too. Arrays are of (rows, columns), or of (columns,) where all rows are the same.
+    """
+
+    def __init__(self, constraint: Constraint, dtype: np.dtype) -> None:
+        mask, frozen, signs = constraint.mask, constraint.frozen, constraint.signs
+        self.bits: Any = np.dtype(f"u{dtype.itemsize}")
+        self.absolute, self.has_signs = constraint.dale == "absolute", signs is not None
+        shape: Shape = (1,) if signs is None else signs.shape
+        fixed: np.ndarray | None = None  # where an entry is not trained
+        values = np.zeros((), dtype)  # of those
+        for a in (mask, frozen):
+            if a is not None:
+                shape = a.shape
+                here = ~np.isnan(a) if a is frozen else ~a
+                fixed = here if fixed is None else fixed | here
+        if frozen is not None:
+            values = np.where(np.isnan(frozen), 0, frozen).astype(dtype)
+        if fixed is not None and not fixed.any():
+            fixed, shape = None, shape[1:]
+        s = np.zeros(shape[-1], np.int8) if signs is None else signs
+        signed = s != 0
+        ones, top = self.bits.type(-1 % 2 ** (8 * dtype.itemsize)), self.bits.type(1 << (8 * dtype.itemsize - 1))
+        # W = ((raw & keep) | put) + zero
+        keep = np.full(shape, ones, self.bits)
+        put = np.zeros(shape, self.bits)
+        if self.absolute:
+            keep[..., signed] &= ~top
+        put[..., s < 0] = top
+        if fixed is not None:
+            keep[fixed], put[fixed] = 0, np.broadcast_to(values, shape).view(self.bits)[fixed]
+        self.keep = keep if fixed is not None or (self.absolute and signed.any()) else None
+        self.put = put if put.any() else None
+        self.zero: np.ndarray | None = None  # -1 times 0 is -0.0; -0.0 adds nothing to frozen values, which may be -0.0
+        if self.has_signs:
+            self.zero = np.zeros(shape, dtype)
+            if fixed is not None:
+                self.zero[fixed] = -0.0
+        self.least: np.ndarray | None = None  # W = max(raw, least) first
+        if self.has_signs and signed.any() and not self.absolute:
+            self.least = np.where(signed, 0, -np.inf).astype(dtype)
+        # dL/draw is 0 where W is `still`; elsewhere it is sign(raw) s dL/dW, or dL/dW in a column without a sign
+        self.signed = bool(signed.any())
+        self.free = ~signed if self.signed and not signed.all() else None
+        self.s = s.astype(dtype) if (s < 0).any() else None
+        still = np.where(signed, 0, np.nan).astype(dtype)
+        self.still = np.array(np.broadcast_to(still, shape))
+        if fixed is not None:
+            self.still[fixed] = np.broadcast_to(values, shape)[fixed]
+
+    def apply(self, raw: np.ndarray, W: np.ndarray) -> np.ndarray:
+        """Write the effective weights to W, which is returned."""
+        source = raw
+        if self.least is not None:
+            source = np.maximum(raw, self.least, out=W)  # of a NaN it is NaN
+        bits = W.view(self.bits)
+        if self.keep is not None:
+            np.bitwise_and(source.view(self.bits), self.keep, out=bits)
+        elif source is raw:
+            np.copyto(W, raw)
+        if self.put is not None:
+            np.bitwise_or(bits, self.put, out=bits)
+        if self.zero is not None:
+            np.add(W, self.zero, out=W)
+        return W
+
+    def gradient(
+        self, raw: np.ndarray, W: np.ndarray, grad: np.ndarray, out: np.ndarray, still: np.ndarray
+    ) -> np.ndarray:
+        """Write the gradient of raw weights to out, which is returned; W: what `apply` has written; still: scratch."""
+        if not self.signed:
+            if self.keep is None:
+                np.copyto(out, grad)
+            else:
+                np.bitwise_and(grad.view(self.bits), self.keep, out=out.view(self.bits))
+            return out
+        with np.errstate(invalid="ignore"):  # 0 times inf
+            np.sign(raw if self.absolute else W, out=out)
+            if self.absolute and self.s is not None:
+                np.multiply(out, self.s, out=out)
+            if self.free is not None:
+                np.copyto(out, 1, where=self.free)
+            np.multiply(out, grad, out=out)
+        np.equal(W, self.still, out=still)
+        np.copyto(out, 0, where=still)
+        return out
+
+
+def prepared(constraint: Constraint, dtype: np.dtype) -> Prepared:
+    """Return what passes over arrays of a dtype need, which is made once."""
+    made: dict[str, Prepared] = constraint._prepared
+    rules = made.get(dtype.char)
+    if rules is None:
+        rules = made.setdefault(dtype.char, Prepared(constraint, dtype))
+    return rules
 
 
 def _checked_mask(mask: ArrayLike | None) -> np.ndarray | None:
