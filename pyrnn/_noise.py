@@ -58,10 +58,12 @@ def array(
     step: int = 0,
     sequence: int = 0,
     n_threads: int | None = None,
+    out: MaybeArray = None,
 ) -> np.ndarray:
-    """The noise of (T, B, H) or (T, H), from a step and a sequence on."""
+    """The noise of (T, B, H) or (T, H), from a step and a sequence on; out: a contiguous array of (T, B, H)."""
     T, H = shape[0], shape[-1]
-    out = memory.empty((T, shape[1] if len(shape) == 3 else 1, H), dtype)
+    if out is None:
+        out = memory.empty((T, shape[1] if len(shape) == 3 else 1, H), dtype)
     compiled.noise(out, seed, stream, step, sequence, per_unit(sigma, H, dtype), n_threads)
     return out.reshape(shape)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pyrnn.arguments import as_array
 from pyrnn.layers import safetensors
-from pyrnn.layers.files import KEY, parse
+from pyrnn.layers.files import KEY, check_safetensors, parse
 from pyrnn.layers.parameters import StateDict
 
 if TYPE_CHECKING:
@@ -94,8 +94,9 @@ def save_safetensors(
     OSError
         If the file cannot be written.
     ValueError, TypeError
-        If a name is no text, the metadata are not text, or an array is complex, long double, of text or of objects.
-        Nothing is written then.
+        If a name is no text, the metadata are not text, or an array is complex, long double, of text or of objects; or
+        if `state_dict` is that of an RNN with constraints, whose raw weights others would take for weights: give
+        ``rnn.state_dict() | rnn.effective_weights()``. Nothing is written then.
 
     Examples
     --------
@@ -123,5 +124,6 @@ def save_safetensors(
             raise TypeError(f"{name} must be real numbers of at most eight bytes, got dtype {a.dtype}")
         arrays[prefix + name] = a
     if isinstance(state_dict, StateDict) and state_dict.arguments:
+        check_safetensors("state_dict", state_dict.arguments)
         metadata = {prefix + KEY: json.dumps(state_dict.arguments)} | dict(metadata or {})
     safetensors.write(os.fspath(path), arrays, None if metadata is None else dict(metadata))

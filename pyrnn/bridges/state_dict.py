@@ -11,7 +11,7 @@ import numpy as np
 
 from pyrnn.arguments import as_real_arrays, check_shape
 from pyrnn.cell import NEGATIVE_SLOPE, Cell
-from pyrnn.layers.parameters import StateDict
+from pyrnn.layers.parameters import NEITHER, StateDict
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -112,13 +112,14 @@ def describe(
     Returns
     -------
     Description
-        Without the prefix. Its arrays are those given, or copies where a dtype or a layout must change.
+        Without the prefix. Its arrays are those given, or copies where a dtype or a layout must change; of an
+        `RNN.state_dict` with constraints, effective weights.
 
     Raises
     ------
     ValueError
         If there is no network or more than one, a name is missing, or a shape does not fit: that of an LSTM or a GRU,
-        for example. If the network is more than a Description says: with a leak, or an output layer.
+        for example. If the network is more than a Description says: with a leak, an output layer, or a trained h0.
     TypeError
         If `state_dict` is no mapping, a name no text, or an array not of real numbers.
 
@@ -139,7 +140,11 @@ def describe(
         negative_slope = arguments.get("negative_slope", NEGATIVE_SLOPE) if leaky else NEGATIVE_SLOPE
     cell = Cell(nonlinearity, negative_slope=negative_slope)  # checks them
     alpha, form = arguments.get("alpha", 1.0), arguments.get("form", "rate")
-    if form != "rate" or any(a != 1 for a in (alpha if isinstance(alpha, list) else [alpha])):
+    if (
+        form != "rate"
+        or arguments.get("train_alpha")
+        or any(a != 1 for a in (alpha if isinstance(alpha, list) else [alpha]))
+    ):
         raise ValueError(
             f"state_dict must be of a network without a leak, got an RNN of alpha {alpha!r:.60} and form {form!r:.60}: "
             "PyTorch, ONNX and Keras have no such network"
@@ -154,12 +159,20 @@ def describe(
     own = {name.removeprefix(prefix): a for name, a in state_dict.items() if name.startswith(prefix)}
     if any(name.startswith("weight_hr_l") for name in own):
         raise ValueError("state_dict must be of a plain RNN, got weight_hr_l0, a projection of an LSTM")
+    constraints = arguments.get("constraints") or {}
+    of = " of rnn.state_dict() | rnn.effective_weights()" if constraints else ""  # a copy forgets the constraints
     if output := [prefix + name for name in ("weight_out", "bias_out") if name in own]:
         raise ValueError(
             f"state_dict must be of recurrent layers alone, got an output layer, {' and '.join(output)}: leave these "
-            f"out, and give nonlinearity={nonlinearity!r}"
+            f"out{of}, and give nonlinearity={nonlinearity!r}"
+        )
+    if starts := [prefix + name for name in NEITHER if name in own]:
+        raise ValueError(
+            f"state_dict must be of recurrent layers alone, got {' and '.join(starts)}, which PyTorch, ONNX and Keras "
+            "do not have: leave h0 out, and give it to calls; a leak cannot be left out"
         )
     own = {name: a for name, a in own.items() if _NAME.fullmatch(name)}
+    own |= {name: constraint.apply(own[name]) for name, constraint in constraints.items() if name in own}
     if _FIRST not in own:
         raise ValueError(f"state_dict must have {prefix + _FIRST}, got {_some(state_dict)}")
 

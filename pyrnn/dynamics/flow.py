@@ -46,6 +46,7 @@ class _Stack(NamedTuple):
     c: np.ndarray | None
     batch_first: bool = False
     stacked: bool = False  # whether h0 has an axis of layers and directions
+    h0: np.ndarray | None = None  # of an RNN that has trained it: (layers, H), for all sequences
 
 
 def gradient_flow(
@@ -172,9 +173,11 @@ def _stack(network: Network | RNN) -> _Stack:
         return _Stack([[network]], network.V, network.c)
     ways = range(1 + network.bidirectional)
     layers = [[network.network(layer, way) for way in ways] for layer in range(network.num_layers)]
-    V = None if network.output_size is None else network.weight_out
+    V = None if network.output_size is None else layers[-1][0].V
+    if V is None and network.output_size is not None:  # it reads two directions
+        V = network.effective_weights()["weight_out"]
     c = network.bias_out if V is not None and network.bias else None
-    return _Stack(layers, V, c, network.batch_first, True)
+    return _Stack(layers, V, c, network.batch_first, True, network.h0 if network.train_h0 else None)
 
 
 def _inputs(
@@ -196,6 +199,8 @@ def _inputs(
         x_, h0_, dh_ = _checks.map_given(lambda a: a[:, np.newaxis], x_, h0_, dh_)
     elif turn:
         x_, dh_ = _checks.map_given(lambda a: a.swapaxes(0, 1), x_, dh_)
+    if h0_ is None and stack.h0 is not None:
+        h0_ = np.repeat(stack.h0[:, np.newaxis].astype(x_.dtype), x_.shape[1], axis=1)
     return x_, h0_, dh_, batched
 
 

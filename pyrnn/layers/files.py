@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -13,19 +14,23 @@ from pyrnn.layers import npz, parameters, safetensors
 
 if TYPE_CHECKING:
     from pyrnn._types import Path
+    from pyrnn.training.constraints import Constraint
 
 KEY = "pyrnn.RNN"  # under which the arguments of the constructor lie, as JSON
 SUFFIXES = (".npz", ".safetensors")
+CONSTRAINTS = KEY + ".constraints."  # begins the names of the arrays of constraints
+PARTS = ("mask", "frozen", "signs")  # the arrays of a constraint
 
 
 def save(path: Path, arguments: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> None:
     """Write the arguments of a constructor and a state_dict."""
     path, suffix = _path(path)
-    text = json.dumps(arguments)
+    text, constraints = as_json(arguments)
     if suffix == ".npz":
-        arrays: dict[str, Any] = {**state, KEY: np.array(text)}
+        arrays: dict[str, Any] = {**state, **constraints, KEY: np.array(text)}
         np.savez(path, **arrays)
     else:
+        check_safetensors("path", arguments)
         safetensors.write(path, state, {KEY: text})
 
 
@@ -44,8 +49,74 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "RNN and give them to its load_state_dict"
         )
     arguments = parse(path, text)
+    parts = {name: state.pop(name) for name in list(state) if name.startswith(CONSTRAINTS)}
     _check_sizes(path, arguments, state)
+    if arguments.get("constraints") is not None or parts:
+        arguments["constraints"] = _constraints_of(path, arguments.get("constraints"), parts, state)
     return arguments, state
+
+
+def as_json(arguments: Mapping[str, Any]) -> tuple[str, dict[str, np.ndarray]]:
+    """Arguments as JSON, which says of a constraint how signs are made and which arrays it has; and these arrays."""
+    constraints = arguments.get("constraints") or {}
+    arrays: dict[str, np.ndarray] = {}
+    told = {}
+    for name, constraint in constraints.items():
+        parts = {part: getattr(constraint, part) for part in PARTS if getattr(constraint, part) is not None}
+        arrays |= {f"{CONSTRAINTS}{name}.{part}": a for part, a in parts.items()}
+        told[name] = {"dale": constraint.dale, "arrays": list(parts)}
+    return json.dumps({**arguments, "constraints": told or None}), arrays
+
+
+def digest(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as JSON can hold them, with a check sum for the arrays of constraints: to tell networks apart."""
+    text, arrays = as_json(arguments)
+    sums = {name: f"{zlib.crc32(a.astype(a.dtype.newbyteorder('<')).tobytes()):08x}" for name, a in arrays.items()}
+    told: dict[str, Any] = json.loads(text)
+    return told | ({"arrays of constraints": sums} if sums else {})
+
+
+def check_safetensors(name: str, arguments: Mapping[str, Any]) -> None:
+    """Raise for an RNN with constraints."""
+    if constraints := arguments.get("constraints"):
+        raise ValueError(
+            f"{name} must not be for a .safetensors file where an RNN has constraints, got those of "
+            f"{parameters.listed(constraints)}: PyTorch, which reads such files, would take raw weights for weights. "
+            "Write an .npz file, or rnn.state_dict() | rnn.effective_weights() with pyrnn.bridges.safetensors"
+        )
+
+
+def _constraints_of(
+    path: str, told: Any, parts: Mapping[str, np.ndarray], state: Mapping[str, np.ndarray]
+) -> dict[str, Constraint]:
+    """The constraints that a file declares, of arrays that it holds."""
+    from pyrnn.training.constraints import Constraint  # that room is above this one
+
+    def fail(problem: str) -> NoReturn:
+        raise ValueError(f"{path} must have the constraints that its arguments declare: {problem}")
+
+    made, rest = {}, dict(parts)
+    if not isinstance(told, dict):
+        fail(f"they declare {told!r:.80}, got arrays {parameters.listed(parts)}")
+    for name, one in told.items():
+        if name not in state or not isinstance(one, dict) or set(one) != {"dale", "arrays"}:
+            fail(f"{name!r:.80} is {one!r:.80}")
+        names = one["arrays"]
+        if not isinstance(names, list) or not all(part in PARTS for part in names) or len(set(names)) < len(names):
+            fail(f"{name!r:.80} has arrays {names!r:.80}")
+        arrays = {part: rest.pop(f"{CONSTRAINTS}{name}.{part}", None) for part in names}
+        for part, a in arrays.items():
+            if a is None:
+                fail(f"missing: {CONSTRAINTS}{name:.80}.{part}")
+            if a.shape != (state[name].shape[1:] if part == "signs" else state[name].shape):
+                fail(f"{part} of {name:.80} must have the shape of its weights, {state[name].shape}, got {a.shape}")
+        try:
+            made[name] = Constraint(**arrays, dale=one["dale"])
+        except (TypeError, ValueError) as error:
+            fail(f"{name:.80}: {error!s:.200}")
+    if rest:
+        fail(f"unexpected: {parameters.listed(rest)}")
+    return made
 
 
 def parse(path: str, text: str) -> dict[str, Any]:
@@ -62,18 +133,24 @@ def parse(path: str, text: str) -> dict[str, Any]:
 def _check_sizes(path: str, arguments: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> None:
     """Raise unless the arrays are those that the arguments declare, which may be any number of any size."""
     defaults = {"input_size": None, "hidden_size": None, "num_layers": 1, "bidirectional": False, "bias": True}
-    sizes = {name: arguments.get(name, default) for name, default in (defaults | {"output_size": None}).items()}
+    defaults |= {"output_size": None, "train_h0": False, "train_alpha": False}
+    sizes = {name: arguments.get(name, default) for name, default in defaults.items()}
     for name, value in sizes.items():
-        flag = name in ("bidirectional", "bias")
+        flag = name in ("bidirectional", "bias", "train_h0", "train_alpha")
         valid = isinstance(value, bool) if flag else isinstance(value, int) and 0 < value < 2**63
         if not valid and not (name == "output_size" and value is None):
             expected = "True or False" if flag else "a positive integer"
             raise ValueError(
                 f"{path} has arguments that RNN does not take: {name} must be {expected}, got {value!r:.80}"
             )
+    units, alpha = arguments.get("output_units"), arguments.get("alpha", 1.0)
+    if units is not None and not isinstance(units, list):
+        raise ValueError(f"{path} has arguments that RNN does not take: output_units must be a list, got {units!r:.80}")
     if sizes["num_layers"] > max(1, len(state)):
         raise ValueError(f"{path} must have arrays of {sizes['num_layers']} layers, got {len(state)} arrays in all")
-    shapes = parameters.layout(**sizes)
+    h0, trained = sizes.pop("train_h0"), sizes.pop("train_alpha")
+    read = None if units is None else len(units)
+    shapes = parameters.layout(**sizes, read=read, h0=h0, alphas=trained * np.size(alpha))
     if misfits := parameters.misfits(shapes, {name: a.shape for name, a in state.items()}):
         raise ValueError(f"{path} must have the arrays that its arguments declare: {misfits}")
     dtype = arguments.get("dtype", "float32")

@@ -14,12 +14,24 @@ if TYPE_CHECKING:
     from pyrnn._types import Shape
 
 DIRECTIONS = ("", "_reverse")
+NEITHER = ("h0", "raw_alpha")  # parameters that are no weights and no biases
 
 
 def layout(
-    input_size: int, hidden_size: int, num_layers: int, bidirectional: bool, bias: bool, output_size: int | None
+    input_size: int,
+    hidden_size: int,
+    num_layers: int,
+    bidirectional: bool,
+    bias: bool,
+    output_size: int | None,
+    read: int | None = None,
+    h0: bool = False,
+    alphas: int = 0,
 ) -> dict[str, Shape]:
-    """The shape of every parameter by its name, in the order in which they lie in the vector."""
+    """The shape of every parameter by its name, in the order in which they lie in the vector.
+
+    read: how many units the output layer reads, None for all; h0: whether there is one; alphas: how many are trained.
+    """
     H, suffixes = hidden_size, DIRECTIONS[: 1 + bidirectional]
     shapes: dict[str, Shape] = {}
     for layer in range(num_layers):
@@ -30,9 +42,13 @@ def layout(
             if bias:
                 shapes |= {f"bias_ih{end}": (H,), f"bias_hh{end}": (H,)}
     if output_size is not None:
-        shapes["weight_out"] = (output_size, len(suffixes) * H)
+        shapes["weight_out"] = (output_size, len(suffixes) * H if read is None else read)
         if bias:
             shapes["bias_out"] = (output_size,)
+    if h0:
+        shapes["h0"] = (num_layers * len(suffixes), H)
+    if alphas:
+        shapes["raw_alpha"] = (alphas,)
     return shapes
 
 
@@ -68,8 +84,10 @@ def views(vector: np.ndarray, shapes: Mapping[str, Shape]) -> dict[str, np.ndarr
 
 
 def draw(arrays: Mapping[str, np.ndarray], hidden_size: int, rng: np.random.Generator) -> None:
-    """Fill the arrays as PyTorch's nn.RNN and nn.Linear do: uniform within 1/sqrt(columns of what they read)."""
+    """Fill weights and biases as PyTorch's nn.RNN and nn.Linear do: uniform within 1/sqrt(columns that are read)."""
     for name, a in arrays.items():
+        if name in NEITHER:
+            continue
         fan_in = arrays["weight_out"].shape[1] if name.endswith("_out") else hidden_size
         bound = 1 / math.sqrt(fan_in)
         a[...] = rng.uniform(-bound, bound, a.shape)

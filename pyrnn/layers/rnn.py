@@ -12,6 +12,7 @@ from pyrnn import _checks, _noise, _steps
 from pyrnn.cell import NEGATIVE_SLOPE, Cell
 from pyrnn.layers import files, parameters, stack
 from pyrnn.layers.parameters import StateDict
+from pyrnn.layers.summary import summary
 from pyrnn.losses import LOSSES, check_loss
 from pyrnn.network import Network
 
@@ -21,12 +22,20 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
     from pyrnn._types import Form, Loss, Nonlinearity, Path, Seed, Shape
+    from pyrnn.training.constraints import Constraint
 
     _Inputs: TypeAlias = tuple[dict[str, Any], tuple[np.ndarray | None, ...]]  # as given, and as arrays
 
 
+ALPHA_BOUNDS = (0.0, 1.0)
+
+
 class RNNGradients(NamedTuple):
-    """What `RNN.backward` returns beside the gradients of the parameters: those of x, of h0, and of alpha or None."""
+    """What `RNN.backward` returns beside the gradients of the parameters: those of x, of h0, and of alpha or None.
+
+    With noise, that of alpha is for the drive that the noise was, whose size depends on alpha too; with ``train_alpha``
+    that dependence is in it.
+    """
 
     x: np.ndarray
     h0: np.ndarray
@@ -71,6 +80,19 @@ class RNN:
     noise : float or array_like, shape (H,)
         In training, σ of the state noise √(2 alpha) σ ξ of each layer and direction, as in `pyrnn.simulate`; 0 for
         none.
+    constraints : mapping of str to pyrnn.training.Constraint, optional
+        What weight matrices may be, by their names, ``weight_ih_l0``, ``weight_hh_l0``, ..., ``weight_out``. The
+        parameter of that name holds the *raw* weights, and so do `gradients` its gradient; calls use
+        ``constraint.apply(raw)``, which `effective_weights` and `network` return.
+    train_h0 : bool
+        Whether there is a parameter ``h0``, (L D, H), zeros at first: the states before the first step, of all
+        sequences, in calls without an h0.
+    train_alpha : bool
+        Whether the leak is trained, by a parameter ``raw_alpha``, (1,) or (H,), of which `alpha` follows.
+    alpha_bounds : (float, float)
+        Between which a trained alpha stays, and strictly between which it starts.
+    output_units : array_like of integers, shape (k,), or of booleans, shape (H,), optional
+        Which units of the top layer the output layer reads, in an RNN of one direction; None for all.
     rng : int, numpy.random.Generator or None
         Draws the first parameters, the dropout and the seeds of noise, as in `numpy.random.default_rng`.
 
@@ -79,17 +101,22 @@ class RNN:
     parameters, gradients : ndarray, shape (number of parameters,)
         All parameters, and what `backward` computed for them. Assigning copies the values in.
     weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, weight_ih_l0_reverse, ..., weight_out, bias_out : ndarray
-        Views into `parameters`: (H, I), or (H, D H) above the first layer, (H, H), (H,), (H,), (O, D H), (O,).
-        Assigning copies the values in.
+        Views into `parameters`: (H, I), or (H, D H) above the first layer, (H, H), (H,), (H,), (O, D H), or (O, k) with
+        `output_units`, (O,). Assigning copies the values in.
+    h0, raw_alpha : ndarray
+        More such views, with `train_h0` and `train_alpha`.
     layer_states, layer_rates : tuple of ndarray
         Of the last call.
     training : bool
         Whether dropout and noise act: set by `train` and `eval`, True at first.
     rng : numpy.random.Generator
         Assign a number to see the same dropout and noise again.
-    input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, bidirectional, alpha, form, output_size
-        As given, and fixed, as are ``dtype`` and ``negative_slope``; ``dropout``, ``recurrent_dropout`` and ``noise``
-        may be changed.
+    alpha : float or ndarray, shape (H,)
+        As given, or what ``raw_alpha`` makes of it with `train_alpha`. Read-only.
+    input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, bidirectional, form, output_size
+        As given, and fixed, as are ``dtype``, ``negative_slope``, ``constraints``, ``train_h0``, ``train_alpha``,
+        ``alpha_bounds`` and ``output_units`` (integers); ``dropout``, ``recurrent_dropout`` and ``noise`` may be
+        changed.
 
     Raises
     ------
@@ -99,13 +126,20 @@ class RNN:
     See Also
     --------
     forward, backward : one layer, without an object.
+    pyrnn.training.Constraint : what `constraints` takes.
 
     Notes
     -----
     Each layer and direction computes h_t = tanh(weight_ih x_t + bias_ih + weight_hh h_{t-1} + bias_hh), equations 10.8
     and 10.9 of [1]_, by `pyrnn.forward`, and its gradients by `pyrnn.backward`: docs/rnn.md has the details and a table
     of what the arguments are called elsewhere. Parameters start as in PyTorch, uniform within 1/sqrt(H), the output
-    layer's within 1/sqrt(D H).
+    layer's within 1/sqrt(D H), or 1/sqrt(k). Raw weights start as such numbers made allowed: their magnitudes in
+    columns with a sign, so that no connection starts at 0; 0 where masked; the frozen value where frozen, its magnitude
+    in a column with a sign; as they were drawn elsewhere. Masked and frozen entries are never read, and have no
+    gradient.
+
+    A trained leak is alpha = low + (high - low) / (1 + exp(-raw_alpha)). Its gradient is exact in training with noise
+    too: √(2 alpha) σ ξ is a function of alpha, with ξ fixed.
 
     Recurrent dropout scales the columns of weight_hh, which is exact, by other factors for each sequence; so sequences
     run one after the other, without what a batch saves.
@@ -133,6 +167,14 @@ class RNN:
     >>> rnn.backward(np.ones_like(out)).x.shape  # of the sum of all outputs
     (7, 4, 3)
     >>> rnn.parameters -= 0.01 * rnn.gradients
+
+    Three excitatory units and one inhibitory one, without self-connections:
+
+    >>> signs, others = [1, 1, 1, -1], ~np.eye(4, dtype=bool)
+    >>> constraints = {"weight_hh_l0": pyrnn.training.Constraint(mask=others, signs=signs)}
+    >>> rnn = pyrnn.RNN(3, 4, nonlinearity="relu", alpha=0.2, constraints=constraints, rng=0)
+    >>> bool((rnn.weight_hh_l0 >= 0).all()), bool((rnn.network().W * signs >= 0).all())
+    (True, True)
     """
 
     training: bool
@@ -143,11 +185,18 @@ class RNN:
     bias: Final[bool]
     batch_first: Final[bool]
     bidirectional: Final[bool]
-    alpha: Final[float | np.ndarray]
     form: Final[Form]
     output_size: Final[int | None]
     dtype: Final[np.dtype]
     negative_slope: Final[float]
+    train_h0: Final[bool]
+    train_alpha: Final[bool]
+    alpha_bounds: Final[tuple[float, float]]
+    output_units: Final[np.ndarray | None]
+    _given_alpha: float | np.ndarray  # at the start
+    _constraints: dict[str, Constraint]
+    _constrained: dict[str, stack.Constrained]
+    _V: np.ndarray  # what the output layer reads the top layer with
     _views: dict[str, np.ndarray]
     _gradient_views: dict[str, np.ndarray]
     _alpha: np.ndarray | None
@@ -172,6 +221,11 @@ class RNN:
         dtype: DTypeLike = np.float32,
         negative_slope: float = NEGATIVE_SLOPE,
         noise: ArrayLike = 0.0,
+        constraints: Mapping[str, Constraint] | None = None,
+        train_h0: bool = False,
+        train_alpha: bool = False,
+        alpha_bounds: tuple[float, float] = ALPHA_BOUNDS,
+        output_units: ArrayLike | None = None,
         rng: Seed = None,
     ) -> None:
         self.input_size = _checks.positive_integer("input_size", input_size)
@@ -187,21 +241,41 @@ class RNN:
         if dtype is None or np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"dtype must be float32 or float64, got {dtype if dtype is None else np.dtype(dtype)}")
         self.dtype = np.dtype(dtype)
-        self.alpha = _leak(alpha, self.hidden_size)
+        self._given_alpha = _leak(alpha, self.hidden_size)
+        self.train_h0, self.train_alpha = _boolean("train_h0", train_h0), _boolean("train_alpha", train_alpha)
+        self.alpha_bounds = _bounds(alpha_bounds, self.train_alpha, self._given_alpha)
+        self.output_units = _units(output_units, self.hidden_size, self.output_size, self.bidirectional)
         self.rng = rng
         self.training = True
         if self.dropout > 0 and self.num_layers == 1:
             warnings.warn("dropout acts between layers: with num_layers=1 it does nothing", stacklevel=2)
         shapes = self._shapes()
-        self._parameters = np.empty(parameters.size(shapes), self.dtype)
+        self._constraints = _checked_constraints(constraints, shapes)
+        self._parameters = np.zeros(parameters.size(shapes), self.dtype)
         self._gradients = np.zeros_like(self._parameters)
         self._prepare()
+        self._draw()
         self.noise = noise
-        parameters.draw(self._views, self.hidden_size, self.rng)
 
     def _shapes(self) -> dict[str, Shape]:
         sizes = (self.input_size, self.hidden_size, self.num_layers, self.bidirectional, self.bias, self.output_size)
-        return parameters.layout(*sizes)
+        read = None if self.output_units is None else len(self.output_units)
+        return parameters.layout(*sizes, read, self.train_h0, self.train_alpha * np.size(self._given_alpha))
+
+    def _draw(self) -> None:
+        """Start all parameters."""
+        parameters.draw(self._views, self.hidden_size, self.rng)
+        for name, constraint in self._constraints.items():
+            drawn = self._views[name]
+            W = (
+                drawn
+                if constraint.signs is None
+                else np.where(constraint.signs, constraint.signs * np.abs(drawn), drawn)
+            )
+            drawn[...] = constraint.raw(constraint.project(W))
+        if self.train_alpha:
+            low, high = self.alpha_bounds
+            self._views["raw_alpha"][...] = np.log((self._given_alpha - low) / (high - self._given_alpha))
 
     def _prepare(self) -> None:
         """Make all that follows from the other attributes."""
@@ -209,13 +283,20 @@ class RNN:
         self._views = parameters.views(self._parameters, shapes)
         self._gradient_views = parameters.views(self._gradients, shapes)
         self._alpha = None
-        if self.form == "current" or np.ndim(self.alpha) or self.alpha != 1:
+        if self.form == "current" or np.ndim(self._given_alpha) or self._given_alpha != 1 or self.train_alpha:
             self._alpha = np.full(self.hidden_size, self.alpha, self.dtype)
         # Its alpha is one of each unit.
         self._cell = Cell(self.nonlinearity, self._alpha, self.form, self.negative_slope)
+        self._constrained = stack.constrained_of(self)
+        if self.output_size is not None:
+            self._V = self._views["weight_out"]
+            if "weight_out" in self._constrained:
+                self._V = self._constrained["weight_out"].W
+            if self.output_units is not None:
+                self._V = np.zeros((self.output_size, self.hidden_size), self.dtype)
         self._layers, self._sums = stack.networks_of(self)
         self._workspace = parameters.Workspace()
-        self._tape, self._batched = None, True
+        self._tape, self._batched, self._from_own_h0 = None, True, False
         self._changed = False  # parameters, since the tape was made
 
     # ---- Parameters -------------------------------------------------------------------------------------------------
@@ -259,7 +340,9 @@ class RNN:
         Returns
         -------
         pyrnn.layers.StateDict
-            A dict of str to ndarray, whose attribute ``arguments`` has the constructor's: so an exporter sees a leak.
+            A dict of str to ndarray, whose attribute ``arguments`` has the constructor's: so an exporter sees a leak,
+            and writes effective weights in place of raw ones. For others there are
+            ``rnn.state_dict() | rnn.effective_weights()``.
 
         Examples
         --------
@@ -282,7 +365,8 @@ class RNN:
         Raises
         ------
         ValueError
-            If names are missing or unexpected, or shapes do not fit: all of them are named, and nothing is changed.
+            If names are missing or unexpected, or shapes do not fit: all of them are named, and nothing is changed. If
+            they are of an RNN whose raw weights, or whose raw alpha, mean something else: other constraints or bounds.
         TypeError
             If `state_dict` is no mapping, or a value not real.
         """
@@ -290,6 +374,8 @@ class RNN:
             raise TypeError(f"state_dict must be a mapping of names to arrays, got {type(state_dict).__name__}")
         strict = _boolean("strict", strict)
         given = dict(state_dict.items())
+        if isinstance(state_dict, StateDict) and state_dict.arguments:
+            self._check_meaning(given, state_dict.arguments)
         arrays = {name: _parameter_values(name, given[name]) for name in self._views if name in given}
         expected = {name: view.shape for name, view in self._views.items() if strict or name in given}
         shapes = {name: arrays[name].shape if name in arrays else None for name in (given if strict else arrays)}
@@ -299,6 +385,19 @@ class RNN:
         shared = {name: a.copy() for name, a in arrays.items() if np.may_share_memory(a, self._parameters)}
         for name, a in (arrays | shared).items():
             self._views[name][...] = a
+
+    def _check_meaning(self, given: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+        """Raise unless raw numbers of an RNN with such arguments are raw numbers of this one."""
+        theirs = arguments.get("constraints") or {}
+        for name in self._views:
+            if name in given and theirs.get(name) != self._constraints.get(name):
+                raise ValueError(
+                    f"state_dict must be of an RNN with the same constraints, got {theirs.get(name)} for {name}, not "
+                    f"{self._constraints.get(name)}: set rnn.{name} = constraint.raw(W), of effective weights W"
+                )
+        bounds = arguments.get("alpha_bounds", ALPHA_BOUNDS)
+        if self.train_alpha and "raw_alpha" in given and tuple(bounds) != self.alpha_bounds:
+            raise ValueError(f"state_dict must be of an RNN with alpha_bounds {self.alpha_bounds}, got {tuple(bounds)}")
 
     def _assign(self, name: str, array: np.ndarray, values: ArrayLike) -> None:
         """Copy values into a vector or a view of it; the array itself comes back from an operation in place."""
@@ -321,13 +420,78 @@ class RNN:
         view = self.__dict__.get("_views", {}).get(name)
         if view is not None:
             self._assign(name, view, value)
-        elif name in _FIXED and name in self.__dict__:
+        elif name in _FIXED and "_views" in self.__dict__:
             raise AttributeError(f"{name} cannot be changed after construction")
         else:
             object.__setattr__(self, name, value)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._views]
+
+    # ---- Constraints and the leak -----------------------------------------------------------------------------------
+    @property
+    def constraints(self) -> dict[str, Constraint]:
+        """The constraints by the names of the weights, a new dict."""
+        return dict(self._constraints)
+
+    def effective_weights(self) -> dict[str, np.ndarray]:
+        """What calls use as weights: with a constraint, what that makes of the raw weights that are the parameters.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Copies of all weight matrices, by the names of the parameters and of their shapes.
+
+        See Also
+        --------
+        pyrnn.training.Constraint.raw : makes raw weights of effective ones.
+        state_dict, named_parameters : the parameters.
+
+        Examples
+        --------
+        >>> import pyrnn
+        >>> constraint = pyrnn.training.Constraint(signs=[1, -1])
+        >>> rnn = pyrnn.RNN(1, 2, constraints={"weight_hh_l0": constraint}, rng=0)
+        >>> rnn.weight_hh_l0 = constraint.raw([[0.5, -0.25], [0.5, 0.0]])
+        >>> rnn.weight_hh_l0
+        array([[0.5 , 0.25],
+               [0.5 , 0.  ]], dtype=float32)
+        >>> rnn.effective_weights()["weight_hh_l0"]
+        array([[ 0.5 , -0.25],
+               [ 0.5 ,  0.  ]], dtype=float32)
+        """
+        return {name: self._effective(name).copy() for name in self._views if name.startswith("weight")}
+
+    def _effective(self, name: str) -> np.ndarray:
+        """A new array, or a view where there is no constraint. Buffers of a call are not touched."""
+        raw = self._views[name]
+        return self._constraints[name].apply(raw) if name in self._constraints else raw
+
+    @property
+    def alpha(self) -> float | np.ndarray:
+        """The leak: a number, or an array of each unit that nobody writes to."""
+        if not self.train_alpha:
+            return self._given_alpha
+        alpha, _ = self._trained_alpha()
+        return alpha if np.ndim(self._given_alpha) else float(alpha[0])
+
+    def _trained_alpha(self) -> tuple[np.ndarray, np.ndarray]:
+        """Alpha and its derivative with respect to `raw_alpha`, in float64."""
+        low, high = self.alpha_bounds
+        raw = self._views["raw_alpha"].astype(np.float64)
+        with np.errstate(over="ignore"):
+            up, down = 1 / (1 + np.exp(-raw)), 1 / (1 + np.exp(raw))
+        return _read_only(low + (high - low) * up), (high - low) * up * down
+
+    def _update_alpha(self) -> None:
+        """Make the cell of all layers once more if a trained alpha has changed."""
+        if not self.train_alpha:
+            return
+        alpha, self._alpha_slope = self._trained_alpha()
+        alpha = np.broadcast_to(alpha.astype(self.dtype), self.hidden_size)
+        if not np.array_equal(alpha, self._cell.alpha):
+            cell = self._cell = Cell(self.nonlinearity, alpha, self.form, self.negative_slope)
+            self._layers = [[network._replace(cell=cell) for network in networks] for networks in self._layers]
 
     # ---- Its networks -----------------------------------------------------------------------------------------------
     @property
@@ -349,8 +513,10 @@ class RNN:
         Returns
         -------
         Network
-            U and W are views of `parameters`, b is the sum of both biases. The top layer's network has the output
-            layer, unless that reads two directions.
+            U and W are views of `parameters`, or with a constraint new arrays of effective weights; b is the sum of
+            both biases. The top layer's network has the output layer, unless that reads two directions; V is a new
+            array with a constraint and with `output_units`, of zeros in the columns of other units. Alpha is that of
+            now. A network does not hold the parameter ``h0``: give that to what analyses it.
 
         Raises
         ------
@@ -378,10 +544,20 @@ class RNN:
         direction = _checks.integer_within("direction", direction, 0, int(self.bidirectional))
         end = f"_l{layer}" + ("_reverse" if direction else "")
         arrays = self._views
+        U, W = (self._effective(name + end) for name in ("weight_ih", "weight_hh"))
         b = arrays["bias_ih" + end] + arrays["bias_hh" + end] if self.bias else None
         top = layer == self.num_layers - 1 and self.output_size is not None and not self.bidirectional
-        V, c = (arrays["weight_out"], arrays.get("bias_out")) if top else (None, None)
-        return Network(arrays["weight_ih" + end], arrays["weight_hh" + end], b, V, c, None, self.cell)
+        V, c = (self._output_matrix(), arrays.get("bias_out")) if top else (None, None)
+        return Network(U, W, b, V, c, None, self.cell)
+
+    def _output_matrix(self) -> np.ndarray:
+        """V, (O, D H)."""
+        V = self._effective("weight_out")
+        if self.output_units is None:
+            return V
+        whole = np.zeros((len(V), self.hidden_size), self.dtype)
+        whole[:, self.output_units] = V
+        return whole
 
     # ---- Dropout and noise -------------------------------------------------------------------------------------------
     @property
@@ -443,7 +619,8 @@ class RNN:
         ----------
         x : array_like, shape (T, B, I), (B, T, I) with batch_first, or (T, I)
         h0 : array_like, shape (L D, B, H) or (L D, H), optional
-            The states before the first step, layer by layer and in each the direction forwards first; None for zeros.
+            The states before the first step, layer by layer and in each the direction forwards first; None for zeros,
+            or for the parameter ``h0`` with ``train_h0``.
         lengths : array_like of integers, shape (B,), or an integer without a batch axis, optional
             How many steps each sequence has, 0 to T, in any order: as if packed. What lies behind is not read.
         out : tuple of two ndarray or None, optional
@@ -507,8 +684,9 @@ class RNN:
         if lengths is not None:
             lengths = lengths.reshape(-1)
             lengths = None if (lengths == len(x)).all() else lengths
+        self._update_alpha()
         self._tape = stack.forward_rnn(self, x, h0, lengths)
-        self._changed = False
+        self._changed, self._from_own_h0 = False, h0 is None
         return self._tape
 
     # ---- Backward ---------------------------------------------------------------------------------------------------
@@ -687,7 +865,49 @@ class RNN:
             out[...] = self._gradients
         return value, out
 
-    # ---- Files and copies -------------------------------------------------------------------------------------------
+    # ---- Texts, files and copies ------------------------------------------------------------------------------------
+    def summary(self) -> str:
+        """Describe the network: its layers, its cell, its parameters and their constraints.
+
+        Returns
+        -------
+        str
+            Lines of text. In the table, the free numbers of a parameter are those that are trained, ``masked`` ones are
+            0, ``frozen`` ones keep their value, and ``signed`` are those of the free ones that keep their sign, in the
+            way that the last column names.
+
+        See Also
+        --------
+        pyrnn.training.Constraint : what masks, freezes and signs weights.
+
+        Examples
+        --------
+        >>> import numpy as np, pyrnn
+        >>> constraint = pyrnn.training.Constraint(mask=~np.eye(4, dtype=bool), signs=[1, 1, 1, -1])
+        >>> options = {"output_size": 2, "output_units": [0, 1, 2], "noise": 0.1, "train_h0": True}
+        >>> rnn = pyrnn.RNN(3, 4, nonlinearity="relu", alpha=0.2, constraints={"weight_hh_l0": constraint}, **options)
+        >>> print(rnn.summary())
+        RNN of 1 layer, one direction
+          inputs      3
+          units       4 in each layer
+          outputs     2, of 3 of the units
+          cell        relu
+          leak        alpha 0.2, form rate
+          noise       0.1, in training
+          start       h0, trained
+          dtype       float32
+          parameter     shape   numbers  free  masked  frozen  signed
+          weight_ih_l0  (4, 3)       12    12
+          weight_hh_l0  (4, 4)       16    12       4       0      12  rectified
+          bias_ih_l0    (4,)          4     4
+          bias_hh_l0    (4,)          4     4
+          weight_out    (2, 3)        6     6
+          bias_out      (2,)          2     2
+          h0            (1, 4)        4     4
+          total                      48    44
+        """
+        return summary(self)
+
     def save(self, path: Path) -> None:
         """Write parameters and the arguments of the constructor, but rng, to a file.
 
@@ -699,7 +919,8 @@ class RNN:
         Raises
         ------
         ValueError
-            If the path ends otherwise.
+            If the path ends otherwise; or in .safetensors, of an RNN with constraints: others that read such files
+            would take its raw weights for weights.
         ImportError
             If the package is not there.
         """
@@ -747,10 +968,16 @@ class RNN:
         return rnn
 
     def _arguments(self) -> dict[str, Any]:
-        """Those of the constructor as JSON knows them."""
-        arguments = {name: getattr(self, name) for name in _ARGUMENTS}
-        per_unit = {name: a.tolist() for name, a in arguments.items() if isinstance(a, np.ndarray)}
-        return arguments | per_unit | {"dtype": self.dtype.name}
+        """Those of the constructor as JSON knows them, but the constraints."""
+        arguments = {name: self._argument(name) for name in _ARGUMENTS}
+        lists = {name: a.tolist() for name, a in arguments.items() if isinstance(a, np.ndarray)}
+        return arguments | lists | {"dtype": self.dtype.name, "alpha_bounds": list(self.alpha_bounds)}
+
+    def _argument(self, name: str) -> Any:
+        """What the constructor was given, as it keeps it."""
+        if name == "alpha":
+            return self._given_alpha
+        return self.constraints or None if name == "constraints" else getattr(self, name)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in _MADE}
@@ -771,8 +998,8 @@ class RNN:
     def __repr__(self) -> str:
         options = []
         for name, default in _ARGUMENTS.items():
-            value = getattr(self, name)
-            if np.ndim(value) or value != default:
+            value = self._argument(name)
+            if isinstance(value, np.ndarray) or value != default:
                 options.append(f"{name}={value if name == 'dtype' else repr(value)}")
         return f"{type(self).__name__}({', '.join([str(self.input_size), str(self.hidden_size), *options[2:]])})"
 
@@ -851,11 +1078,17 @@ _ARGUMENTS = {
     "dtype": np.float32,
     "negative_slope": NEGATIVE_SLOPE,
     "noise": 0.0,
+    "constraints": None,
+    "train_h0": False,
+    "train_alpha": False,
+    "alpha_bounds": ALPHA_BOUNDS,
+    "output_units": None,
 }
 _FIXED = frozenset(_ARGUMENTS) - {"dropout", "recurrent_dropout", "noise"}
 # Attributes that follow from the others: no pickle holds them.
 _MADE = frozenset(
-    {"_views", "_gradient_views", "_alpha", "_cell", "_layers", "_sums", "_workspace", "_tape", "_batched", "_changed"}
+    {"_views", "_gradient_views", "_alpha", "_alpha_slope", "_cell", "_constrained", "_V", "_layers", "_sums"}
+    | {"_workspace", "_tape", "_batched", "_changed", "_from_own_h0"}
 )
 
 
@@ -888,9 +1121,68 @@ def _leak(alpha: ArrayLike, H: int) -> float | np.ndarray:
     return _fixed(a)
 
 
+def _bounds(bounds: Any, trained: bool, alpha: float | np.ndarray) -> tuple[float, float]:
+    """The bounds of a trained alpha, which starts strictly between them."""
+    (a,) = _checks.as_real_arrays(alpha_bounds=bounds)
+    if a.shape != (2,) or not np.isfinite(a).all() or not a[0] < a[1]:
+        raise ValueError(f"alpha_bounds must be two finite numbers, the lower one first, got {bounds!r}")
+    low, high = (float(bound) for bound in a.astype(np.float64))
+    if not trained and (low, high) != ALPHA_BOUNDS:
+        raise ValueError(f"alpha_bounds must be left at {ALPHA_BOUNDS} without train_alpha, got {bounds!r}")
+    if trained and not (np.greater(alpha, low) & np.less(alpha, high)).all():
+        raise ValueError(
+            f"alpha must start strictly between the alpha_bounds, {low} and {high}, to be trained, got {alpha!r}"
+        )
+    return low, high
+
+
+def _units(units: ArrayLike | None, H: int, output_size: int | None, bidirectional: bool) -> np.ndarray | None:
+    """The indices of the units that the output layer reads, an array that nobody writes to."""
+    if units is None:
+        return None
+    if output_size is None:
+        raise ValueError(f"output_units must come with output_size, got {units!r} without it")
+    if bidirectional:
+        raise ValueError(f"output_units must be None in a bidirectional RNN, got {units!r}")
+    a = _checks.as_array("output_units", units)
+    if a.dtype.kind == "b":
+        _checks.check_shape("output_units", a, (H,))
+        a = np.flatnonzero(a)
+    elif a.size and a.dtype.kind not in "iu":
+        raise TypeError(f"output_units must be integers or booleans, got dtype {a.dtype}")
+    if a.ndim != 1 or not len(a):
+        raise ValueError(f"output_units must be one unit or more, shape (k,), or booleans ({H},), got {units!r:.80}")
+    if a.min() < 0 or a.max() >= H or len(np.unique(a)) < len(a):
+        raise ValueError(f"output_units must be different units from 0 to {H - 1}, got {units!r:.80}")
+    return _read_only(a.astype(np.intp))
+
+
+def _checked_constraints(constraints: Any, shapes: Mapping[str, Shape]) -> dict[str, Constraint]:
+    """Constraints that fit the parameters of their names."""
+    if constraints is None:
+        return {}
+    from pyrnn.training.constraints import Constraint  # that room is above this one
+
+    if not isinstance(constraints, Mapping):
+        raise TypeError(f"constraints must be a mapping of names to constraints, got {type(constraints).__name__}")
+    known = [name for name in shapes if name.startswith("weight")]
+    for name, constraint in constraints.items():
+        if name not in known:
+            raise ValueError(f"constraints must be of weights of the RNN, {parameters.listed(known)}, got {name!r:.80}")
+        if not isinstance(constraint, Constraint):
+            raise TypeError(f"constraints[{name!r}] must be a pyrnn.training.Constraint, got {constraint!r:.80}")
+        for kind, a in (("mask", constraint.mask), ("frozen", constraint.frozen)):
+            _checks.check_shape(f"{kind} of constraints[{name!r}]", a, shapes[name])
+        _checks.check_shape(f"signs of constraints[{name!r}]", constraint.signs, shapes[name][1:])
+    return {name: constraints[name] for name in known if name in constraints}
+
+
 def _fixed(a: np.ndarray) -> np.ndarray:
     """A copy in float64 that nobody writes to."""
-    a = np.array(a, np.float64)
+    return _read_only(np.array(a, np.float64))
+
+
+def _read_only(a: np.ndarray) -> np.ndarray:
     a.flags.writeable = False
     return a
 

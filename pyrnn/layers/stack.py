@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pyrnn.cell import Cell
     from pyrnn.layers.parameters import Workspace
     from pyrnn.layers.rnn import RNN
+    from pyrnn.training.constraints import Prepared
 
     _New: TypeAlias = Callable[[Hashable, Shape, DTypeLike], np.ndarray]  # an array, by name, shape and dtype
     _Factors: TypeAlias = Sequence[MaybeArray] | None  # by layer, where there are any
@@ -55,6 +56,7 @@ class Noise(NamedTuple):
 
     sigma: np.ndarray  # of the drive, () or [H]
     seeds: Sequence[int]  # [L D]
+    alpha: np.ndarray | None = None  # [H], of a leak that is trained: sigma is a multiple of 1/sqrt(alpha)
 
 
 class Tape(NamedTuple):
@@ -70,6 +72,7 @@ class Tape(NamedTuple):
     recurrent: _Factors = None  # [D, B, H], what W reads of each sequence was multiplied by
     reverse: Sequence[bool] = (False, True)  # by direction
     n_threads: int | None = None
+    noise: Noise | None = None
 
     def sent(self, layer: int = -1) -> np.ndarray:
         """What a layer sends up, [T, B, D H]: phi of its states where those are currents, else the states."""
@@ -200,7 +203,7 @@ def forward_layers(
     if x.ndim != 3 or not layers:
         raise ValueError(f"x must have shape (T, B, I) and layers at least one layer, got {x.shape} and {len(layers)}")
     (T, B, _), dtype, D, n, i = x.shape, x.dtype, len(layers[0]), len(layers[0]) * len(layers[0][0].W), 0
-    tape = Tape(layers, [], [], [], h0, lengths, dropout, recurrent, reverse, n_threads)
+    tape = Tape(layers, [], [], [], h0, lengths, dropout, recurrent, reverse, n_threads, noise)
     alone = D == 1 and recurrent is None and workspace is new_array  # what forward returns is all of h
     for layer, networks in enumerate(layers):
         if layer > 0:
@@ -378,13 +381,15 @@ def _add_gradients(
     b = new("gradient of b", (H,), dh.dtype)
     dW = into.W if W_factors is None else new("gradient of W", (H, H), dh.dtype)
     d_alpha = None if alpha is None else new("gradient of alpha", (H,), dh.dtype)
+    drive, d_drive = _noise_of(tape, layer, d, dh, new)
     for some, run in _parts(tape, layer, d, new):
         (U, W, *_, cell), r = run.network, run.written_rates
         for a in (b, d_alpha, None if W_factors is None else dW):
             if a is not None:
                 a.fill(0)
-        results = (dx[:, some], into.U, dW, b, dh0[some], None, d_alpha)
-        given = [dh[:, some], run.h, run.x, U, W, run.h0, cell, None, run.lengths, None, run.reverse, r, True]
+        driven, d_driven = (None, None) if drive is None or d_drive is None else (drive[:, some], d_drive[:, some])
+        results = (dx[:, some], into.U, dW, b, dh0[some], d_driven, d_alpha)
+        given = [dh[:, some], run.h, run.x, U, W, run.h0, cell, driven, run.lengths, None, run.reverse, r, True]
         call = Call.backward(*(*given, results, tape.n_threads))
         if call is None:  # the loops cannot read or write an array of the caller's without a copy
             given = [a.copy() if isinstance(a, np.ndarray) else a for a in given]
@@ -402,6 +407,20 @@ def _add_gradients(
             np.add(into.W, np.multiply(dW, W_factors[d, some], out=dW), out=into.W)
         if alpha is not None:
             alpha += d_alpha
+    if drive is not None and tape.noise is not None and tape.noise.alpha is not None:
+        # The drive sqrt(2 / alpha) sigma xi has the derivative -drive / (2 alpha)
+        np.multiply(drive, d_drive, out=drive)
+        alpha -= drive.reshape(-1, H).sum(axis=0, dtype=np.float64) / (2 * tape.noise.alpha)
+
+
+def _noise_of(tape: Tape, layer: int, d: int, like: np.ndarray, new: _New) -> tuple[MaybeArray, MaybeArray]:
+    """The noise that was added to the drive, and room for its gradient, where a leak depends on it; else None."""
+    if tape.noise is None or tape.noise.alpha is None:
+        return None, None
+    sigma, seeds, _ = tape.noise
+    drive, d_drive = (new(name, like.shape, like.dtype) for name in ("noise", "gradient of noise"))
+    _noise.array(seeds[layer * len(tape.layers[0]) + d], like.shape, like.dtype, sigma, out=drive)
+    return drive, d_drive
 
 
 @QUIET
@@ -426,19 +445,60 @@ def _add_at_ends(g: np.ndarray, last: np.ndarray, lengths: np.ndarray | None, re
 
 
 # ---- What RNN has more ----------------------------------------------------------------------------------------------
+class Constrained:
+    """A weight matrix whose parameters are raw weights: the arrays of both, with what the constraint does to them."""
+
+    def __init__(self, rules: Prepared, raw: np.ndarray, gradient: np.ndarray) -> None:
+        self.rules, self.raw, self.gradient = rules, raw, gradient
+        self.W, self.dW = np.empty_like(raw), np.empty_like(raw)
+        self._result, self._still = np.empty_like(raw), np.empty(raw.shape, np.bool_)
+
+    def apply(self) -> np.ndarray:
+        """Write the effective weights to W."""
+        return self.rules.apply(self.raw, self.W)
+
+    def add_gradient(self) -> None:
+        """Add to the gradient of the raw weights what that of the effective ones, dW, makes of it."""
+        self.rules.gradient(self.raw, self.W, self.dW, self._result, self._still)
+        np.add(self.gradient, self._result, out=self.gradient)
+
+
+def constrained_of(rnn: RNN) -> dict[str, Constrained]:
+    """The weights of an RNN that have constraints, by name."""
+    if not rnn._constraints:
+        return {}
+    from pyrnn.training.constraints import prepared  # that room is above this one
+
+    made = {name: prepared(constraint, rnn.dtype) for name, constraint in rnn._constraints.items()}
+    return {name: Constrained(rules, rnn._views[name], rnn._gradient_views[name]) for name, rules in made.items()}
+
+
 def networks_of(rnn: RNN) -> tuple[list[list[Network]], list[list[Sums]]]:
     """The networks of an RNN by layer and direction, whose b `forward_rnn` computes, and where their gradients go."""
     layers: list[list[Network]] = []
     sums: list[list[Sums]] = []
     alpha = None if rnn._alpha is None else np.empty_like(rnn._alpha)
+    effective = {name: one.W for name, one in rnn._constrained.items()}
+    gradients = {name: one.dW for name, one in rnn._constrained.items()}
     for layer in range(rnn.num_layers):
         ends = [f"_l{layer}{way}" for way in DIRECTIONS[: 1 + rnn.bidirectional]]
         arrays, into = [
-            [[a[n + end] for n in ARRAYS if n + end in a] for end in ends] for a in (rnn._views, rnn._gradient_views)
+            [[a[n + end] for n in ARRAYS if n + end in a] for end in ends]
+            for a in (rnn._views | effective, rnn._gradient_views | gradients)
         ]
         layers.append([Network(U, W, np.empty_like(b[0]) if b else None, cell=rnn._cell) for U, W, *b in arrays])
         sums.append([Sums(U, W, tuple(b), alpha) for U, W, *b in into])
     return layers, sums
+
+
+def apply_constraints(rnn: RNN) -> None:
+    """Write the effective weights of an RNN, and what its output layer reads them as."""
+    for constrained in rnn._constrained.values():
+        constrained.apply()
+    if rnn.output_units is not None:
+        rnn._V[:, rnn.output_units] = (
+            rnn._constrained["weight_out"].W if "weight_out" in rnn._constrained else rnn._views["weight_out"]
+        )
 
 
 @QUIET
@@ -447,7 +507,8 @@ def forward_rnn(rnn: RNN, x: np.ndarray, h0: np.ndarray | None, lengths: np.ndar
     (T, B, _), H, D, L, new = x.shape, rnn.hidden_size, 1 + rnn.bidirectional, rnn.num_layers, rnn._workspace
     if h0 is None:
         h0 = new("zeros", (L * D, B, H), rnn.dtype)
-        h0[...] = 0
+        h0[...] = rnn._views["h0"][:, np.newaxis] if rnn.train_h0 else 0
+    apply_constraints(rnn)
     dropout: list[np.ndarray | None] = [None] * L
     recurrent: list[np.ndarray | None] = [None] * L
     for layer, networks in enumerate(rnn._layers):
@@ -462,7 +523,9 @@ def forward_rnn(rnn: RNN, x: np.ndarray, h0: np.ndarray | None, lengths: np.ndar
             recurrent[layer] = _draw_mask(mask, rnn.recurrent_dropout, rnn.rng, new)
     noise = None
     if rnn.training and np.any(rnn.noise):
-        noise = Noise(rnn.cell.drive_sigma(rnn.noise), rnn.rng.integers(2**64, size=L * D, dtype=np.uint64).tolist())
+        seeds = rnn.rng.integers(2**64, size=L * D, dtype=np.uint64).tolist()
+        trained = np.broadcast_to(rnn.alpha, (H,)) if rnn.train_alpha else None
+        noise = Noise(rnn.cell.drive_sigma(rnn.noise), seeds, trained)
     options: dict[str, Any] = {"dropout": dropout, "recurrent": recurrent, "noise": noise, "workspace": new}
     return forward_layers(x, rnn._layers, h0, lengths=lengths, **options)
 
@@ -478,10 +541,20 @@ def backward_rnn(
     alpha, overwrite = rnn._sums[0][0].alpha, rnn.output_size is not None
     if alpha is not None:
         alpha[...] = 0
+    for constrained in rnn._constrained.values():
+        constrained.dW[...] = 0
     if overwrite:
         dout = _output_gradients(rnn, tape, dout, rnn._workspace)
     out = LayersGradients(dx, dh0, rnn._sums)
     backward_layers(tape, dout, dh_n, overwrite=overwrite, out=out, workspace=rnn._workspace)
+    for constrained in rnn._constrained.values():
+        constrained.add_gradient()
+    if rnn.train_h0 and rnn._from_own_h0:
+        rnn._gradient_views["h0"] += dh0.sum(axis=1)
+    if rnn.train_alpha and alpha is not None:
+        raw = rnn._gradient_views["raw_alpha"]
+        # d alpha / d raw = (high - low) sigmoid(raw) sigmoid(-raw)
+        raw += rnn._alpha_slope * (alpha if len(raw) > 1 else alpha.sum())
     return alpha
 
 
@@ -508,7 +581,7 @@ def output_of(rnn: RNN, tape: Tape, workspace: Workspace) -> np.ndarray:
         return tape.sent()
     h = tape.sent()
     into = workspace("o", (*h.shape[:2], rnn.output_size), h.dtype)
-    o = output(h, rnn._views["weight_out"], rnn._views.get("bias_out"), out=into)
+    o = output(h, rnn._V, rnn._views.get("bias_out"), out=into)
     if tape.lengths is not None:
         np.copyto(o, 0, where=padded(tape.lengths, len(o), workspace)[..., np.newaxis])
     return o
@@ -520,11 +593,15 @@ def _output_gradients(rnn: RNN, tape: Tape, do: np.ndarray, workspace: Workspace
         given, do = do, workspace("do", do.shape, do.dtype)
         do[...] = given
         np.copyto(do, 0, where=padded(tape.lengths, len(do), workspace)[..., np.newaxis])
-    h, V = tape.sent(), rnn._views["weight_out"]
+    h, V = tape.sent(), rnn._V
     shapes = {"h": h.shape, "V": V.shape, "c": V.shape[:1]}
     into = OutputGradients(**{name: workspace(("output", name), s, h.dtype) for name, s in shapes.items()})
     gradients = output_gradients(do, h, V, out=into)
-    rnn._gradient_views["weight_out"] += gradients.V
+    dV = gradients.V if rnn.output_units is None else gradients.V[:, rnn.output_units]
+    into_V = (
+        rnn._constrained["weight_out"].dW if "weight_out" in rnn._constrained else rnn._gradient_views["weight_out"]
+    )
+    into_V += dV
     if rnn.bias:
         rnn._gradient_views["bias_out"] += gradients.c
     return gradients.h

@@ -49,8 +49,9 @@ class Constraint:
 
     Notes
     -----
-    Objects do not change; the arrays that they give are read-only. dtype: the results have that of the raw weights,
-    to which frozen values are rounded. Weights at masked and frozen entries are never read.
+    Objects do not change; the arrays that they give are read-only. Constraints of equal values are equal. dtype: the
+    results have that of the raw weights, to which frozen values are rounded. Weights at masked and frozen entries are
+    never read.
 
     With s the sign of column j, and r for raw::
 
@@ -304,15 +305,29 @@ class Constraint:
                 parts.insert(0, f"{name}=<{' x '.join(map(str, a.shape))}>")
         return f"Constraint({', '.join(parts)})"
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Constraint):
+            return NotImplemented
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[Any, ...]:
+        frozen = None if self._frozen is None else self._frozen.astype(np.float64)
+        arrays = (self._mask, frozen, self._signs)
+        dale = self._dale if self._signs is not None else None
+        return (*((None, None) if a is None else (a.shape, a.tobytes()) for a in arrays), dale)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Through the constructor: NumPy's own pickles forget that an array is read-only.
         return Constraint, (self._mask, self._frozen, self._signs, self._dale)
 
 
 class Prepared:
-    """What `Constraint.apply` and `Constraint.gradient` need of a constraint, in one dtype: nothing but passes over arrays.
+    """What `Constraint.apply` and `Constraint.gradient` need of a constraint, in one dtype.
 
-    Each pass is one ufunc that writes in place. Entries that are not trained go through bits: raw & 0 is 0 for a NaN
+    Both are passes of ufuncs that write in place. Entries that are not trained go through bits: raw & 0 is 0 for a NaN
     too. Arrays are of (rows, columns), or of (columns,) where all rows are the same.
     """
 
@@ -323,11 +338,9 @@ class Prepared:
         shape: Shape = (1,) if signs is None else signs.shape
         fixed: np.ndarray | None = None  # where an entry is not trained
         values = np.zeros((), dtype)  # of those
-        for a in (mask, frozen):
-            if a is not None:
-                shape = a.shape
-                here = ~np.isnan(a) if a is frozen else ~a
-                fixed = here if fixed is None else fixed | here
+        for here in (None if mask is None else ~mask, None if frozen is None else ~np.isnan(frozen)):
+            if here is not None:
+                shape, fixed = here.shape, here if fixed is None else fixed | here
         if frozen is not None:
             values = np.where(np.isnan(frozen), 0, frozen).astype(dtype)
         if fixed is not None and not fixed.any():

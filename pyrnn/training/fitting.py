@@ -18,6 +18,7 @@ import numpy as np
 
 from pyrnn import _checks, losses
 from pyrnn._progress import Progress
+from pyrnn.layers.files import digest
 from pyrnn.layers.parameters import Workspace
 from pyrnn.layers.rnn import RNN
 from pyrnn.training import batches, run_files
@@ -402,7 +403,7 @@ class _Run:
         """What a run that is resumed must have in common with the one before."""
         given, validation = self.given, self.given["validation"]
         return {
-            "rnn": self.rnn.state_dict().arguments,
+            "rnn": digest(self.rnn.state_dict().arguments),
             "data": self.source.describe(),
             "loss": batches.described(self.kind.loss) if callable(self.kind.loss) else self.kind.loss,
             "optimizer": repr(self.optimizer),
