@@ -17,6 +17,10 @@ import pytest
 from helpers import allocated, assert_close, central_differences, for_each
 
 import pyrnn
+import pyrnn.bridges.keras
+import pyrnn.bridges.onnx
+import pyrnn.bridges.safetensors
+import pyrnn.bridges.state_dict
 
 pytestmark = pytest.mark.once
 
@@ -991,7 +995,646 @@ def test_repr():
     assert "alpha=array([1., 1.])" in repr(pyrnn.RNN(3, 2, alpha=np.ones(2)))
 
 
+# ---- Constraints, a trained start, a trained leak, units that are read ----------------------------------------------
+Constraint = pyrnn.training.Constraint
+TANH_LIKE = ("tanh", "relu", "identity", "softplus", "sigmoid", "retanh", "leaky_relu")
+
+
+def random_constraint(rng, shape, dale):
+    """A constraint of any of the three kinds."""
+    signs = (None, rng.integers(-1, 2, shape[1]), np.where(rng.random(shape[1]) < 0.7, 1, -1))[rng.integers(3)]
+    mask = rng.random(shape) < 0.7 if rng.integers(2) else None
+    frozen = None
+    if rng.integers(2):
+        values = rng.uniform(0, 0.5, shape) * (1 if signs is None else np.where(signs == 0, -1, signs))
+        values = values if mask is None else values * mask
+        frozen = np.where(rng.random(shape) < 0.2, values, np.nan)
+    return Constraint(mask, frozen, signs, dale)
+
+
+def random_rnn(seed):
+    """An RNN of any form with some of what can be trained or constrained, its input, lengths and a loss."""
+    rng = np.random.default_rng(seed)
+    I, H, O, T, B, L = (int(n) for n in rng.integers((1, 2, 1, 1, 1, 1), (5, 8, 4, 8, 5, 3)))
+    two, form = bool(rng.integers(2)), ("rate", "current")[rng.integers(2)]
+    output_size = (None, O)[rng.integers(2)]
+    trained = bool(rng.integers(2))
+    low, high = (0.0, 1.0) if not trained or rng.integers(2) else (0.05, 1.5)
+    alpha = rng.uniform(0.2, 0.9, H) if rng.integers(2) else float(rng.uniform(0.2, 0.9))
+    units = None
+    if output_size is not None and not two and rng.integers(2):
+        units = np.sort(rng.permutation(H)[: rng.integers(1, H + 1)])
+    options = {
+        "nonlinearity": TANH_LIKE[rng.integers(7)], "bidirectional": two, "bias": bool(rng.integers(2)), "form": form,
+        "alpha": 1.0 if form == "rate" and not trained and rng.integers(3) == 0 else alpha, "output_size": output_size,
+        "output_units": units, "train_h0": bool(rng.integers(2)), "train_alpha": trained, "alpha_bounds": (low, high),
+        "noise": (0.0, 0.3, np.linspace(0.0, 0.5, H))[rng.integers(3)], "batch_first": bool(rng.integers(2)),
+    }  # fmt: skip
+    plain = pyrnn.RNN(I, H, L, dtype=np.float64, rng=rng, **options)
+    shapes = {name: a.shape for name, a in plain.named_parameters() if name.startswith("weight")}
+    chosen = [name for name in shapes if rng.random() < 0.7]
+    constraints = {
+        name: random_constraint(rng, shapes[name], ("rectified", "absolute")[i % 2]) for i, name in enumerate(chosen)
+    }
+    rnn = pyrnn.RNN(I, H, L, dtype=np.float64, rng=rng, constraints=constraints, **options)
+    rnn.parameters += 0.3 * rng.standard_normal(rnn.parameters.shape)  # raw weights of any sign, and at fixed entries
+    x = rng.standard_normal((T, B, I))
+    lengths = rng.integers(0, T + 1, B) if rng.integers(2) else None
+    h0 = rng.standard_normal(state_shape(rnn, B)) if rng.integers(3) == 0 else None
+    dout, dh_n = rng.standard_normal((T, B, output_size or (1 + two) * H)), rng.standard_normal(state_shape(rnn, B))
+    return rnn, x, h0, lengths, dout, dh_n
+
+
+def loop_in_torch(rnn, x, h0, lengths, dout, dh_n, seed):
+    """Outputs, last states, and gradients of parameters, x, h0 and alpha, by autograd; with the noise of rng = seed."""
+    torch = pytest.importorskip("torch")
+    (T, B, _), L, D, H = x.shape, rnn.num_layers, 1 + rnn.bidirectional, rnn.hidden_size
+    raw = {name: torch.tensor(a, requires_grad=True) for name, a in rnn.named_parameters()}
+    x = torch.tensor(x, requires_grad=True)
+    slope = rnn.negative_slope
+    phi = {
+        "tanh": torch.tanh, "relu": torch.relu, "identity": lambda a: a, "sigmoid": torch.sigmoid,
+        "softplus": lambda a: torch.logaddexp(a, torch.zeros_like(a)), "retanh": lambda a: torch.relu(torch.tanh(a)),
+        "leaky_relu": lambda a: torch.where(a > 0, a, slope * a),
+    }[rnn.nonlinearity]  # fmt: skip
+
+    def weight(name):
+        W, constraint = raw[name], rnn.constraints.get(name)
+        if constraint is None:
+            return W
+        if constraint.signs is not None:
+            s = torch.tensor(constraint.signs, dtype=torch.float64)
+            positive = torch.relu(W) if constraint.dale == "rectified" else torch.abs(W)
+            W = torch.where(s != 0, s * positive, W)
+        if constraint.mask is not None:
+            W = W * torch.tensor(constraint.mask)
+        if constraint.frozen is not None:
+            W = torch.where(
+                torch.tensor(np.isnan(constraint.frozen)), W, torch.tensor(np.nan_to_num(constraint.frozen))
+            )
+        return W
+
+    leaky = rnn.cell.alpha is not None
+    if rnn.train_alpha:
+        low, high = rnn.alpha_bounds
+        alpha = low + (high - low) / (1 + torch.exp(-raw["raw_alpha"]))
+        alpha.retain_grad()
+        of_noise = alpha
+    else:
+        alpha = torch.tensor(np.atleast_1d(rnn.alpha).astype(float), requires_grad=True)
+        of_noise = alpha.detach()  # what `backward` returns is for this drive
+    first = raw["h0"][:, None].expand(L * D, B, H) if h0 is None and rnn.train_h0 else None
+    if first is None:
+        first = torch.tensor(np.zeros((L * D, B, H)) if h0 is None else h0)
+    given = first.detach().clone().requires_grad_() if h0 is not None else first
+    seeds = np.random.default_rng(seed).integers(2**64, size=L * D, dtype=np.uint64).tolist()
+    exists = np.arange(T)[:, None] < (np.full(B, T) if lengths is None else lengths)
+    exists = torch.tensor(exists[..., None])
+    below, last = x, []
+    for layer in range(L):
+        sent = []
+        for d in range(D):
+            end = f"_l{layer}" + "_reverse" * d
+            U, W = weight("weight_ih" + end), weight("weight_hh" + end)
+            b = raw["bias_ih" + end] + raw["bias_hh" + end] if rnn.bias else 0
+            xi = (
+                pyrnn.training.noise(seeds[layer * D + d], (T, B, H), dtype=np.float64)
+                if np.any(rnn.noise)
+                else np.zeros((T, B, H))
+            )
+            drive = torch.sqrt(2 / of_noise) * torch.tensor(rnn.noise, dtype=torch.float64) * torch.tensor(xi)
+            h, steps = given[layer * D + d], [None] * T
+            for t in reversed(range(T)) if d else range(T):
+                a = below[t] @ U.T + b + (phi(h) if rnn.form == "current" else h) @ W.T + drive[t]
+                new = (1 - alpha) * h + alpha * (a if rnn.form == "current" else phi(a)) if leaky else phi(a)
+                h = torch.where(exists[t], new, h)
+                steps[t] = torch.where(exists[t], phi(h) if rnn.form == "current" else h, 0.0)
+            sent.append(torch.stack(steps))
+            last.append(h)
+        below = torch.cat(sent, dim=2)
+    out = below
+    if rnn.output_size is not None:
+        read = below if rnn.output_units is None else below[..., torch.tensor(rnn.output_units)]
+        out = read @ weight("weight_out").T + (raw["bias_out"] if rnn.bias else 0)
+        out = torch.where(exists, out, 0.0)
+    h_n = torch.stack(last)
+    ((out * torch.tensor(dout) * exists).sum() + (h_n * torch.tensor(dh_n)).sum()).backward()
+    number = lambda p: np.zeros(p.shape) if p.grad is None else p.grad.numpy()
+    gradients = {name: number(p) for name, p in raw.items()}
+    gradients |= {"x": number(x), "given h0": None if h0 is None else number(given)}
+    gradients["alpha"] = number(alpha) if leaky else None
+    return out.detach().numpy(), h_n.detach().numpy(), gradients
+
+
+@pytest.mark.peer
+@for_each("seed", range(100))
+def test_what_can_be_trained_against_a_loop_in_torch(seed):
+    """Random layers, directions, forms, constraints, trained starts and leaks, units that are read, noise, lengths."""
+    rnn, x, h0, lengths, dout, dh_n = random_rnn(seed)
+    turn = (lambda a: a.swapaxes(0, 1)) if rnn.batch_first else (lambda a: a)
+    expected_out, expected_h_n, expected = loop_in_torch(rnn, x, h0, lengths, dout, dh_n, 7)
+    rnn.rng = 7
+    out, h_n = rnn(turn(x), h0, lengths)
+    gradients = rnn.backward(turn(dout), dh_n)
+    assert_close(turn(out), expected_out, 1e-12)
+    assert_close(h_n, expected_h_n, 1e-12)
+    for name, a in rnn.named_gradients():
+        assert_close(a, expected[name], 1e-12)
+    assert_close(turn(gradients.x), expected["x"], 1e-12)
+    assert_close(None if h0 is None else gradients.h0, expected["given h0"], 1e-12)
+    assert_close(None if gradients.alpha is None else np.atleast_1d(gradients.alpha), expected["alpha"], 1e-12)
+    for name, constraint in rnn.constraints.items():
+        gradient = dict(rnn.named_gradients())[name]
+        assert (gradient[~constraint.trained(gradient.shape)] == 0).all()
+    once = rnn.gradients.copy()
+    rnn.backward(turn(dout), dh_n, accumulate=True)
+    assert_close(rnn.gradients, 2 * once, 1e-14)
+
+
+DALE = Constraint(mask=~np.eye(6, dtype=bool), signs=[1, 1, 1, 1, -1, -1])
+NEURO = {
+    "nonlinearity": "relu",
+    "alpha": 0.2,
+    "noise": 0.1,
+    "output_size": 2,
+    "output_units": [0, 1, 2, 3],
+    "train_h0": True,
+    "train_alpha": True,
+    "alpha_bounds": (0.01, 0.99),
+    "constraints": {
+        "weight_ih_l0": Constraint(signs=[1, 0, -1, 1], dale="absolute"),
+        "weight_hh_l0": DALE,
+        "weight_out": Constraint(frozen=[[0.5, np.nan, np.nan, np.nan], [np.nan] * 3 + [-0.0]]),
+    },
+}
+
+
+@pytest.mark.parametrize("alpha", [0.3, np.linspace(0.2, 0.9, 6)])
+@pytest.mark.parametrize(
+    "options", [{}, {"recurrent_dropout": 0.3}, {"num_layers": 2, "dropout": 0.3}, {"form": "current"}]
+)
+@pytest.mark.parametrize("with_lengths", [False, True])
+def test_trained_leak_with_noise_and_dropout_by_differences(alpha, options, with_lengths):
+    given = NEURO | {"alpha": alpha, "nonlinearity": "tanh", "noise": np.linspace(0, 1, 6)}
+    given = given | options
+    rnn, x = rnn_and_x(T=6, B=9, **given)
+    rng = np.random.default_rng(1)
+    dout = rng.standard_normal((6, 9, 2))
+    lengths = rng.integers(0, 7, 9) if with_lengths else None
+    if with_lengths:
+        dout[np.arange(6)[:, None] >= lengths] = 0
+
+    def loss(parameters):
+        rnn.parameters, rnn.rng = parameters, 5
+        return (rnn(x, lengths=lengths)[0] * dout).sum()
+
+    start = rnn.parameters.copy()
+    near, far = (central_differences(loss, {"parameters": start}, step)["parameters"] for step in (1e-4, 2e-4))
+    loss(start)
+    rnn.backward(dout)
+    assert_close(rnn.gradients, (4 * near - far) / 3, 1e-8)
+    assert np.abs(rnn.gradients[-np.size(alpha) :]).max() > 1e-3
+
+
+def test_a_call_applies_constraints_to_what_the_parameters_are_now(dtype):
+    rnn, x = rnn_and_x(dtype=dtype, **NEURO)
+    rnn.eval()
+    kept = rnn.network()
+    before = kept.W.copy()
+    for change in (
+        lambda: rnn.parameters.__imul__(dtype(-0.5)),
+        lambda: setattr(rnn, "weight_hh_l0", np.full((6, 6), np.nan) * np.eye(6) + DALE.raw(before)),
+        lambda: rnn.load_state_dict({name: a + 1 for name, a in rnn.state_dict().items()}),
+    ):
+        change()
+        network, effective = rnn.network(), rnn.effective_weights()
+        for name, a in effective.items():
+            constraint = rnn.constraints[name]
+            np.testing.assert_array_equal(a, constraint.apply(getattr(rnn, name)))
+            assert a.dtype == dtype
+            assert not np.shares_memory(a, rnn.parameters)
+        np.testing.assert_array_equal(network.U, effective["weight_ih_l0"])
+        np.testing.assert_array_equal(network.W, effective["weight_hh_l0"])
+        np.testing.assert_array_equal(network.V[:, :4], effective["weight_out"])
+        np.testing.assert_array_equal(network.V[:, 4:], 0)
+        h0 = np.repeat(rnn.h0, 3, axis=0)
+        run = pyrnn.simulate(rnn, x, h0)
+        out, _ = rnn(x)
+        np.testing.assert_array_equal(run.output(), out)
+        np.testing.assert_array_equal(run.h, rnn.layer_states[0])
+        assert network.cell == rnn.cell
+        assert network.cell.alpha == rnn.alpha
+    np.testing.assert_array_equal(kept.W, before)
+    plain = pyrnn.RNN(4, 6, rng=0)
+    assert np.shares_memory(plain.network().W, plain.parameters)
+    assert plain.constraints == {}
+    assert rnn.constraints == NEURO["constraints"]
+    assert list(rnn.effective_weights()) == ["weight_ih_l0", "weight_hh_l0", "weight_out"]
+
+
+def test_units_that_are_not_read():
+    """As an output layer that has zeros there, to the bit; by indices and by booleans."""
+    options = {"output_size": 2, "num_layers": 2, "alpha": 0.4}
+    rnn, x = rnn_and_x(output_units=[4, 0, 3], **options)
+    assert rnn.weight_out.shape == (2, 3)
+    assert np.abs(rnn.weight_out).max() > 1 / 6**0.5  # within 1/sqrt(3)
+    whole, _ = rnn_and_x(**options)
+    state = rnn.state_dict()
+    state["weight_out"] = np.zeros((2, 6))
+    state["weight_out"][:, [4, 0, 3]] = rnn.weight_out
+    whole.load_state_dict(dict(state))
+    out, _ = rnn(x)
+    np.testing.assert_array_equal(out, whole(x)[0])
+    gradients, expected = rnn.backward(out), whole.backward(out)
+    np.testing.assert_array_equal(gradients.x, expected.x)
+    for name, a in rnn.named_gradients():
+        other = dict(whole.named_gradients())[name]
+        np.testing.assert_array_equal(a, other[:, [4, 0, 3]] if name == "weight_out" else other)
+    np.testing.assert_array_equal(rnn.output_units, [4, 0, 3])
+    chosen = np.isin(np.arange(6), [0, 3, 4])
+    np.testing.assert_array_equal(pyrnn.RNN(4, 6, output_size=1, output_units=chosen).output_units, [0, 3, 4])
+    with pytest.raises(ValueError, match="read-only"):
+        rnn.output_units[0] = 1
+
+
+def test_trained_start(dtype):
+    """Used where a call is given no h0, whose gradient is then that of the parameter, summed over sequences."""
+    rnn, x = rnn_and_x(train_h0=True, num_layers=2, bidirectional=True, dtype=dtype)
+    plain, _ = rnn_and_x(num_layers=2, bidirectional=True, dtype=dtype)
+    np.testing.assert_array_equal(rnn.h0, np.zeros((4, 6)))
+    np.testing.assert_array_equal(rnn(x)[0], plain(x)[0])
+    rnn.h0 = np.random.default_rng(1).standard_normal((4, 6))
+    h0 = np.repeat(rnn.h0[:, np.newaxis], 3, axis=1)
+    out, h_n = rnn(x)
+    np.testing.assert_array_equal(out, plain(x, h0)[0])
+    dh0 = rnn.backward(out, h_n).h0
+    np.testing.assert_array_equal(dict(rnn.named_gradients())["h0"], dh0.sum(axis=1))
+    np.testing.assert_array_equal(dh0, plain.backward(out, h_n).h0)
+    rnn(x, h0)
+    np.testing.assert_array_equal(rnn.backward(out, h_n).h0, dh0)
+    np.testing.assert_array_equal(dict(rnn.named_gradients())["h0"], 0)
+    alone, _ = rnn(x[:, 0])
+    np.testing.assert_array_equal(alone, out[:, 0])
+    np.testing.assert_array_equal(dict(rnn.named_gradients())["h0"], 0)
+    np.testing.assert_array_equal(rnn.backward(alone).h0, dict(rnn.named_gradients())["h0"])
+    empty = np.zeros((5, 0, 4), dtype)
+    rnn.backward(rnn(empty)[0])
+    assert not rnn.gradients.any()
+    rnn.loss_and_gradients(x, np.zeros((5, 3), int))
+    assert dict(rnn.named_gradients())["h0"].any()
+
+
+@pytest.mark.parametrize("form", ["rate", "current"])
+@pytest.mark.parametrize("alpha", [0.3, np.linspace(0.2, 0.9, 6)])
+def test_trained_leak_is_that_of_an_rnn_with_this_leak(dtype, form, alpha):
+    options = {"form": form, "dtype": dtype, "num_layers": 2}
+    rnn, x = rnn_and_x(alpha=alpha, train_alpha=True, alpha_bounds=(0.1, 0.95), **options)
+    assert rnn.raw_alpha.shape == np.shape(np.atleast_1d(alpha))
+    np.testing.assert_allclose(rnn.alpha, alpha, rtol=4 * np.finfo(dtype).eps)
+    assert np.ndim(rnn.alpha) == np.ndim(alpha)
+    for raw in (-1.0, 0.5, -800.0, 800.0):
+        rnn.raw_alpha = np.full(rnn.raw_alpha.shape, raw)
+        expected = 0.1 + 0.85 / (1 + np.exp(-raw)) if raw > -800 else 0.1
+        np.testing.assert_allclose(rnn.alpha, expected, rtol=1e-15)
+        fixed, _ = rnn_and_x(alpha=rnn.alpha, **options)
+        fixed.load_state_dict(dict(rnn.state_dict()), strict=False)
+        out, h_n = rnn(x)
+        np.testing.assert_array_equal(out, fixed(x)[0])
+        gradients, others = rnn.backward(out, h_n), fixed.backward(out, h_n)
+        np.testing.assert_array_equal(gradients.x, others.x)
+        np.testing.assert_array_equal(gradients.alpha, others.alpha)
+        slope = 0.85 / ((1 + np.exp(-raw)) * (1 + np.exp(raw))) if abs(raw) < 800 else 0
+        np.testing.assert_allclose(dict(rnn.named_gradients())["raw_alpha"], slope * others.alpha, rtol=1e-5)
+    with pytest.raises(AttributeError, match="alpha cannot be changed after construction"):
+        rnn.alpha = 0.3
+    if np.ndim(alpha):
+        with pytest.raises(ValueError, match="read-only"):
+            rnn.alpha[0] = 1
+    before = rnn.layer_states
+    rnn.raw_alpha[...] = 0.0  # in place, after the call
+    np.testing.assert_array_equal(rnn.layer_states[1], before[1])
+    assert rnn.cell.alpha == pytest.approx(0.525)
+    one = pyrnn.RNN(2, 3, alpha=1.0, train_alpha=True, alpha_bounds=(0.5, 1.5))
+    assert one.cell.alpha == 1.0
+    assert one.backward(one(np.ones((4, 2)))[0]).alpha is not None
+
+
+@pytest.mark.parametrize("dale", ["rectified", "absolute"])
+def test_first_raw_weights(dtype, dale):
+    """The weights that were drawn, made allowed: no connection of a column with a sign starts at 0."""
+    mask, signs = np.random.default_rng(0).random((6, 6)) < 0.7, [1, 1, 0, 0, -1, -1]
+    frozen = np.full((6, 6), np.nan)
+    frozen[0] = [0.5, 0, -0.25, 0.25, -1, 0]
+    frozen[~mask] = np.nan
+    constraint = Constraint(mask, frozen, signs, dale)
+    plain, rnn = (pyrnn.RNN(4, 6, dtype=dtype, rng=3, **o) for o in ({}, {"constraints": {"weight_hh_l0": constraint}}))
+    drawn, raw = plain.weight_hh_l0, rnn.weight_hh_l0
+    trained = constraint.trained((6, 6))
+    np.testing.assert_array_equal(raw[trained], np.where(signs, abs(drawn), drawn)[trained])
+    np.testing.assert_array_equal(raw[~mask], 0)
+    known = ~np.isnan(frozen)
+    np.testing.assert_array_equal(raw[known], np.where(signs, abs(frozen), frozen)[known].astype(dtype))
+    W = rnn.effective_weights()["weight_hh_l0"]
+    np.testing.assert_array_equal(constraint.raw(W), raw)
+    np.testing.assert_array_equal(W[known], frozen[known].astype(dtype))
+    for name, a in plain.named_parameters():
+        if name != "weight_hh_l0":
+            np.testing.assert_array_equal(a, getattr(rnn, name))  # the same numbers of rng
+
+
+def test_analyses_see_effective_weights():
+    rnn, x = rnn_and_x(**NEURO)
+    network = rnn.network()
+    assert (network.W * DALE.signs >= 0).all()
+    assert not np.diag(network.W).any()
+    starts = np.random.default_rng(0).standard_normal((20, 6))
+    ours, theirs = (pyrnn.dynamics.find_fixed_points(n, starts=starts, max_iterations=50) for n in (rnn, network))
+    np.testing.assert_array_equal(ours.h, theirs.h)
+    np.testing.assert_array_equal(
+        pyrnn.dynamics.lyapunov_spectrum(rnn, x[:, 0]).exponents,
+        pyrnn.dynamics.lyapunov_spectrum(network, x[:, 0]).exponents,
+    )
+    rnn.h0 = np.linspace(0.1, 0.6, 6)[np.newaxis]
+    rnn.eval()
+    np.testing.assert_array_equal(pyrnn.Stepper(rnn, h0=rnn.h0[0]).run(x[:, 0]), rnn(x[:, 0])[0])
+    targets = np.zeros((5, 3), int)
+    for h0 in (None, np.ones((1, 3, 6))):
+        flow = pyrnn.dynamics.gradient_flow(rnn, x, targets, h0=h0)
+        first = np.repeat(rnn.h0, 3, axis=0) if h0 is None else h0[0]
+        expected = pyrnn.dynamics.gradient_flow(network, x, targets, h0=first)
+        np.testing.assert_array_equal(flow.log_gradient_norms, expected.log_gradient_norms)
+    both = {"bidirectional": True, "output_size": 2, "constraints": {"weight_out": Constraint(signs=[1] * 12)}}
+    rnn, x = rnn_and_x(**both)
+    rnn.weight_out -= 0.1  # some are below 0
+    plain, _ = rnn_and_x(bidirectional=True, output_size=2)
+    plain.load_state_dict(rnn.state_dict() | rnn.effective_weights())
+    flows = [pyrnn.dynamics.gradient_flow(n, x, targets).log_gradient_norms for n in (rnn, plain)]
+    np.testing.assert_array_equal(*flows)
+
+
+@pytest.mark.peer
+def test_exporters_write_effective_weights(tmp_path):
+    rnn, x = rnn_and_x(constraints={"weight_hh_l0": DALE, "weight_ih_l0": Constraint(signs=[1, -1, 0, 1])})
+    rnn.parameters -= 0.1
+    state, effective = rnn.state_dict(), rnn.effective_weights()
+    assert not np.array_equal(effective["weight_hh_l0"], state["weight_hh_l0"])
+    described = pyrnn.bridges.state_dict.describe(state)
+    for name, a in effective.items():
+        np.testing.assert_array_equal(described.state_dict[name], a)
+    np.testing.assert_array_equal(state["weight_hh_l0"], rnn.weight_hh_l0)
+    kernel, recurrent_kernel = pyrnn.bridges.keras.to_keras(state)[0][:2]
+    np.testing.assert_array_equal(kernel, effective["weight_ih_l0"].T)
+    np.testing.assert_array_equal(recurrent_kernel, effective["weight_hh_l0"].T)
+    pytest.importorskip("safetensors")
+    with pytest.raises(ValueError, match=r"state_dict must not be for a \.safetensors file where an RNN has constrai"):
+        pyrnn.bridges.safetensors.save_safetensors(state, tmp_path / "rnn.safetensors")
+    with pytest.raises(ValueError, match=r"path must not be for .* got those of weight_ih_l0, weight_hh_l0"):
+        rnn.save(tmp_path / "rnn.safetensors")
+    assert not list(tmp_path.iterdir())
+    pyrnn.bridges.safetensors.save_safetensors(state | effective, tmp_path / "rnn.safetensors")
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.RNN(4, 6, dtype=torch.float64)
+    theirs.load_state_dict({name: torch.tensor(a) for name, a in (state | effective).items()})
+    np.testing.assert_allclose(theirs(torch.tensor(x))[0].detach().numpy(), rnn(x)[0], rtol=1e-12)
+    if pytest.importorskip("onnx"):
+        node = pyrnn.bridges.onnx.to_state_dict(pyrnn.bridges.onnx.from_onnx(pyrnn.bridges.onnx.to_onnx(state)))
+        np.testing.assert_array_equal(node.state_dict["weight_hh_l0"], effective["weight_hh_l0"].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_h0": True}, "got h0, which PyTorch, ONNX and Keras do not have"),
+        ({"train_alpha": True, "alpha": 1.0, "alpha_bounds": (0.5, 1.5)}, "must be of a network without a leak"),
+        (
+            {"output_size": 1, "constraints": {"weight_out": Constraint()}},
+            r"leave these out of rnn.state_dict\(\) \| rnn",
+        ),
+    ],
+)
+def test_exporters_refuse_what_others_do_not_have(options, message):
+    with pytest.raises(ValueError, match=message):
+        pyrnn.bridges.state_dict.describe(pyrnn.RNN(2, 3, **options).state_dict())
+    if "train_alpha" in options:
+        with pytest.raises(ValueError, match="got raw_alpha, which"):
+            pyrnn.bridges.state_dict.describe(dict(pyrnn.RNN(2, 3, **options).state_dict()))
+
+
+@pytest.mark.parametrize("alpha", [0.2, np.linspace(0.1, 0.9, 6)])
+def test_files_and_copies_with_constraints(tmp_path, dtype, alpha):
+    rnn, x = rnn_and_x(dtype=dtype, **NEURO | {"alpha": alpha})
+    rnn.parameters += 0.25
+    path = tmp_path / "rnn.npz"
+    rnn.save(path)
+    arguments = rnn.state_dict().arguments
+    again = pyrnn.RNN(**arguments)
+    again.load_state_dict(rnn.state_dict())
+    others = [pyrnn.RNN.load(path), copy.copy(rnn), copy.deepcopy(rnn), pickle.loads(pickle.dumps(rnn)), again]
+    rnn.rng = 5
+    out, _ = rnn(x)
+    rnn.backward(out)
+    for other in others:
+        assert_same(rnn, other)
+        assert other.constraints == rnn.constraints
+        assert {name: c.dale for name, c in other.constraints.items()} == {
+            n: c.dale for n, c in rnn.constraints.items()
+        }
+        assert (other.train_h0, other.train_alpha, other.alpha_bounds) == (True, True, (0.01, 0.99))
+        np.testing.assert_array_equal(other.output_units, [0, 1, 2, 3])
+        other.rng = 5
+        np.testing.assert_array_equal(other(x)[0], out)
+        other.backward(out)
+        np.testing.assert_array_equal(other.gradients, rnn.gradients)
+    with np.load(path, allow_pickle=False) as file:
+        assert file["pyrnn.RNN.constraints.weight_hh_l0.mask"].dtype == bool
+        assert file["pyrnn.RNN.constraints.weight_out.frozen"].shape == (2, 4)
+        assert json.loads(str(file["pyrnn.RNN"]))["constraints"]["weight_ih_l0"] == {
+            "dale": "absolute",
+            "arrays": ["signs"],
+        }
+    assert all(a.shape == b.shape for a, b in zip(rnn.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+HH = "pyrnn.RNN.constraints.weight_hh_l0"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a, arrays: a.update(constraints=None), "they declare None, got arrays pyrnn.RNN.constraints"),
+        (lambda a, arrays: a.update(constraints=[1]), r"they declare \[1\]"),
+        (lambda a, arrays: a["constraints"].update(bias_ih_l0={}), "'bias_ih_l0' is {}"),
+        (lambda a, arrays: a["constraints"].update(weight_hh_l9={"dale": "absolute", "arrays": []}), "weight_hh_l9"),
+        (lambda a, arrays: a["constraints"]["weight_hh_l0"].update(dale="softplus"), "dale must be one of"),
+        (lambda a, arrays: a["constraints"]["weight_hh_l0"].update(dale=["x"]), "dale must be one of"),
+        (lambda a, arrays: a["constraints"]["weight_hh_l0"].update(other=1), "'weight_hh_l0' is"),
+        (lambda a, arrays: a["constraints"]["weight_hh_l0"].update(arrays="mask"), "has arrays 'mask'"),
+        (lambda a, arrays: a["constraints"]["weight_hh_l0"].update(arrays=["masks"]), "has arrays"),
+        (lambda a, arrays: a["constraints"]["weight_hh_l0"].update(arrays=[["mask"]]), "has arrays"),
+        (lambda a, arrays: a["constraints"]["weight_hh_l0"].update(arrays=["mask", "mask"]), "has arrays"),
+        (lambda a, arrays: a["constraints"]["weight_hh_l0"].update(arrays=["mask"]), "unexpected: .*hh_l0.signs"),
+        (lambda a, arrays: arrays.pop(f"{HH}.mask"), "missing: .*weight_hh_l0.mask"),
+        (lambda a, arrays: arrays.update({f"{HH}.mask": np.ones((6, 6))}), "must be booleans"),
+        (lambda a, arrays: arrays.update({f"{HH}.mask": np.ones(6, bool)}), "must have the shape of its weights"),
+        (lambda a, arrays: arrays.update({f"{HH}.signs": np.full(6, 3)}), "signs must be"),
+        (lambda a, arrays: arrays.update({"pyrnn.RNN.constraints.x.mask": np.ones(6, bool)}), "unexpected: .*x.mask"),
+        (lambda a, arrays: a.update(train_h0=False), "unexpected: h0"),
+        (lambda a, arrays: a.update(train_h0="yes"), "train_h0 must be True or False, got 'yes'"),
+        (lambda a, arrays: a.update(train_alpha=False), "unexpected: raw_alpha"),
+        (lambda a, arrays: a.update(alpha=[0.1] * 6), "raw_alpha must have shape"),
+        (lambda a, arrays: a.update(alpha_bounds=[0.5, 1.0]), "alpha must start strictly between"),
+        (lambda a, arrays: a.update(alpha_bounds=3), "alpha_bounds must be two finite numbers"),
+        (lambda a, arrays: a.update(output_units=5), "output_units must be a list, got 5"),
+        (lambda a, arrays: a.update(output_units=[0, 1, 2]), "weight_out must have shape"),
+        (lambda a, arrays: a.update(output_units=[0, 1, 2, 9]), "output_units must be different units from 0 to 5"),
+        (lambda a, arrays: a.update(output_units=["a"] * 4), "output_units must be integers or booleans"),
+    ],
+)  # fmt: skip
+def test_files_that_declare_other_constraints(tmp_path, change, message):
+    rnn, _ = rnn_and_x(**NEURO)
+    path = tmp_path / "rnn.npz"
+    rnn.save(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    arguments = json.loads(str(arrays.pop("pyrnn.RNN")))
+    change(arguments, arrays)
+    np.savez(path, **arrays, **{"pyrnn.RNN": json.dumps(arguments)})
+    with pytest.raises(ValueError, match=message) as caught:
+        pyrnn.RNN.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_state_dicts_of_other_constraints():
+    """Raw numbers of another constraint mean other weights."""
+    rnn, plain = (pyrnn.RNN(4, 6, rng=0, **options) for options in ({"constraints": {"weight_hh_l0": DALE}}, {}))
+    before = rnn.parameters.copy()
+    for ours, theirs in ((rnn, plain), (plain, rnn)):
+        with pytest.raises(
+            ValueError, match=r"state_dict must be of an RNN with the same constraints, got .* weight_hh_l0"
+        ):
+            ours.load_state_dict(theirs.state_dict())
+    absolute = Constraint(DALE.mask, None, DALE.signs, "absolute")
+    other = pyrnn.RNN(4, 6, constraints={"weight_hh_l0": absolute})
+    with pytest.raises(ValueError, match="same constraints"):
+        rnn.load_state_dict(other.state_dict())
+    np.testing.assert_array_equal(rnn.parameters, before)
+    plain.load_state_dict(rnn.state_dict() | rnn.effective_weights())
+    np.testing.assert_array_equal(plain.weight_hh_l0, rnn.effective_weights()["weight_hh_l0"])
+    rnn.load_state_dict(dict(plain.state_dict()))  # says nothing: taken as raw weights
+    rest = plain.state_dict()
+    del rest["weight_hh_l0"]
+    rnn.load_state_dict(rest, strict=False)
+    bounds = [pyrnn.RNN(4, 6, alpha=0.5, train_alpha=True, alpha_bounds=(0.0, high)) for high in (1.0, 2.0)]
+    with pytest.raises(ValueError, match=r"of an RNN with alpha_bounds \(0.0, 1.0\), got \(0.0, 2.0\)"):
+        bounds[0].load_state_dict(bounds[1].state_dict())
+
+
+def test_equal_constraints():
+    same = Constraint(mask=~np.eye(6, dtype=bool), signs=np.array([1.0, 1, 1, 1, -1, -1]))
+    assert same == DALE
+    assert hash(same) == hash(DALE)
+    assert Constraint(dale="absolute") == Constraint()  # of no sign
+    for other in (
+        Constraint(DALE.mask, None, DALE.signs, "absolute"),
+        Constraint(DALE.mask),
+        Constraint(None, None, DALE.signs),
+    ):
+        assert other != DALE
+    assert DALE != "DALE"
+
+
+@pytest.mark.parametrize(
+    "options", [NEURO | {"noise": 0.0}, NEURO, NEURO | {"num_layers": 2, "alpha": np.full(128, 0.5)}]
+)
+def test_constraints_allocate_nothing_after_the_first_call(monkeypatch, options):
+    monkeypatch.setattr("pyrnn._engines.automatic", lambda: "fused")
+    H, rng = 128, np.random.default_rng(0)
+    constraints = {f"weight_{kind}": random_constraint(rng, (H, H), "rectified") for kind in ("ih_l0", "hh_l0")}
+    constraints["weight_hh_l0"] = Constraint(~np.eye(H, dtype=bool), None, np.where(np.arange(H) < 100, 1, -1))
+    options = options | {"constraints": constraints, "output_units": np.arange(100)}
+    rnn, x = rnn_and_x(30, 64, H, H, dtype=np.float32, **options)
+    out = tuple(np.empty_like(a) for a in rnn(x))
+    dx, dh0 = np.empty_like(x), np.empty_like(out[1])
+    rnn.backward(out[0], out=(dx, dh0))
+
+    def step():
+        rnn(x, out=out)
+        rnn.backward(out[0], out=(dx, dh0))
+        rnn.raw_alpha += 0.01
+        rnn(x, out=out)
+        rnn.backward(out[0], out=(dx, dh0))
+
+    step()
+    kept, most = allocated(lambda: [step() for _ in range(5)])
+    assert most < 24576  # the sum of all small objects: no array of B H numbers
+    assert kept < 24576
+
+
+def test_summary():
+    rnn, _ = rnn_and_x(**NEURO)
+    text = rnn.summary()
+    rows = {line.split()[0]: line.split() for line in text.splitlines()}
+    assert rows["weight_ih_l0"][-5:] == ["24", "0", "0", "18", "absolute"]
+    assert rows["weight_hh_l0"][-6:] == ["36", "30", "6", "0", "30", "rectified"]
+    assert rows["weight_out"][-5:] == ["8", "6", "0", "2", "0"]
+    assert rows["h0"][-2:] == ["6", "6"]
+    assert rows["raw_alpha"][-2:] == ["1", "1"]
+    assert rows["total"][-2:] == [str(rnn.parameters.size), str(rnn.parameters.size - 8)]
+    for part in (
+        "alpha 0.2, trained, from 0.01 to 0.99, form rate",
+        "0.1, in training",
+        "2, of 4 of the units",
+        "h0, trained",
+    ):
+        assert part in text
+    plain = pyrnn.RNN(
+        3, 5, 2, bidirectional=True, dropout=0.5, recurrent_dropout=0.25, nonlinearity="leaky_relu"
+    ).summary()
+    for part in ("2 layers, two directions", "outputs     none", "leaky_relu of slope 0.01", "leak        none",
+                 "0.5 between layers, 0.25 of recurrent weights"):  # fmt: skip
+        assert part in plain
+
+
+def test_fit_trains_a_network_of_excitatory_and_inhibitory_units(tmp_path):
+    """And a run that is resumed, by another object, has the bits of one that was not interrupted."""
+    task = pyrnn.tasks.PerceptualDecision(batch_size=16)
+    H, excitatory = 20, 16
+    signs = np.where(np.arange(H) < excitatory, 1, -1)
+    constraints = {
+        "weight_ih_l0": Constraint(signs=np.ones(task.input_size)),
+        "weight_hh_l0": Constraint(~np.eye(H, dtype=bool), None, signs),
+        "weight_out": Constraint(signs=np.ones(excitatory), dale="absolute"),
+    }
+    options = {"nonlinearity": "relu", "alpha": 0.2, "noise": 0.1, "constraints": constraints, "train_h0": True}
+    options |= {"output_size": task.output_size, "output_units": np.arange(excitatory), "train_alpha": True}
+    make = lambda: pyrnn.RNN(task.input_size, H, rng=1, **options)
+    rnn, fitting = make(), {"clip_norm": 1.0, "penalties": {"l2": 1e-4}}
+    adam = lambda: pyrnn.training.Adam(lr=1e-2)
+    first = rnn.alpha
+    history = pyrnn.fit(rnn, task, steps=60, optimizer=adam(), **fitting)
+    losses = [record["loss"] for record in history]
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    network = rnn.network()
+    assert (network.W * signs >= 0).all()
+    assert not np.diag(network.W).any()
+    assert (network.U >= 0).all()
+    assert (network.V >= 0).all()
+    assert rnn.h0.any()
+    assert rnn.alpha != first
+    path, other = tmp_path / "run.npz", make()
+    pyrnn.fit(other, task, steps=25, optimizer=adam(), checkpoint=path, **fitting)
+    for resumed in (other, make()):  # the one that is trained already, and one from the beginning
+        again = pyrnn.fit(resumed, task, steps=60, optimizer=adam(), checkpoint=path, resume=True, **fitting)
+        np.testing.assert_array_equal(resumed.parameters, rnn.parameters)
+        assert again.to_list() == history.to_list()
+    wrong = constraints | {"weight_hh_l0": Constraint(None, None, signs)}
+    different = pyrnn.RNN(task.input_size, H, rng=1, **options | {"constraints": wrong})
+    with pytest.raises(ValueError, match=r"rnn, .*constraints.* must be that of the run"):
+        pyrnn.fit(different, task, steps=60, optimizer=adam(), checkpoint=path, resume=True, **fitting)
+
+
 # ---- Bad arguments --------------------------------------------------------------------------------------------------
+READ = {"output_size": 2}
 BAD_CONSTRUCTION = [
     ({"input_size": 0}, ValueError, "input_size must be a positive integer, got 0"),
     ({"input_size": 2.0}, TypeError, "input_size must be a positive integer"),
@@ -1020,6 +1663,67 @@ BAD_CONSTRUCTION = [
     ({"dtype": np.complex128}, TypeError, "dtype must be float32 or float64, got complex128"),
     ({"dtype": np.dtype("f8").newbyteorder()}, TypeError, "dtype must be float32 or float64"),
     ({"dtype": None}, TypeError, "dtype must be float32 or float64, got None"),
+    ({"constraints": 3}, TypeError, "constraints must be a mapping of names to constraints, got int"),
+    (
+        {"constraints": {"bias_ih_l0": DALE}},
+        ValueError,
+        "constraints must be of weights of the RNN, weight_ih_l0, .*, got",
+    ),
+    (
+        {"constraints": {"weight_hh_l1": DALE}},
+        ValueError,
+        "constraints must be of weights of the RNN, .*'weight_hh_l1'",
+    ),
+    (
+        {"constraints": {"weight_out": DALE}},
+        ValueError,
+        "constraints must be of weights of the RNN, .*got 'weight_out'",
+    ),
+    ({"constraints": {3: DALE}}, ValueError, "constraints must be of weights of the RNN, .*, got 3"),
+    (
+        {"constraints": {"weight_hh_l0": np.eye(6)}},
+        TypeError,
+        "weight_hh_l0'. must be a pyrnn.training.Constraint, got",
+    ),
+    (
+        {"constraints": {"weight_ih_l0": DALE}},
+        ValueError,
+        r"mask of constraints\['weight_ih_l0'\] must have shape \(6, 4\), got \(6, 6\)",
+    ),
+    (
+        {"constraints": {"weight_hh_l0": Constraint(frozen=np.ones((5, 6)))}},
+        ValueError,
+        r"frozen of constraints\['weight_hh_l0'\] must have shape \(6, 6\), got \(5, 6\)",
+    ),
+    (
+        {"constraints": {"weight_hh_l0": Constraint(signs=[1, 1])}},
+        ValueError,
+        r"signs of constraints\['weight_hh_l0'\] must have shape \(6,\), got \(2,\)",
+    ),
+    ({"train_h0": 1}, TypeError, "train_h0 must be True or False, got 1"),
+    ({"train_alpha": None}, TypeError, "train_alpha must be True or False, got None"),
+    ({"train_alpha": True}, ValueError, "alpha must start strictly between the alpha_bounds, 0.0 and 1.0, .* got 1.0"),
+    ({"train_alpha": True, "alpha": 0.0}, ValueError, "alpha must start strictly between"),
+    ({"train_alpha": True, "alpha": [0.5] * 5 + [1.0]}, ValueError, "alpha must start strictly between"),
+    ({"alpha_bounds": (0.0, 2.0)}, ValueError, r"alpha_bounds must be left at \(0.0, 1.0\) without train_alpha, got"),
+    ({"alpha_bounds": (1.0, 0.0)}, ValueError, "alpha_bounds must be two finite numbers, the lower one first, got"),
+    ({"alpha_bounds": (0.0, np.inf)}, ValueError, "alpha_bounds must be two finite numbers"),
+    ({"alpha_bounds": (0.0, np.nan)}, ValueError, "alpha_bounds must be two finite numbers"),
+    ({"alpha_bounds": 0.5}, ValueError, "alpha_bounds must be two finite numbers"),
+    ({"alpha_bounds": "01"}, TypeError, "alpha_bounds must be real numbers"),
+    ({"alpha_bounds": None}, TypeError, "alpha_bounds must be an array of numbers, got None"),
+    ({"output_units": [0]}, ValueError, r"output_units must come with output_size, got \[0\] without it"),
+    ({**READ, "output_units": [0], "bidirectional": True}, ValueError, "output_units must be None in a bidirectional"),
+    ({**READ, "output_units": []}, ValueError, "output_units must be one unit or more"),
+    ({**READ, "output_units": 3}, ValueError, "output_units must be one unit or more"),
+    ({**READ, "output_units": [[0]]}, ValueError, "output_units must be one unit or more"),
+    ({**READ, "output_units": [False] * 6}, ValueError, "output_units must be one unit or more"),
+    ({**READ, "output_units": [True] * 5}, ValueError, r"output_units must have shape \(6,\), got \(5,\)"),
+    ({**READ, "output_units": [0, 6]}, ValueError, "output_units must be different units from 0 to 5, got"),
+    ({**READ, "output_units": [-1]}, ValueError, "output_units must be different units from 0 to 5, got"),
+    ({**READ, "output_units": [1, 1]}, ValueError, "output_units must be different units from 0 to 5, got"),
+    ({**READ, "output_units": [1.0]}, TypeError, "output_units must be integers or booleans, got dtype float64"),
+    ({**READ, "output_units": "all"}, TypeError, "output_units must be integers or booleans, got dtype"),
     ({"rng": "seed"}, TypeError, None),
     ({"rng": -1}, ValueError, None),
 ]
@@ -1045,7 +1749,10 @@ def test_dropout_that_does_nothing_warns():
         pyrnn.RNN(4, 6, recurrent_dropout=0.5)
 
 
-FIXED = "input_size hidden_size num_layers nonlinearity bias batch_first bidirectional alpha form output_size dtype"
+FIXED = (
+    "input_size hidden_size num_layers nonlinearity bias batch_first bidirectional alpha form output_size dtype "
+    "constraints train_h0 train_alpha alpha_bounds output_units"
+)
 
 
 @pytest.mark.parametrize("name", FIXED.split())

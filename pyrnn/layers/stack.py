@@ -410,7 +410,17 @@ def _add_gradients(
     if drive is not None and tape.noise is not None and tape.noise.alpha is not None:
         # The drive sqrt(2 / alpha) sigma xi has the derivative -drive / (2 alpha)
         np.multiply(drive, d_drive, out=drive)
-        alpha -= drive.reshape(-1, H).sum(axis=0, dtype=np.float64) / (2 * tape.noise.alpha)
+        alpha -= _sum_in_pairs(drive.reshape(-1, H)) / (2 * tape.noise.alpha)
+
+
+def _sum_in_pairs(rows: np.ndarray) -> Any:
+    """The sum of all rows, which are written over; without a buffer, and with a rounding error like the log of n."""
+    n = len(rows)
+    while n > 1:
+        half = n // 2
+        np.add(rows[:half], rows[n - half : n], out=rows[:half])
+        n -= half
+    return rows[0] if n else 0
 
 
 def _noise_of(tape: Tape, layer: int, d: int, like: np.ndarray, new: _New) -> tuple[MaybeArray, MaybeArray]:
@@ -469,8 +479,11 @@ def constrained_of(rnn: RNN) -> dict[str, Constrained]:
         return {}
     from pyrnn.training.constraints import prepared  # that room is above this one
 
-    made = {name: prepared(constraint, rnn.dtype) for name, constraint in rnn._constraints.items()}
-    return {name: Constrained(rules, rnn._views[name], rnn._gradient_views[name]) for name, rules in made.items()}
+    made = {}
+    for name, constraint in rnn._constraints.items():
+        raw, gradient = rnn._views[name], rnn._gradient_views[name]
+        made[name] = Constrained(prepared(constraint, raw.shape, rnn.dtype), raw, gradient)
+    return made
 
 
 def networks_of(rnn: RNN) -> tuple[list[list[Network]], list[list[Sums]]]:

@@ -145,7 +145,7 @@ class Constraint:
             If raw has another shape than the constraint or is not of real numbers.
         """
         raw = self._checked("raw", raw)[0]
-        return prepared(self, raw.dtype).apply(raw, np.empty(raw.shape, raw.dtype))
+        return prepared(self, raw.shape, raw.dtype).apply(raw, np.empty(raw.shape, raw.dtype))
 
     def gradient(self, raw: ArrayLike, grad_effective: ArrayLike) -> np.ndarray:
         """The gradient with respect to the raw weights.
@@ -169,7 +169,7 @@ class Constraint:
             As in `apply`.
         """
         raw, grad = self._checked("raw", raw, grad_effective=grad_effective)
-        rules, (W, result) = prepared(self, raw.dtype), np.empty((2, *raw.shape), raw.dtype)
+        rules, (W, result) = prepared(self, raw.shape, raw.dtype), np.empty((2, *raw.shape), raw.dtype)
         return rules.gradient(raw, rules.apply(raw, W), grad, result, np.empty(raw.shape, np.bool_))
 
     def project(self, W: ArrayLike) -> np.ndarray:
@@ -328,52 +328,35 @@ class Prepared:
     """What `Constraint.apply` and `Constraint.gradient` need of a constraint, in one dtype.
 
     Both are passes of ufuncs that write in place. Entries that are not trained go through bits: raw & 0 is 0 for a NaN
-    too. Arrays are of (rows, columns), or of (columns,) where all rows are the same.
+    too.
     """
 
-    def __init__(self, constraint: Constraint, dtype: np.dtype) -> None:
-        mask, frozen, signs = constraint.mask, constraint.frozen, constraint.signs
-        self.bits: Any = np.dtype(f"u{dtype.itemsize}")
-        self.absolute, self.has_signs = constraint.dale == "absolute", signs is not None
-        shape: Shape = (1,) if signs is None else signs.shape
-        fixed: np.ndarray | None = None  # where an entry is not trained
-        values = np.zeros((), dtype)  # of those
-        for here in (None if mask is None else ~mask, None if frozen is None else ~np.isnan(frozen)):
-            if here is not None:
-                shape, fixed = here.shape, here if fixed is None else fixed | here
-        if frozen is not None:
-            values = np.where(np.isnan(frozen), 0, frozen).astype(dtype)
-        if fixed is not None and not fixed.any():
-            fixed, shape = None, shape[1:]
-        s = np.zeros(shape[-1], np.int8) if signs is None else signs
-        signed = s != 0
-        ones, top = self.bits.type(-1 % 2 ** (8 * dtype.itemsize)), self.bits.type(1 << (8 * dtype.itemsize - 1))
-        # W = ((raw & keep) | put) + zero
-        keep = np.full(shape, ones, self.bits)
-        put = np.zeros(shape, self.bits)
+    def __init__(self, constraint: Constraint, shape: Shape, dtype: np.dtype) -> None:
+        self.shape, self.bits = shape, np.dtype(f"u{dtype.itemsize}")
+        signs, fixed = constraint.signs, ~constraint.trained(shape)
+        s = np.broadcast_to(np.zeros(1, np.int8) if signs is None else signs, shape)
+        values, signed = np.zeros(shape, dtype), s != 0
+        if constraint.frozen is not None:
+            np.copyto(values, constraint.frozen, where=~np.isnan(constraint.frozen))
+        self.absolute, self.signed = constraint.dale == "absolute", bool(signed.any())
+        # W = ((max(raw, least) & keep) | put) + zero: 0 makes 0.0 of -0.0, and -0.0 changes nothing
+        least = np.where(signed, 0, -np.inf).astype(dtype)
+        top = self.bits.type(1 << (8 * dtype.itemsize - 1))
+        keep, put = np.full(shape, ~self.bits.type(0)), np.where(s < 0, top, self.bits.type(0))
         if self.absolute:
-            keep[..., signed] &= ~top
-        put[..., s < 0] = top
-        if fixed is not None:
-            keep[fixed], put[fixed] = 0, np.broadcast_to(values, shape).view(self.bits)[fixed]
-        self.keep = keep if fixed is not None or (self.absolute and signed.any()) else None
-        self.put = put if put.any() else None
-        self.zero: np.ndarray | None = None  # -1 times 0 is -0.0; -0.0 adds nothing to frozen values, which may be -0.0
-        if self.has_signs:
-            self.zero = np.zeros(shape, dtype)
-            if fixed is not None:
-                self.zero[fixed] = -0.0
-        self.least: np.ndarray | None = None  # W = max(raw, least) first
-        if self.has_signs and signed.any() and not self.absolute:
-            self.least = np.where(signed, 0, -np.inf).astype(dtype)
-        # dL/draw is 0 where W is `still`; elsewhere it is sign(raw) s dL/dW, or dL/dW in a column without a sign
-        self.signed = bool(signed.any())
-        self.free = ~signed if self.signed and not signed.all() else None
-        self.s = s.astype(dtype) if (s < 0).any() else None
+            keep[signed] ^= top
+        keep[fixed], put[fixed] = 0, values.view(self.bits)[fixed]
+        zero = np.where(fixed & np.signbit(values) & (values == 0), -0.0, 0.0).astype(dtype)
+        self.least = _whole_or_one(least) if self.signed and not self.absolute else None
+        self.keep = _whole_or_one(keep) if not (keep == ~self.bits.type(0)).all() else None
+        self.put = _whole_or_one(put) if put.any() else None
+        self.zero = _whole_or_one(zero) if signs is not None else None
+        # dL/draw = 0 where W = still, else sign(raw) s dL/dW, or dL/dW in a column without a sign
         still = np.where(signed, 0, np.nan).astype(dtype)
-        self.still = np.array(np.broadcast_to(still, shape))
-        if fixed is not None:
-            self.still[fixed] = np.broadcast_to(values, shape)[fixed]
+        still[fixed] = values[fixed]
+        self.still = _whole_or_one(still)
+        self.s = _whole_or_one(s.astype(dtype)) if (s < 0).any() else None
+        self.free = ~signed if not signed.all() else None
 
     def apply(self, raw: np.ndarray, W: np.ndarray) -> np.ndarray:
         """Write the effective weights to W, which is returned."""
@@ -413,13 +396,19 @@ class Prepared:
         return out
 
 
-def prepared(constraint: Constraint, dtype: np.dtype) -> Prepared:
-    """Return what passes over arrays of a dtype need, which is made once."""
+def prepared(constraint: Constraint, shape: Shape, dtype: np.dtype) -> Prepared:
+    """Return what passes over matrices of a shape and a dtype need; that of the last shape is kept."""
     made: dict[str, Prepared] = constraint._prepared
     rules = made.get(dtype.char)
-    if rules is None:
-        rules = made.setdefault(dtype.char, Prepared(constraint, dtype))
+    if rules is None or rules.shape != shape:
+        rules = made[dtype.char] = Prepared(constraint, shape, dtype)
     return rules
+
+
+def _whole_or_one(a: np.ndarray) -> np.ndarray:
+    """A contiguous matrix, or one number in its place: a ufunc that stretches a row over a matrix takes a buffer."""
+    bits = a.view(f"u{a.itemsize}")
+    return a.reshape(-1)[0] if a.size and (bits == bits.flat[0]).all() else np.ascontiguousarray(a)
 
 
 def _checked_mask(mask: ArrayLike | None) -> np.ndarray | None:
