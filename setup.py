@@ -36,10 +36,10 @@ PROFILE = os.environ.get("PYRNN_PROFILE", "0") != "0"
 BUILD = Path("build", "profile") if PROFILE else Path("build")
 GENERATED = BUILD / "generated"
 MODULES = ("blas", "call", "chains", "engine_blas", "engine_fused", "fixed_points", "lyapunov", "memory")
-MODULES += ("noise", "online", "optimizers", "profile", "scratch", "sequences", "stepper")
-MODULES += ("tangents", "team", "tensors")
-# No loops over numbers in them, but 5 % of a wheel to save.
-SMALL = tuple(f"pyrnn._core.{name}" for name in ("blas", "memory", "profile", "scratch", "tensors"))
+MODULES += ("losses", "noise", "online", "optimizers", "profile", "scratch", "sequences")
+MODULES += ("stepper", "tangents", "team", "tensors")
+# No loops over numbers in them that take time, but 5 % of a wheel to save.
+SMALL = tuple(f"pyrnn._core.{name}" for name in ("blas", "memory", "optimizers", "profile", "scratch", "tensors"))
 
 if PROFILE:
     if sys.version_info[:2] == (3, 12):

@@ -44,18 +44,19 @@ static const double PHI_A_f64[] = {0x1.5555555555564p-1, 0x1.9999999991f3cp-2, 0
                                    0x1.c71c63b6ede81p-3, 0x1.74620bb7a2bb9p-3, 0x1.3a1eed3001556p-3,
                                    0x1.2955f9ce0f882p-3};
 /* tanh is 1 from ONE on, sech² 0 from ZERO on. Whether tanh needs the second part of log(2)/2; sech² does. Below LOWEST
- * exp is subnormal. */
+ * exp is subnormal, from HIGHEST on infinite. */
 enum { PHI_TANH_PRECISE_f32 = 0, PHI_TANH_PRECISE_f64 = 1 };
 static const float PHI_LEAST_f32 = 0x1p-126f;
 static const double PHI_LEAST_f64 = 0x1p-1022;
 static const float PHI_SPLIT_f32 = 0.975f, PHI_ONE_f32 = 10.0f, PHI_ZERO_f32 = 60.0f, PHI_SHIFT_f32 = 0x1.8p23f + 127,
                    PHI_RAISED_f32 = 64, PHI_LOWER_f32 = 0x1p-64f, PHI_TWO_LOG2E_f32 = 0x1.715476p+1f,
                    PHI_HALF_LN2_f32 = 0x1.62e43p-2f, PHI_HALF_LN2_LOW_f32 = -0x1.05c61p-30f,
-                   PHI_LOWEST_f32 = -0x1.5d589ep+6f, PHI_LN2_f32 = 0x1.62e43p-1f, PHI_LN2_LOW_f32 = -0x1.05c61p-29f;
+                   PHI_LOWEST_f32 = -0x1.5d589ep+6f, PHI_HIGHEST_f32 = 89, PHI_LN2_f32 = 0x1.62e43p-1f,
+                   PHI_LN2_LOW_f32 = -0x1.05c61p-29f;
 static const double PHI_SPLIT_f64 = 0.625, PHI_ONE_f64 = 20.0, PHI_ZERO_f64 = 400.0, PHI_SHIFT_f64 = 0x1.8p52 + 1023,
                     PHI_RAISED_f64 = 512, PHI_LOWER_f64 = 0x1p-512, PHI_TWO_LOG2E_f64 = 0x1.71547652b82fep+1,
                     PHI_HALF_LN2_f64 = 0x1.62e42fefa39efp-2, PHI_HALF_LN2_LOW_f64 = 0x1.abc9e3b39803fp-57,
-                    PHI_LOWEST_f64 = -0x1.6232bdd7abcd2p+9, PHI_LN2_f64 = 0x1.62e42fefa39efp-1,
+                    PHI_LOWEST_f64 = -0x1.6232bdd7abcd2p+9, PHI_HIGHEST_f64 = 710, PHI_LN2_f64 = 0x1.62e42fefa39efp-1,
                     PHI_LN2_LOW_f64 = 0x1.abc9e3b39803fp-56;
 
 /* Coefficients of noise.h, printed by coefficients.py, and half of the last bit of a word. */

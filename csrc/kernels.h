@@ -19,6 +19,9 @@ PYRNN_KERNEL(void, tanh, (ptrdiff_t n, const REAL *x, REAL *y))
 /* y[i] = 1 - tanh²(x[i]), i < n, without cancellation. x, y [n], contiguous; y may be x. Error: tanh.h. */
 PYRNN_KERNEL(void, sech2, (ptrdiff_t n, const REAL *x, REAL *y))
 
+/* y[i] = exp(x[i]), i < n. x, y [n], contiguous; y may be x. Error: softplus.h. */
+PYRNN_KERNEL(void, exp, (ptrdiff_t n, const REAL *x, REAL *y))
+
 /* slopes[i] = phi'(a_i) from rates[i] = phi(a_i), i < n. rates, slopes [n], contiguous; slopes may be rates. */
 PYRNN_KERNEL(void, phi_slopes, (ptrdiff_t n, const REAL *rates, REAL *slopes, pyrnn_phi phi))
 

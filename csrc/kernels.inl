@@ -61,6 +61,13 @@ static void KERNEL(sech2)(ptrdiff_t n, const REAL *x, REAL *y)
     if (i < n) V(store_part)(y + i, n - i, V(sech2)(V(load_part)(x + i, n - i)));
 }
 
+static void KERNEL(exp)(ptrdiff_t n, const REAL *x, REAL *y)
+{
+    ptrdiff_t i = 0;
+    for (; i + LANES <= n; i += LANES) V(store)(y + i, V(exp)(V(load)(x + i)));
+    if (i < n) V(store_part)(y + i, n - i, V(exp)(V(load_part)(x + i, n - i)));
+}
+
 /* a <= 0 ? 0 : b, and b where a is NaN: nothing is less than the smallest normal number but what is not above 0, or
  * subnormal. A subnormal bound would be 0 in comparisons while subnormal numbers are flushed. */
 static inline VEC V(where_active)(VEC a, VEC b) { return V(if_less)(a, V(set)(C(LEAST)), V(set)(0), b); }

@@ -76,3 +76,15 @@ static inline VEC V(softplus_slope)(VEC r)
     const VEC g2 = V(reduced_exp)(y, V(set)(C(SHIFT)), 1, &s, NULL);
     return V(fma)(V(sub)(zero, s), g2, V(sub)(V(set)(1), s));
 }
+
+/* s (1 + 2g), with half of s for x above 0, where the exponent of s may be one too high. A NaN is kept. */
+static inline VEC V(exp)(VEC x)
+{
+    const VEC zero = V(set)(0), lowest = V(set)(C(LOWEST));
+    const VEC shift = V(if_less)(x, zero, V(set)(C(SHIFT)), V(set)(C(SHIFT) - 1));
+    const VEC times = V(if_less)(x, zero, V(set)(1), V(set)(2));
+    const VEC size = V(min)(V(set)(C(HIGHEST)), V(if_less)(x, lowest, lowest, x));
+    VEC s;
+    const VEC g2 = V(reduced_exp)(V(mul)(size, V(set)((REAL)0.5)), shift, 1, &s, NULL);
+    return V(if_less)(x, lowest, zero, V(mul)(times, V(fma)(s, g2, s)));
+}

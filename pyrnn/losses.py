@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pyrnn import _checks
+from pyrnn._core import losses as compiled
+from pyrnn._core import memory
 from pyrnn.profiling import timed
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ PART = 1 << 16  # targets that are checked at once where memory is scarce
 QUIET = np.errstate(over="ignore", divide="ignore", invalid="ignore")
 
 
-@QUIET
 @timed
 def softmax_cross_entropy(
     o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None
@@ -77,21 +78,16 @@ def cross_entropy_of_steps(
     """What `softmax_cross_entropy` sums, by step, and its gradient."""
     o, weights = _checks.as_real_arrays("weights", o=o, weights=weights)
     _check_outputs(o, weights)
-    targets = _class_targets(targets, o, weights)
-    do = np.empty(o.shape, o.dtype)
+    targets = _checks.as_array("targets", targets)
+    _check_classes(targets, o)
+    losses, do = _results(o)
     if o.size == 0:
-        return np.zeros(o.shape[:-1]), do
-    if weights is not None:
-        o = np.where(weights[..., np.newaxis] != 0, o, 0)
-    np.subtract(o, largest(o)[..., np.newaxis], out=do)
-    rows, right = do.reshape(targets.size, -1), (np.arange(targets.size), targets.reshape(-1))
-    chosen = rows[right].reshape(targets.shape)
-    np.exp(do, out=do)
-    total = do.sum(axis=-1)
-    losses = np.log(total) - chosen
-    do /= total[..., np.newaxis]
-    rows[right] -= 1
-    return _weighted(losses, do, weights)
+        _check_range_of_classes(targets, o, weights)
+        return losses, do
+    classes = targets.astype(np.intp, order="C", copy=False)
+    if compiled.of_classes(_contiguous(o), classes, _contiguous(weights), losses, do) >= 0:
+        _check_range_of_classes(targets, o, weights)  # raises the error
+    return losses, do
 
 
 def largest(o: np.ndarray) -> np.ndarray:
@@ -100,7 +96,6 @@ def largest(o: np.ndarray) -> np.ndarray:
     return maxima
 
 
-@QUIET
 @timed
 def squared_error(o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> tuple[np.float64, np.ndarray]:
     """Squared distance between outputs and targets, summed over time, batch and outputs: no mean, no half.
@@ -145,14 +140,9 @@ def squared_error_of_steps(
     o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """What `squared_error` sums, by step, and its gradient."""
-    o, targets, weights = _numbers(o, targets, weights)
-    do = _differences(o, targets, weights)
-    losses = np.square(do, dtype=np.float64)
-    do *= 2
-    return _summed(losses, do, weights)
+    return _of_numbers("squared_error", o, targets, weights)
 
 
-@QUIET
 @timed
 def huber(
     o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *, delta: float = 1.0
@@ -211,18 +201,9 @@ def huber_of_steps(
     """What `huber` sums, by step, and its gradient."""
     if isinstance(delta, bool) or not _checks.is_finite_number(delta) or delta <= 0:
         raise ValueError(f"delta must be a positive number, got {delta!r}")
-    o, targets, weights = _numbers(o, targets, weights)
-    do = _differences(o, targets, weights)
-    inside = np.clip(do, -delta, delta)
-    # delta (|e| - delta/2) = c (e - c/2) with c = ±delta, the error cut off; inside, c = e makes it e²/2.
-    losses = np.multiply(inside, -0.5, dtype=np.float64)
-    losses += do
-    losses *= inside
-    do = inside
-    return _summed(losses, do, weights)
+    return _of_numbers("huber", o, targets, weights, float(delta))
 
 
-@QUIET
 @timed
 def binary_cross_entropy(
     o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None
@@ -276,23 +257,9 @@ def binary_cross_entropy_of_steps(
     o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """What `binary_cross_entropy` sums, by step, and its gradient."""
-    o, targets, weights = _numbers(o, targets, weights)
-    _check_range(targets, weights, "binary_cross_entropy")
-    o, targets = _without_masked(o, targets, weights)
-    small = np.exp(-np.abs(o))
-    losses = np.multiply(o, targets, dtype=np.float64)
-    np.subtract(np.maximum(o, 0), losses, out=losses)
-    losses += np.log1p(small)
-    return _summed(losses, _sigmoid(o, small) - targets, weights)
+    return _of_numbers("binary_cross_entropy", o, targets, weights)
 
 
-def _sigmoid(o: np.ndarray, small: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-o)), from small = exp(-|o|)."""
-    result: np.ndarray = np.where(o >= 0, 1, small) / (1 + small)
-    return result.astype(o.dtype, copy=False)
-
-
-@QUIET
 @timed
 def poisson(o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> tuple[np.float64, np.ndarray]:
     """Negative log-likelihood of counts whose log rates are the outputs, without its constant, summed.
@@ -337,42 +304,31 @@ def poisson(o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) 
 
 def poisson_of_steps(o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
     """What `poisson` sums, by step, and its gradient."""
-    o, targets, weights = _numbers(o, targets, weights)
-    _check_range(targets, weights, "poisson")
-    o, targets = _without_masked(o, targets, weights)
-    rate = np.exp(o)
-    losses = np.multiply(o, targets, dtype=np.float64)
-    np.subtract(rate, losses, out=losses)
-    rate -= targets
-    return _summed(losses, rate, weights)
+    return _of_numbers("poisson", o, targets, weights)
 
 
 # ---- What losses of numbers share -----------------------------------------------------------------------------------
-def _numbers(
-    o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The arguments as arrays of one dtype and of shapes that fit."""
+def _of_numbers(
+    loss: str, o: ArrayLike, targets: ArrayLike, weights: ArrayLike | None, delta: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The loss of each step, and its gradient."""
     outputs, numbers, factors = _checks.as_real_arrays("weights", o=o, targets=targets, weights=weights)
     _check_outputs(outputs, factors, by_output=True)
     _checks.check_shape("targets", numbers, outputs.shape, "o", outputs)
-    return outputs, numbers, factors
+    losses, do = _results(outputs)
+    given = (_contiguous(a) for a in (outputs, numbers, factors))
+    if not compiled.of_numbers(loss, *given, losses, do, delta):
+        _check_range(numbers, factors, loss)  # raises the error
+    return losses, do
 
 
-def _differences(o: np.ndarray, targets: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """o - y, a new array, and 0 where the weight is 0."""
-    do: np.ndarray = o - targets
-    if weights is not None:
-        do[weights == 0] = 0
-    return do
+def _results(o: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Arrays for the losses of the steps, and for their gradient."""
+    return np.zeros(o.shape[:-1]), memory.empty(o.shape, o.dtype)
 
 
-def _without_masked(o: np.ndarray, targets: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays, with zeros where the weight is 0."""
-    if weights is None or weights.all():
-        return o, targets
-    counted = weights != 0
-    counted = counted if weights.ndim == o.ndim else counted[..., np.newaxis]
-    return np.where(counted, o, 0), np.where(counted, targets, 0)
+def _contiguous(a: MaybeArray) -> MaybeArray:
+    return None if a is None else np.ascontiguousarray(a)
 
 
 RANGES = {"binary_cross_entropy": (0.0, 1.0), "poisson": (0.0, math.inf)}
@@ -394,21 +350,6 @@ def _check_range(targets: np.ndarray, weights: np.ndarray | None, loss: str, fir
         raise ValueError(
             f"targets must be {expected} for {loss}, got {targets[where]} at {(where[0] + first, *where[1:])}"
         )
-
-
-def _summed(losses: np.ndarray, do: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Losses by step from those by output, and gradients, both weighted."""
-    if weights is not None and weights.ndim == do.ndim:
-        do *= weights
-        return (losses * weights).sum(axis=-1), do
-    return _weighted(losses.sum(axis=-1), do, weights)
-
-
-def _weighted(losses: np.ndarray, do: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    if weights is not None:
-        do *= weights[..., np.newaxis]
-        losses = losses * weights
-    return losses, do
 
 
 # ---- By name --------------------------------------------------------------------------------------------------------
@@ -433,13 +374,19 @@ def check_loss(loss: object, known: Collection[str] = LOSSES) -> None:
         raise ValueError(f"loss must be one of {', '.join(map(repr, known))}, got {loss!r}")
 
 
-# How many arrays like the outputs, of the wider dtype, a loss takes beside its result and its values in float64.
-TEMPORARY = {"softmax_cross_entropy": 2, "squared_error": 2, "binary_cross_entropy": 4, "poisson": 3, "huber": 3}
+# How many arrays like the outputs, of the wider dtype, a loss takes beside its result: copies that it can read.
+TEMPORARY = {"softmax_cross_entropy": 1, "squared_error": 2, "binary_cross_entropy": 2, "poisson": 2, "huber": 2}
 
 
 def of_classes(loss: str) -> bool:
     """Whether the targets are classes, one for each step; else they are numbers, one for each output."""
     return loss == "softmax_cross_entropy"
+
+
+def _sigmoid(o: np.ndarray, small: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-o)), from small = exp(-|o|)."""
+    result: np.ndarray = np.where(o >= 0, 1, small) / (1 + small)
+    return result.astype(o.dtype, copy=False)
 
 
 @QUIET
@@ -507,7 +454,7 @@ def _checked_targets(
         part = slice(first, first + rows)
         its = None if weights is None else weights[part]
         if of_classes(loss):
-            _class_targets(targets[part], o[part], its, first)
+            _check_range_of_classes(targets[part], o[part], its, first)
         else:
             _check_range(targets[part], its, loss, first)
     return targets, weights
@@ -528,16 +475,16 @@ def _check_classes(targets: np.ndarray, o: np.ndarray) -> None:
     _checks.check_shape("targets", targets, o.shape[:-1], "o", o)
 
 
-def _class_targets(targets: ArrayLike, o: np.ndarray, weights: np.ndarray | None, first: int = 0) -> np.ndarray:
-    """The targets as an array of valid indices; 0 where the weight is 0. They are those from step `first` on."""
-    targets = _checks.as_array("targets", targets)
-    _check_classes(targets, o)
+def _check_range_of_classes(
+    targets: np.ndarray, o: np.ndarray, weights: np.ndarray | None, first: int = 0
+) -> None:
+    """Raise unless targets are classes where the weight is not 0. They are those from step `first` on."""
     if weights is None and (targets.size == 0 or 0 <= targets.min() <= targets.max() < o.shape[-1]):
-        return targets.astype(np.intp, copy=False)
-    counted = True if weights is None else weights != 0
-    wrong = counted & ((targets < 0) | (targets >= o.shape[-1]))
+        return
+    wrong = (targets < 0) | (targets >= o.shape[-1])
+    if weights is not None:
+        wrong &= weights != 0
     if np.any(wrong):
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
         step = (where[0] + first, *where[1:])
         raise ValueError(f"targets must be classes from 0 to {o.shape[-1] - 1}, got {targets[where]} at {step}")
-    return np.where(counted, targets, 0).astype(np.intp)

@@ -304,10 +304,31 @@ def softmax_cross_entropy(o, targets, weights=None):
 
 
 def squared_error(o, targets, weights=None):
-    weights = np.ones(o.shape[:-1], o.dtype) if weights is None else weights
     error = o - targets
-    loss = _weighted(weights, (error**2).sum(axis=-1)).sum()    # 10.12, 10.13 with L_t = |o_t - y_t|²
-    return loss, 2 * _weighted(weights[..., np.newaxis], error)  # 10.17, the gradient with respect to o_t
+    return _summed(o, weights, error**2, 2 * error)             # 10.12, 10.13 with L_t = |o_t - y_t|², and 10.17
+
+
+def huber(o, targets, weights=None, *, delta=1.0):
+    error = o - targets
+    size, inside = np.abs(error), np.clip(error, -delta, delta)
+    return _summed(o, weights, np.where(size <= delta, error**2 / 2, delta * (size - delta / 2)), inside)
+
+
+def binary_cross_entropy(o, targets, weights=None):
+    p = 1 / (1 + np.exp(-o))                                    # the probability of 1
+    return _summed(o, weights, np.logaddexp(0, o) - targets * o, p - targets)
+
+
+def poisson(o, targets, weights=None):
+    rate = np.exp(o)
+    return _summed(o, weights, rate - targets * o, rate - targets)
+
+
+def _summed(o, weights, losses, gradient):
+    """The sum of losses of outputs, and its gradient; weights of each step, or of each output."""
+    weights = np.ones(o.shape[:-1], o.dtype) if weights is None else weights
+    weights = weights if weights.ndim == o.ndim else weights[..., np.newaxis]
+    return _weighted(weights, losses).sum(), _weighted(weights, gradient)
 
 
 def _weighted(weights, a):
@@ -315,9 +336,15 @@ def _weighted(weights, a):
     return weights * np.where(weights == 0, 0, a)
 
 
+LOSSES = {
+    "softmax_cross_entropy": softmax_cross_entropy, "squared_error": squared_error, "huber": huber,
+    "binary_cross_entropy": binary_cross_entropy, "poisson": poisson,
+}
+
+
 def loss_and_gradients(network, x, targets, *, loss="softmax_cross_entropy", h0=None, weights=None, memory_limit=None,
                        x_gradient=True):
-    loss_function = {"softmax_cross_entropy": softmax_cross_entropy, "squared_error": squared_error}[loss]
+    loss_function = LOSSES[loss]
     b, V, c, current = network.b, network.V, network.c, network.cell.form == "current"
     run = simulate(network, x, h0)
     read = run.rates if current else run.h

@@ -122,6 +122,8 @@ static double small_number(int exponent)
         for (int i = 0; i < MOST; i++) T##_a[i] = 25 * T##_b[i] * T##_b[i] * T##_b[i];                                 \
         k->sech2_##T(n, T##_a, T##_b);                                                                                 \
         mix(T##_b, sizeof T##_b);                                                                                      \
+        k->exp_##T(n, T##_a, T##_b);                                                                                   \
+        mix(T##_b, sizeof T##_b);                                                                                      \
         memcpy(T##_b, T##_a, sizeof T##_b);                                                                            \
         k->step_forward_##T(1, n, NULL, T##_b, n, phi), k->phi_slopes_##T(n, T##_b, T##_c, phi);                       \
         mix(T##_b, sizeof T##_b), mix(T##_c, sizeof T##_c);                                                            \

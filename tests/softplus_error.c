@@ -1,7 +1,7 @@
-/* Prints, for each instruction set and both types, the greatest errors of softplus, of the logistic function and of
- * softplus' from r, in units in the last place, for arguments above and below 0, and where: over every float32, against
- * double, and over N random float64 and the numbers around every breakpoint, against long double (64 bits of mantissa:
- * 0.001 units of float64). Results that would be subnormal must be 0.
+/* Prints, for each instruction set and both types, the greatest errors of softplus, of the logistic function, of
+ * softplus' from r, and of exp, in units in the last place, for arguments above and below 0, and where: over every
+ * float32, against double, and over N random float64 and the numbers around every breakpoint, against long double (64
+ * bits of mantissa: 0.001 units of float64). Results that would be subnormal must be 0.
  *
  *     cc -O3 -std=c11 -ffp-contract=off -Icsrc tests/softplus_error.c csrc/kernels.c -lm -o softplus_error
  *     ./softplus_error N */
@@ -14,13 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 1 << 14, MOST = 4, FUNCTIONS = 3 };
+enum { BLOCK = 1 << 14, MOST = 4, FUNCTIONS = 4 };
 
 typedef struct {
     double error, at;
 } worst;
 
-static const char *names[MOST], *functions[FUNCTIONS] = {"softplus", "sigmoid", "slope"};
+static const char *names[MOST], *functions[FUNCTIONS] = {"softplus", "sigmoid", "slope", "exp"};
 static const pyrnn_phi softplus = {PYRNN_SOFTPLUS, 0}, sigmoid = {PYRNN_SIGMOID, 0};
 static int sets;
 
@@ -48,11 +48,13 @@ static void check_f32(const float *x, worst w[MOST][FUNCTIONS][2])
             exact[0][j] = log(2) + a / 2;
             exact[1][j] = 0.5 + a / 4;
             exact[2][j] = a > 0 ? a - a * a / 2 : 0;
+            exact[3][j] = 1 + a;
         } else {
             const double e = exp(-fabs(a)), L = log1p(e);
             exact[0][j] = a > 0 ? a + L : L;
             exact[1][j] = (a > 0 ? 1 : e) / (1 + e);
             exact[2][j] = a > 0 ? -expm1(-a) : 0;
+            exact[3][j] = exp(a) < 0x1p128 ? exp(a) : INFINITY;
         }
         for (int f = 0; f < FUNCTIONS; f++) {
             if (exact[f][j] < 0x1p-126) exact[f][j] = 0;
@@ -65,9 +67,10 @@ static void check_f32(const float *x, worst w[MOST][FUNCTIONS][2])
         pyrnn_kernels()->step_forward_f32(1, BLOCK, NULL, y[0], BLOCK, softplus);
         pyrnn_kernels()->step_forward_f32(1, BLOCK, NULL, y[1], BLOCK, sigmoid);
         pyrnn_kernels()->phi_slopes_f32(BLOCK, x, y[2], softplus);
+        pyrnn_kernels()->exp_f32(BLOCK, x, y[3]);
         for (int f = 0; f < FUNCTIONS; f++)
             for (int j = 0; j < BLOCK; j++)
-                if (f < 2 || x[j] >= 0x1p-124f) /* r / 2 below it is subnormal */
+                if (f != 2 || x[j] >= 0x1p-124f) /* r / 2 below it is subnormal */
                     note(w[k][f], y[f][j] == exact[f][j] ? 0 : fabs(y[f][j] - exact[f][j]) * unit[f][j], x[j]);
     }
 }
@@ -99,6 +102,7 @@ static void check_f64(const double *x, worst w[MOST][FUNCTIONS][2])
         exact[0][j] = a > 0 ? a + L : L;
         exact[1][j] = (a > 0 ? 1 : e) / (1 + e);
         exact[2][j] = a > 0 ? -expm1l(-a) : 0;
+        exact[3][j] = expl(a) < 0x1p1024L ? expl(a) : (long double)INFINITY;
         for (int f = 0; f < FUNCTIONS; f++) {
             if (exact[f][j] < 0x1p-1022L) exact[f][j] = 0;
             unit[f][j] = exact[f][j] > 0 ? ldexpl(1, 52 - ilogbl(exact[f][j])) : INFINITY;
@@ -110,11 +114,12 @@ static void check_f64(const double *x, worst w[MOST][FUNCTIONS][2])
         pyrnn_kernels()->step_forward_f64(1, BLOCK, NULL, y[0], BLOCK, softplus);
         pyrnn_kernels()->step_forward_f64(1, BLOCK, NULL, y[1], BLOCK, sigmoid);
         pyrnn_kernels()->phi_slopes_f64(BLOCK, x, y[2], softplus);
+        pyrnn_kernels()->exp_f64(BLOCK, x, y[3]);
         for (int f = 0; f < FUNCTIONS; f++)
             for (int j = 0; j < BLOCK; j++)
-                if (f < 2 || x[j] > 0) {
+                if (f != 2 || x[j] > 0) {
                     const long double error = fabsl(y[f][j] - exact[f][j]);
-                    note(w[k][f], error == 0 ? 0 : (double)(error * unit[f][j]), x[j]);
+                    note(w[k][f], y[f][j] == exact[f][j] ? 0 : (double)(error * unit[f][j]), x[j]);
                 }
     }
 }

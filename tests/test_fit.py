@@ -485,7 +485,7 @@ class Raise:
             raise self.error
 
 
-FULL = {"optimizer": "adam", "clip_norm": 0.5, "penalties": {"l2": 1e-3}, "validation": 0.3, "evaluate_every": 2}
+FULL = {"optimizer": "adam", "clip_norm": 0.5, "penalties": {"l2": 1e-3, "rates_l2": 0.1}, "validation": 0.3, "evaluate_every": 2}
 
 
 @for_each("data", ["arrays", "list", "task", "calls", "iterable"])
@@ -775,6 +775,7 @@ def test_a_full_disk(tmp_path):
         ({"evaluate_every": 2}, "evaluate_every"),
         ({"early_stopping": 7}, "early_stopping"),
         ({"penalties": {"l1": 0.1}}, "penalties"),
+        ({"penalties": [pyrnn.training.RatesL2(0.1)]}, "penalties"),
         ({"clip_norm": 2.0}, "clip_norm"),
         ({"schedule": schedules.cosine(0.1, T_max=5)}, "schedule"),
         ({"rng": 1}, "rng"),
@@ -803,6 +804,37 @@ def test_a_seed_that_was_drawn_is_in_the_file(tmp_path):
     again = run(rng=None, checkpoint=path, resume=True)
     assert again[1].seed == first.seed
     assert same(again, run(rng=first.seed))
+
+
+ANY_PROCESSOR = """
+import sys, numpy as np, pyrnn, test_fit
+for loss in test_fit.LOSSES:
+    for dtype in (np.float32, np.float64):
+        options = {"nonlinearity": "softplus", "alpha": 0.3, "dropout": 0.2, "noise": 0.1, "num_layers": 2}
+        rnn = test_fit.rnn_of(dtype, **options)
+        penalties = {"rates_l2": 0.1, "rates_l1": 0.01, "rate_change": 0.1, "l2": 1e-3, "l1": 1e-3}
+        with pyrnn.config.using(engine="fused"):
+            history = pyrnn.fit(
+                rnn, test_fit.sequences(loss), loss=loss, epochs=4, batch_size=3, clip_norm=0.5, penalties=penalties,
+                validation=0.4,
+            )
+        print(loss, dtype.__name__, rnn.parameters.tobytes().hex(), history.to_list())
+"""
+
+
+def test_the_same_bits_on_any_processor():
+    """Of parameters and records: with kernels in plain C, and without what NumPy has for this processor alone."""
+    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+
+    ours = " ".join(name for name in __cpu_dispatch__ if __cpu_features__[name])
+    seen = []
+    for more in ({}, {"PYRNN_CPU": "base", "NPY_DISABLE_CPU_FEATURES": ours}):
+        command = [sys.executable, "-P", "-c", ANY_PROCESSOR]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])} | more
+        seen.append(subprocess.check_output(command, env=environment, text=True).splitlines())
+    assert len(seen[0]) == 2 * len(LOSSES)
+    for line, other in zip(*seen, strict=True):
+        assert line == other
 
 
 def test_resume_without_a_file_begins(tmp_path):
@@ -863,7 +895,7 @@ BAD = [
     ({"evaluate_every": 3}, ValueError, "evaluate_every must come with validation, got 3 without it"),
     ({"early_stopping": 3}, ValueError, "early_stopping must come with validation, got 3 without it"),
     ({"early_stopping": 0, "validation": 0.2}, ValueError, "early_stopping must be a positive integer, got 0"),
-    ({"penalties": {"l3": 1}}, ValueError, "penalties must have names among 'l1', 'l2', got 'l3'"),
+    ({"penalties": {"l3": 1}}, ValueError, "penalties must have names among 'l1', 'l2', 'rates_l1', .*, got 'l3'"),
     ({"penalties": {"l2": -1}}, ValueError, "strength must be a finite number and not negative, got -1"),
     ({"penalties": [1.0]}, TypeError, "penalties must be objects with the methods check and add"),
     ({"penalties": "l2"}, TypeError, "penalties must be a dict of strengths or a sequence of penalties"),

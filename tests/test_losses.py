@@ -1,5 +1,8 @@
 """The losses: values against SciPy, arbitrary precision and differences; extreme numbers; weights as masks."""
 
+import subprocess
+from pathlib import Path
+
 import mpmath
 import numpy as np
 import pytest
@@ -7,6 +10,8 @@ import scipy.special
 from helpers import agree, arguments, assert_close, central_differences, for_each, network
 
 import pyrnn
+from pyrnn import losses, reference
+from pyrnn._core import table
 
 pytestmark = pytest.mark.once
 
@@ -444,3 +449,125 @@ def test_feedback_knows_every_loss(loss):
             pyrnn.training.scheduled_sampling(net, x, targets, 0.5, loss=loss)
     else:
         assert np.isfinite(pyrnn.training.scheduled_sampling(net, x, targets, 0.5, loss=loss, rng=0).loss)
+
+
+# ---- The compiled loops ---------------------------------------------------------------------------------------------
+EVERY = ["softmax_cross_entropy", *NUMBERS]
+# Rows of one block, of several in a block, longer than a block; and so many that blocks end within them.
+SHAPES = [(1, 1), (600, 1), (300, 2), (171, 3), (52, 10), (3, 511), (3, 512), (3, 513), (2, 1500), (0, 3)]
+
+
+def with_targets(loss, rows, O, dtype, seed=0):
+    """o, targets and weights of a loss; weights by step, and by output where there are such."""
+    if loss != "softmax_cross_entropy":
+        return with_numbers(loss, rows, None, O, dtype, seed)
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(0.5, 2, rows) * (rng.random(rows) < 0.8)
+    return (3 * rng.standard_normal((rows, O))).astype(dtype), rng.integers(0, O, rows), weights.astype(dtype)
+
+
+@for_each("loss", EVERY)
+@for_each("shape", SHAPES)
+def test_against_the_reference(dtype, loss, shape):
+    o, targets, *weights = with_targets(loss, *shape, dtype)
+    exact = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in (o, targets)]
+    eps = np.finfo(dtype).eps
+    for w in (None, *weights):
+        value, do = getattr(pyrnn, loss, None) or getattr(pyrnn.training, loss), None
+        value, do = value(o, targets, w)
+        expected, gradient = getattr(reference, loss)(*exact, None if w is None else w.astype(np.float64))
+        magnitude = np.abs(gradient).max(initial=1)
+        # A long row is summed one after the other.
+        np.testing.assert_allclose(value, expected, rtol=4 * eps + shape[1] * 1e-16, atol=4 * eps * magnitude)
+        np.testing.assert_allclose(do, gradient, rtol=0, atol=4 * eps * magnitude)
+
+
+@for_each("loss", EVERY)
+@for_each("shape", SHAPES)
+def test_the_same_bits_on_every_instruction_set_and_of_every_part(dtype, loss, shape):
+    """A step's loss and gradient depend on nothing but the step."""
+    o, targets, *weights = with_targets(loss, *shape, dtype)
+    for w in (None, *weights):
+        each, do = losses.OF_STEPS[loss](o, targets, w)
+        if len(o):
+            for part in (slice(0, 1), slice(1, None), slice(len(o) // 2, None), slice(None, None, -1)):
+                again, do_again = losses.OF_STEPS[loss](o[part], targets[part], None if w is None else w[part])
+                assert again.tobytes() == np.ascontiguousarray(each[part]).tobytes()
+                assert do_again.tobytes() == np.ascontiguousarray(do[part]).tobytes()
+        chosen = table.selected()
+        try:
+            for name in table.available():
+                table.select(name)
+                again, do_again = losses.OF_STEPS[loss](o, targets, w)
+                assert again.tobytes() == each.tobytes()
+                assert do_again.tobytes() == do.tobytes()
+        finally:
+            table.select(chosen)
+
+
+def units(value, exact, dtype):
+    """The distance in units in the last place of the exact value; of the smallest normal number for those below."""
+    info = np.finfo(dtype)
+    exponent = max(mpmath.frexp(exact)[1], info.minexp + 1) if exact else info.minexp + 1
+    return float(abs(mpmath.mpf(float(value)) - exact) / mpmath.ldexp(1, exponent - info.nmant - 1))
+
+
+def test_errors_against_60_digits(dtype):
+    """Values and gradients of single outputs, in units in the last place of float64 and of the dtype."""
+    rng = np.random.default_rng(3)
+    numbers = np.concatenate([rng.uniform(-1, 1, 150), rng.uniform(-20, 20, 150), rng.uniform(-80, 80, 100)])
+    numbers = numbers.astype(dtype)
+    tiny = np.finfo(dtype).eps
+    with mpmath.workdps(60):
+        for o in numbers.tolist():
+            x, a = mpmath.mpf(o), np.array([[o]], dtype)
+            rate = pyrnn.training.poisson(a, np.zeros_like(a))
+            assert units(rate[1][0, 0], mpmath.exp(x), dtype) <= 1.0
+            assert rate[0] == rate[1][0, 0]
+            for y in (0.0, 0.3, 1.0):
+                y = dtype(y)
+                value, do = pyrnn.training.binary_cross_entropy(a, np.array([[y]]))
+                exact, p = mpmath.log1p(mpmath.exp(x)) - mpmath.mpf(float(y)) * x, 1 / (1 + mpmath.exp(-x))
+                assert abs(value - exact) <= 1.5 * tiny * mpmath.log1p(mpmath.exp(-abs(x))) + 2e-16 * abs(exact)
+                assert abs(float(do[0, 0]) - (p - mpmath.mpf(float(y)))) <= 1.01 * tiny
+        for row in np.sort(rng.uniform(-30, 30, (200, 5)), axis=1).astype(dtype):
+            for target in (0, 4):
+                value, do = pyrnn.softmax_cross_entropy(row[np.newaxis], [target])
+                # The distances from the greatest are rounded first: that is what the arguments are.
+                d = [mpmath.mpf(float(a)) for a in row - row.max()]
+                total = mpmath.fsum(map(mpmath.exp, d))
+                assert abs(value - (mpmath.log(total) - d[target])) <= tiny + 4e-16 * value
+                for k in range(5):
+                    assert abs(float(do[0, k]) - (mpmath.exp(d[k]) / total - (k == target))) <= 1.5 * tiny
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="long double is not wider than float64 here")
+def test_the_error_of_the_logarithm(gcc, tmp_path):
+    here = Path(__file__).parent
+    flags = ["-O3", "-std=c11", "-ffp-contract=off", f"-I{here.parent / 'csrc'}"]
+    subprocess.run([gcc, *flags, here / "log_error.c", "-lm", "-o", tmp_path / "log_error"], check=True)
+    error, _ = subprocess.check_output([tmp_path / "log_error", "500000"], text=True).split()
+    assert 0.5 < float(error) < 0.96
+
+
+@for_each("loss", EVERY)
+def test_compiled_functions_refuse_what_they_cannot_read(loss):
+    from pyrnn._core import losses as compiled
+
+    o, targets, w, *_ = with_targets(loss, 4, 3, np.float64)
+    targets = targets.astype(np.intp) if loss == "softmax_cross_entropy" else targets
+    name = () if loss == "softmax_cross_entropy" else (loss,)
+    function = compiled.of_classes if loss == "softmax_cross_entropy" else compiled.of_numbers
+    good = {"o": o, "targets": targets, "weights": w, "losses": np.empty(4), "do": np.empty((4, 3))}
+    function(*name, *good.values())
+    read_only = np.empty((4, 3))
+    read_only.flags.writeable = False
+    wrong = [
+        ("o", o.astype(np.float16)), ("o", o[0]), ("o", o[:, ::-1]), ("targets", targets[:3]),
+        ("targets", targets.astype(np.float32)), ("targets", None), ("weights", w[:3]), ("weights", w.astype(np.float32)),
+        ("losses", np.empty(3)), ("losses", np.empty(4, np.float32)), ("do", np.empty((4, 2))), ("do", read_only),
+        ("do", np.empty((4, 3), np.float32)), ("do", None),
+    ]  # fmt: skip
+    for argument, bad in wrong:
+        with pytest.raises(ValueError, match="a compiled function needs"):
+            function(*name, *(good | {argument: bad}).values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -13,7 +13,7 @@ from pyrnn.cell import NEGATIVE_SLOPE, Cell
 from pyrnn.layers import files, parameters, stack
 from pyrnn.layers.parameters import StateDict
 from pyrnn.layers.summary import summary
-from pyrnn.losses import LOSSES, check_loss
+from pyrnn.losses import LOSSES, check_loss, of_classes
 from pyrnn.network import Network
 
 if TYPE_CHECKING:
@@ -696,6 +696,7 @@ class RNN:
         dh_n: ArrayLike | None = None,
         *,
         accumulate: bool = False,
+        rates: Callable[[stack.Tape, int, np.ndarray], object] | None = None,
         out: tuple[np.ndarray | None, np.ndarray | None] | None = None,
     ) -> RNNGradients:
         """Gradients of a loss through the last call; those of the parameters are in `gradients`.
@@ -708,6 +709,10 @@ class RNN:
             What the loss sends into the last states.
         accumulate : bool
             Whether to add to what `gradients` holds, instead of writing over it.
+        rates : callable, optional
+            ``rates(tape, layer, dr)`` is called for each layer, the top one first, and may add to dr in place: the
+            gradient (T, B, D H) of what the layer sends up, which is ``tape.sent(layer)``. Time comes first, also with
+            batch_first. So penalties of rates such as `pyrnn.training.RatesL2` take part without a second pass.
         out : tuple of two ndarray or None, optional
             Where to write the gradients of x and h0, of their shape and the RNN's dtype.
 
@@ -748,6 +753,8 @@ class RNN:
         _checks.check_shape("dout", dout, self._out_shape(x), "x", x)
         _checks.check_shape("dh_n", dh_n, self._state_shape(x), "x", x)
         accumulate = _boolean("accumulate", accumulate)
+        if rates is not None and not callable(rates):
+            raise TypeError(f"rates must be a function of tape, layer and gradient, got {rates!r:.80}")
         dx, dh0 = self._targets(out, (x.shape, self._state_shape(x)), (given, (dout, dh_n, x, h0)))
         if dout is not None:
             dout = self._time_first(dout, self._batched)
@@ -757,6 +764,7 @@ class RNN:
             self._time_first(dx, self._batched),
             _with_batch(dh0),
             accumulate,
+            rates,
         )
         if alpha is not None:
             alpha = alpha.copy() if np.ndim(self.alpha) else alpha.sum()
@@ -769,6 +777,7 @@ class RNN:
         dx: np.ndarray,
         dh0: np.ndarray,
         accumulate: bool = False,
+        rates: Callable[[stack.Tape, int, np.ndarray], object] | None = None,
     ) -> np.ndarray | None:
         """Backward on checked arguments, time first."""
         tape = self._last_tape()
@@ -778,7 +787,7 @@ class RNN:
             dout[...] = 0
         if not accumulate:
             self._gradients[...] = 0
-        return stack.backward_rnn(self, tape, dout, dh_n, dx, dh0)
+        return stack.backward_rnn(self, tape, dout, dh_n, dx, dh0, rates)
 
     def loss_and_gradients(
         self,
@@ -800,10 +809,12 @@ class RNN:
         targets : array_like
             What the loss expects: classes (T, B), or numbers of the shape of the outputs; with batch_first (B, T ...).
             Anything behind the ends of sequences.
-        loss : {"softmax_cross_entropy", "squared_error"}
+        loss : {"softmax_cross_entropy", "squared_error", "binary_cross_entropy", "poisson", "huber"}
+            One of the losses of `pyrnn` and `pyrnn.training`; "huber" with delta 1.
         weights : array_like, shape (T, B), (B, T) with batch_first, or (T,), optional
-            Multiplies the loss of each step; those behind the ends of sequences count as 0. Where it is 0 the target is
-            not read, but the input is: the step still moves the state, and a NaN in its x makes the gradients NaN.
+            Multiplies the loss of each step; where targets are numbers, weights may have the shape of the outputs, one
+            for each. Those behind the ends of sequences count as 0. Where it is 0 the target is not read, but the input
+            is: the step still moves the state, and a NaN in its x makes the gradients NaN.
             Steps behind the ends, by `lengths`, are not read at all.
         out : ndarray, shape of `parameters`, optional
             Where to write the gradient; ``rnn.gradients`` itself to save the copy.
@@ -838,12 +849,13 @@ class RNN:
         x, h0, lengths, _ = self._inputs(x, h0, lengths)
         steps, batched = x.shape[:-1], x.ndim == 3
         targets = _checks.as_array("targets", targets)
-        shape = steps if loss == "softmax_cross_entropy" else self._out_shape(x)
+        shape = steps if of_classes(loss) else self._out_shape(x)
         _checks.check_shape("targets", targets, shape, "x", x)
         targets = self._time_first(targets, batched)
         if weights is not None:
             (weights,) = _checks.as_real_arrays(weights=weights)
-            _checks.check_shape("weights", weights, steps, "x", x)
+            if of_classes(loss) or weights.shape != self._out_shape(x):
+                _checks.check_shape("weights", weights, steps, "x", x)
             weights = self._time_first(weights, batched)
         if out is not None and out is not self._gradients:
             inputs = {"x": x, "targets": targets, "weights": weights, "h0": h0}
@@ -853,9 +865,9 @@ class RNN:
         if tape.lengths is not None:
             padded = stack.padded(tape.lengths, len(targets), new)
             given, dtype = weights, self.dtype if weights is None else weights.dtype
-            weights = new(("weights", dtype), padded.shape, dtype)
+            weights = new(("weights", dtype), padded.shape if given is None else given.shape, dtype)
             weights[...] = 1 if given is None else given
-            np.copyto(weights, 0, where=padded)
+            np.copyto(weights, 0, where=padded if weights.ndim == 2 else padded[..., np.newaxis])
         value, dout = LOSSES[loss](stack.output_of(self, tape, new), targets, weights)
         dx = new("dx of loss", tape.inputs[0].shape, self.dtype)
         self._backward(dout.astype(self.dtype, copy=False), None, dx, new("dh0 of loss", tape.h0.shape, self.dtype))

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     _New: TypeAlias = Callable[[Hashable, Shape, DTypeLike], np.ndarray]  # an array, by name, shape and dtype
     _Factors: TypeAlias = Sequence[MaybeArray] | None  # by layer, where there are any
+    _AtRates: TypeAlias = Callable[["Tape", int, np.ndarray], object] | None
 
 ARRAYS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -253,6 +254,7 @@ def backward_layers(
     *,
     x_gradient: bool = True,
     overwrite: bool = False,
+    rates: _AtRates = None,
     out: LayersGradients | None = None,
     workspace: _New = new_array,
 ) -> LayersGradients:
@@ -269,6 +271,9 @@ def backward_layers(
         Whether the gradient at x is wanted.
     overwrite : bool
         Whether `dsent` may be written to.
+    rates : callable, optional
+        ``rates(tape, layer, dr)`` is called for each layer, the top one first: dr (T, B, D H), contiguous, is the
+        gradient of what the layer sends up, ``tape.sent(layer)``. What it adds to dr in place counts.
     out : LayersGradients, optional
         Arrays of the caller's: ``x`` and ``h0`` are written, and the gradients of the parameters added to the `Sums` in
         ``layers``. A pass with recurrent dropout needs it.
@@ -312,6 +317,11 @@ def backward_layers(
     options: dict[str, Any] = {"lengths": lengths, "n_threads": tape.n_threads}
     for layer in reversed(range(L)):
         x, cell = tape.inputs[layer], tape.layers[layer][0].cell
+        if rates is not None:
+            if not own:
+                given, g, own = g, workspace("dsent", g.shape, g.dtype), True
+                g[...] = given
+            rates(tape, layer, g)
         if cell.current:
             g, own = _through_phi(cell, g, tape.rates[layer], workspace), True
         if dh_n is not None and not own:
@@ -545,11 +555,17 @@ def forward_rnn(rnn: RNN, x: np.ndarray, h0: np.ndarray | None, lengths: np.ndar
 
 @QUIET
 def backward_rnn(
-    rnn: RNN, tape: Tape, dout: np.ndarray, dh_n: np.ndarray | None, dx: np.ndarray, dh0: np.ndarray
+    rnn: RNN,
+    tape: Tape,
+    dout: np.ndarray,
+    dh_n: np.ndarray | None,
+    dx: np.ndarray,
+    dh0: np.ndarray,
+    rates: _AtRates = None,
 ) -> np.ndarray | None:
     """Add the gradients of the parameters to those of the rnn; write dx and dh0; returns that of alpha, or None.
 
-    dout: as the output, read only where there are steps; dh_n: [L D, B, H] or None.
+    dout: as the output, read only where there are steps; dh_n: [L D, B, H] or None; rates: as of `backward_layers`.
     """
     alpha, overwrite = rnn._sums[0][0].alpha, rnn.output_size is not None
     if alpha is not None:
@@ -559,7 +575,7 @@ def backward_rnn(
     if overwrite:
         dout = _output_gradients(rnn, tape, dout, rnn._workspace)
     out = LayersGradients(dx, dh0, rnn._sums)
-    backward_layers(tape, dout, dh_n, overwrite=overwrite, out=out, workspace=rnn._workspace)
+    backward_layers(tape, dout, dh_n, overwrite=overwrite, rates=rates, out=out, workspace=rnn._workspace)
     for constrained in rnn._constrained.values():
         constrained.add_gradient()
     if rnn.train_h0 and rnn._from_own_h0:

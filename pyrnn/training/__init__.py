@@ -23,7 +23,7 @@ from pyrnn.training.history import History
 from pyrnn.training.minimizers import lbfgs
 from pyrnn.training.objective import Objective
 from pyrnn.training.optimizers import SGD, Adam, AdamW, RMSprop
-from pyrnn.training.penalties import L1, L2
+from pyrnn.training.penalties import L1, L2, RateChange, RatesL1, RatesL2, Vanishing
 from pyrnn.training.per_sample import per_sample_gradients
 from pyrnn.training.regularizer import vanishing_regularizer
 from pyrnn.training.run_files import CheckpointError
@@ -47,11 +47,15 @@ __all__ = [
     "LossGradients",
     "Objective",
     "RMSprop",
+    "RateChange",
+    "RatesL1",
+    "RatesL2",
     "RegularizerGradients",
     "SampleGradients",
     "Samples",
     "ScheduledGradients",
     "TruncatedGradients",
+    "Vanishing",
     "balanced",
     "binary_cross_entropy",
     "check_gradients",

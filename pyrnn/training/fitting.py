@@ -30,7 +30,8 @@ from pyrnn.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 if TYPE_CHECKING:
     from pyrnn._types import Loss, OwnLoss, Path
     from pyrnn.training.batches import Source
-    from pyrnn.training.penalties import Penalty
+    from pyrnn.layers.stack import Tape
+    from pyrnn.training.penalties import Penalty, PenaltyOfRates
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}
 EVERY = 100  # steps between evaluations of data without epochs, and between checkpoints
@@ -128,7 +129,7 @@ def fit(
     validation: Any = None,
     evaluate_every: int | None = None,
     early_stopping: int | EarlyStopping | None = None,
-    penalties: Mapping[str, float] | Sequence[Penalty] | None = None,
+    penalties: Mapping[str, float] | Sequence[Penalty | PenaltyOfRates] | None = None,
     clip_norm: float | None = None,
     schedule: Callable[[int], float] | None = None,
     callbacks: Sequence[object] = (),
@@ -179,8 +180,9 @@ def fit(
     early_stopping : int or EarlyStopping, optional
         The patience. At the end the parameters of the best evaluation are put back, unless the run was interrupted.
     penalties : dict or sequence, optional
-        ``{"l2": strength}`` or ``{"l1": strength}`` of all weights, or objects such as `L2` and `L1`. Their sum has its
-        own place in the records, beside the loss.
+        A dict of strengths: "l2" and "l1" of all weights, "rates_l2", "rates_l1" and "rate_change" of what all layers
+        send up, "vanishing"; or a sequence of objects, `L2`, `L1`, `RatesL2`, `RatesL1`, `RateChange` and `Vanishing`
+        of `pyrnn.training`. Their sum has its own place in the records, beside the loss. Evaluations are without them.
     clip_norm : float, optional
         Clips the norm of the gradient, penalties included.
     schedule : callable, optional
@@ -330,7 +332,8 @@ class _Run:
         batch_size = _optional_integer("batch_size", given["batch_size"])
         self.every = _optional_integer("evaluate_every", given["evaluate_every"])
         self.early = _checked_stopping(given["early_stopping"], given["validation"])
-        self.penalties = penalties_.checked(given["penalties"], rnn)
+        self.penalties, self.of_parameters, self.of_rates = penalties_.checked(given["penalties"], rnn)
+        self.penalty = 0.0  # of the step at hand
         self.clip_norm = given["clip_norm"]
         if self.clip_norm is not None and (
             isinstance(self.clip_norm, bool) or not _checks.is_finite_number(self.clip_norm) or self.clip_norm <= 0
@@ -514,9 +517,10 @@ class _Run:
             if total is not None:
                 np.divide(do, total, out=do)
             dx = self.new("dx", batch.x.shape, rnn.dtype)
-            rnn.backward(self._at_steps(batch, do, o), out=(dx, self._states("dh0", batch)))
-            for each in self.penalties:
-                penalty += float(each.add(rnn))
+            self.penalty = 0.0
+            rates = self._add_to_rates if self.of_rates else None
+            rnn.backward(self._at_steps(batch, do, o), rates=rates, out=(dx, self._states("dh0", batch)))
+            penalty = self.penalty + sum(float(each.add(rnn)) for each in self.of_parameters)
         if not np.isfinite(value + penalty):
             rnn.parameters = self.previous
             return f"loss is {value + penalty} at step {step}"
@@ -535,6 +539,10 @@ class _Run:
         self.state.step, self.state.epoch = step + 1, self.source.epoch
         self._release()
         return None
+
+    def _add_to_rates(self, tape: Tape, layer: int, gradient: np.ndarray) -> None:
+        for each in self.of_rates:
+            self.penalty += float(each.add_to_rates(self.rnn, tape, layer, gradient))
 
     def _outputs(self, batch: Batch) -> np.ndarray:
         """Run the network forwards; the array is written over by the next call."""
