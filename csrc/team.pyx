@@ -17,6 +17,7 @@ it pauses before, within and after the task. A fault that needs a busy machine t
 
 import _thread
 import os
+from contextvars import ContextVar
 
 from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock,
@@ -46,6 +47,8 @@ cdef struct Member:
     pyrnn_atomic thread            # its number in the system, 0 until it has begun
     long kept_off                  # the processor that it must not run on: that of the caller
     PyThread_type_lock alarm       # held but for the moment of waking it
+
+chosen = ContextVar("pyrnn threads", default=None)  # set by pyrnn.config.using
 
 cdef Member members[MOST]          # members[0] is whoever calls
 cdef int started = 1               # read and written by whoever has claimed the team
@@ -198,7 +201,7 @@ cdef Shares divide(object wanted, double flops, Py_ssize_t rows) except *:
         size = min(rows // ROWS, <Py_ssize_t>min(flops / WORTH, <double>MOST))
     shares.size = shares.tasks = 1
     if size >= 2:
-        size = min(size, <Py_ssize_t>(default_threads() if wanted is None else min(wanted, MOST)), <Py_ssize_t>MOST)
+        size = min(size, <Py_ssize_t>min(default_threads() if wanted is None else wanted, MOST))
     if size < 2 or pyrnn_exchange(&busy, 1):
         return shares
     try:
@@ -320,7 +323,10 @@ def processors():
 
 
 def default_threads():
-    """PYRNN_NUM_THREADS, or the processors that this process may use."""
+    """The number that `pyrnn.config.using` has set here, or PYRNN_NUM_THREADS, or the processors of this process."""
+    number = chosen.get()
+    if number is not None:
+        return number
     text = os.environ.get("PYRNN_NUM_THREADS", "").strip()
     if not text:
         return processors()

@@ -1,7 +1,8 @@
-"""What this installation computes with: `show_config`, and `using` another engine."""
+"""What this installation computes with: `show_config`, and `using` another engine or number of threads."""
 
 from __future__ import annotations
 
+import operator
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -22,15 +23,19 @@ __all__ = ["show_config", "using"]
 
 
 @contextmanager
-def using(*, engine: Engine) -> Iterator[None]:
-    """A context in which every function of this package computes with this engine.
+def using(*, engine: Engine | None = None, n_threads: int | None = None) -> Iterator[None]:
+    """A context in which every function of this package computes with this engine, on so many threads.
 
     Parameters
     ----------
-    engine : {"auto", "blas", "fused"}
+    engine : {"auto", "blas", "fused"}, optional
         ``fused``: pyrnn's own kernels, where each number is one chain of multiply-adds, so that its bits depend neither
         on the rest of the batch nor on the processor. ``blas``: SciPy's BLAS. ``auto``, the engine outside of such a
-        context, takes the faster one: `show_config` says which.
+        context, takes the faster one: `show_config` says which. None for the one that was used before.
+    n_threads : int, optional
+        The most threads that a call may use, where it is not given ``n_threads`` itself. It takes the place of
+        PYRNN_NUM_THREADS. None for the number that was used before. Results do not depend on it. BLAS has threads of
+        its own, which are not counted here.
 
     Returns
     -------
@@ -38,8 +43,8 @@ def using(*, engine: Engine) -> Iterator[None]:
 
     Raises
     ------
-    ValueError
-        For another engine.
+    ValueError, TypeError
+        For another engine, or for what is not a positive integer.
 
     See Also
     --------
@@ -57,14 +62,20 @@ def using(*, engine: Engine) -> Iterator[None]:
     ...     h = pyrnn.forward(np.ones((3, 1)), U=[[1.0]], W=[[0.0]])
     >>> bool(np.allclose(h, pyrnn.forward(np.ones((3, 1)), U=[[1.0]], W=[[0.0]])))
     True
+    >>> with pyrnn.config.using(n_threads=1):
+    ...     _ = pyrnn.RNN(1, 8, rng=0)(np.ones((3, 2, 1)))
     """
-    if not isinstance(engine, str) or engine not in ("auto", *_engines.ENGINES):
+    if engine is not None and (not isinstance(engine, str) or engine not in ("auto", *_engines.ENGINES)):
         raise ValueError(f"engine must be one of 'auto', 'blas', 'fused', got {engine!r}")
-    before = _engines.chosen.set(engine)
+    _engines.check_threads(n_threads)
+    engine_before = _engines.chosen.set(_engines.chosen.get() if engine is None else engine)
+    number = team.chosen.get() if n_threads is None else operator.index(n_threads)
+    threads_before = team.chosen.set(number)
     try:
         yield
     finally:
-        _engines.chosen.reset(before)
+        team.chosen.reset(threads_before)
+        _engines.chosen.reset(engine_before)
 
 
 @overload

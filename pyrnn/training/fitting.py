@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pyrnn import _checks, losses
+from pyrnn import _checks, _engines, config, losses
 from pyrnn._progress import Progress
 from pyrnn.layers.files import digest
 from pyrnn.layers.parameters import Workspace
@@ -137,6 +137,7 @@ def fit(
     checkpoint_every: int | None = None,
     resume: bool = False,
     progress: bool = True,
+    n_threads: int | None = None,
     rng: int | None = 0,
 ) -> History:
     """Train an RNN: update its parameters in place, step by step, and return the history.
@@ -197,6 +198,8 @@ def fit(
         Whether to go on from `checkpoint` if that file is there; else the run begins, and overwrites it.
     progress : bool
         Whether to show the progress if standard error is a terminal: by tqdm if it is installed.
+    n_threads : int, optional
+        The most threads that a call of the network uses; None for that of `pyrnn.config.using`, or the usual one.
     rng : int, optional
         The seed of all random numbers; None to draw one.
 
@@ -226,6 +229,7 @@ def fit(
 
     See Also
     --------
+    pyrnn.fit_population : many networks at once.
     pyrnn.tasks : tasks to train on.
     pyrnn.training.lbfgs : for small networks and losses without noise.
 
@@ -251,9 +255,10 @@ def fit(
     ('steps', True)
     """
     arguments = dict(locals())
-    begin = time.monotonic()
-    history = _Run(**arguments).train()
-    history.seconds = time.monotonic() - begin
+    run = Run(**arguments)
+    history = run.train()
+    if run.warning:
+        warnings.warn(run.warning, RuntimeWarning, stacklevel=2)
     return history
 
 
@@ -311,10 +316,11 @@ def _fraction(validation: Any) -> float | None:
 
 
 # ---- The run --------------------------------------------------------------------------------------------------------
-class _Run:
+class Run:
     """One call of `fit`."""
 
     def __init__(self, rnn: Any, data: Any, **given: Any) -> None:
+        self.began = time.monotonic()
         if not isinstance(rnn, RNN):
             raise TypeError(f"rnn must be a pyrnn.RNN, got {type(rnn).__name__}")
         if (given["steps"] is None) == (given["epochs"] is None):
@@ -343,6 +349,7 @@ class _Run:
         if self.schedule is not None and not callable(self.schedule):
             raise TypeError(f"schedule must be a function of the number of a step, got {self.schedule!r}")
         self.callbacks = _checked_callbacks(given["callbacks"])
+        _engines.check_threads(given["n_threads"])
         for name in ("resume", "progress"):
             _checks.check_flag(name, given[name])
         self.checkpoint_every = _optional_integer("checkpoint_every", given["checkpoint_every"]) or EVERY
@@ -366,6 +373,8 @@ class _Run:
         self.written = self.called = 0  # the step of the last checkpoint, and how many ends of epochs were told
         self.previous = rnn.parameters.copy()
         self.held = self.pending = False
+        self.ended = threading.Event()  # set by another thread: the run is to end as if interrupted
+        self.warning: str | None = None  # what the caller is to be warned of
         if saved is not None:
             assert path is not None
             self._restore(path, saved.state)
@@ -449,7 +458,8 @@ class _Run:
         mode, rng = rnn.training, rnn.rng
         try:
             rnn.train()
-            with _Interrupts(self), _Display(self.given["progress"], self._total()) as display:
+            threads = config.using(n_threads=self.given["n_threads"])
+            with threads, _Interrupts(self), _Display(self.given["progress"], self._total()) as display:
                 self._call("on_train_begin")
                 history.stopped = self._loop(display)
         except KeyboardInterrupt:
@@ -457,18 +467,20 @@ class _Run:
         finally:
             rnn.train(mode)
             rnn.rng = rng
-        diverged = " at step " in history.stopped
-        if self.writer is not None and not diverged:
+        if self.writer is not None and not history.diverged:
             self._write()
-        if self.best is not None and not diverged and history.stopped != "interrupted":
+        if self.best is not None and not history.diverged and history.stopped != "interrupted":
             rnn.parameters = self.best
         self._call("on_train_end")
+        history.seconds = time.monotonic() - self.began
         return history
 
     def _loop(self, display: _Display) -> str:
         """Make all steps; return why they ended."""
         state, source = self.state, self.source
         while True:
+            if self.ended.is_set():
+                return "interrupted"
             if self._is_due():
                 self._evaluate()
             if state.step and source.ends and source.has_epochs and self.called < source.passes:
@@ -486,15 +498,11 @@ class _Run:
                 return "epochs"
             batch = source.next()
             if batch is None:
-                warnings.warn(
-                    f"data ended after {state.step} steps and cannot begin anew", RuntimeWarning, stacklevel=4
-                )
+                self.warning = f"data ended after {state.step} steps and cannot begin anew"
                 return "data"
             problem = self._step(batch)
             if problem is not None:
-                warnings.warn(
-                    f"{problem}: the parameters are those of the last finite loss", RuntimeWarning, stacklevel=4
-                )
+                self.warning = f"{problem}: the parameters are those of the last finite loss"
                 return problem
             display.show(state.step, self.history.records[-1]["loss"])
             self._call("on_step_end")
@@ -665,7 +673,7 @@ def _compare(path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> No
 class _Interrupts:
     """A context in which Ctrl-C waits while the state of the run changes, which takes microseconds."""
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: Run) -> None:
         self.run, self.old = run, None
 
     def __enter__(self) -> None:

@@ -25,7 +25,8 @@ class History(Sequence[dict[str, Any]]):
         How long the call took. A run that was resumed counts from there on.
     stopped : str or None
         Why the run ended: ``"steps"`` or ``"epochs"``, ``"early_stopping"``, ``"callback"``, ``"interrupted"``,
-        ``"data"`` (which came to its end) or, say, ``"loss is nan at step 7"``. None while it goes on.
+        ``"data"`` (which came to its end) or, say, ``"loss is nan at step 7"``; in a population also ``"error"``. None
+        while it goes on.
 
     See Also
     --------
@@ -47,6 +48,11 @@ class History(Sequence[dict[str, Any]]):
         self.seed = seed
         self.seconds = 0.0
         self.stopped: str | None = None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the run ended because the loss or the gradient became NaN or infinite."""
+        return self.stopped is not None and " at step " in self.stopped
 
     @overload
     def __getitem__(self, index: int) -> dict[str, Any]: ...

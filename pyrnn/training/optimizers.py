@@ -109,9 +109,19 @@ class Optimizer(compiled.Optimizer):
         -------
         Optimizer
         """
+        new = self.fresh()
+        new._write(*self._read())
+        return new
+
+    def fresh(self) -> Self:
+        """An optimizer with the same options, as before its first step.
+
+        Returns
+        -------
+        Optimizer
+        """
         new = type(self).__new__(type(self))
         new._begin(self._options | {"lr": self.lr})
-        new._write(*self._read())
         return new
 
     def __copy__(self) -> Self:

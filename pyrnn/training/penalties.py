@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -87,11 +88,11 @@ class _OfParameters:
         """
         workspace: Workspace = self.__dict__["_workspace"]
         parameters, gradients = dict(rnn.named_parameters()), dict(rnn.named_gradients())
-        value = 0.0
+        thread, value = threading.get_ident(), 0.0  # one penalty may serve runs on several threads
         for name in self._names(rnn):
             p = parameters[name]
-            value += self._value(p, workspace(("value", p.dtype), p.shape, p.dtype))
-            change = workspace(("change", p.dtype), p.shape, p.dtype)
+            value += self._value(p, workspace((thread, "value", p.dtype), p.shape, p.dtype))
+            change = workspace((thread, "change", p.dtype), p.shape, p.dtype)
             self._gradient(p, change)
             gradients[name] += change
         return value
