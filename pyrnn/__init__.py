@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from pyrnn.training.check import check_gradients as check_gradients
     from pyrnn.training.fitting import fit as fit
     from pyrnn.training.gradients import loss_and_gradients as loss_and_gradients
+    from pyrnn.training.population import fit_population as fit_population
     from pyrnn.trajectory import Direction as Direction
     from pyrnn.trajectory import Trajectory as Trajectory
     from pyrnn.trajectory import simulate as simulate
@@ -90,6 +91,7 @@ _HOMES = {
     "output_gradients": "readout",
     "check_gradients": "training.check",
     "fit": "training.fitting",
+    "fit_population": "training.population",
     "loss_and_gradients": "training.gradients",
     "Direction": "trajectory",
     "Trajectory": "trajectory",
@@ -113,6 +115,7 @@ __all__ = [
     "config",
     "dynamics",
     "fit",
+    "fit_population",
     "forward",
     "initialize",
     "jacobian",

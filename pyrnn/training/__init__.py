@@ -25,6 +25,7 @@ from pyrnn.training.objective import Objective
 from pyrnn.training.optimizers import SGD, Adam, AdamW, RMSprop
 from pyrnn.training.penalties import L1, L2, RateChange, RatesL1, RatesL2, Vanishing
 from pyrnn.training.per_sample import per_sample_gradients
+from pyrnn.training.population import Member, Population, fit_population
 from pyrnn.training.regularizer import vanishing_regularizer
 from pyrnn.training.run_files import CheckpointError
 from pyrnn.training.stochastic import noise
@@ -45,7 +46,9 @@ __all__ = [
     "GradientErrors",
     "History",
     "LossGradients",
+    "Member",
     "Objective",
+    "Population",
     "RMSprop",
     "RateChange",
     "RatesL1",
@@ -61,6 +64,7 @@ __all__ = [
     "check_gradients",
     "clip_gradients",
     "fit",
+    "fit_population",
     "free_running",
     "free_running_output",
     "gradient_norm",
