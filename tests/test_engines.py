@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from helpers import FUSED, InEngine, compiled_state_gradients
 
 import pyrnn
-from pyrnn import reference
+from pyrnn import _engines, reference
 from pyrnn._core import table, team
 
 pytestmark = [pytest.mark.compiled, pytest.mark.python]
@@ -213,6 +214,47 @@ def test_default_threads_out_of_range(text, monkeypatch):
     monkeypatch.setenv("PYRNN_NUM_THREADS", text)
     with pytest.raises(ValueError, match="PYRNN_NUM_THREADS must be a positive integer below 10"):
         FUSED.forward(np.zeros((50, 64, 64)), np.zeros((128, 64)), np.zeros((128, 128)))
+
+
+def test_using_a_number_of_threads(monkeypatch):
+    """Of this thread alone, inside of the context alone, beside the engine; and no more threads take part."""
+    monkeypatch.setenv("PYRNN_NUM_THREADS", "5")
+    network = arrays(40, 64, 64, 128, np.float64)
+    expected, seen = bits(everything(*network, n_threads=1)), []
+    with pyrnn.config.using(n_threads=2, engine="fused"):
+        assert team.default_threads() == 2
+        with pyrnn.config.using(engine="blas"), pyrnn.config.using(n_threads=np.int64(3)):
+            assert (team.default_threads(), _engines.chosen.get()) == (3, "blas")
+        other = threading.Thread(target=lambda: seen.append(team.default_threads()))
+        other.start()
+        other.join()
+        assert (team.default_threads(), _engines.chosen.get()) == (2, "fused")
+    assert seen == [5]
+    assert team.default_threads() == 5
+    team.set_schedule(1)  # all members take part
+    try:
+        for n_threads in (1, 2, 10**23):
+            for context, given in ((n_threads, None), (1, n_threads)):  # what a call is given goes first
+                with pyrnn.config.using(n_threads=context), pyrnn.profile() as p:
+                    assert bits(everything(*network, n_threads=given)) == expected
+                members = {record.member for record in p.records}
+                assert members == set(range(n_threads)) if n_threads < 10 else len(members) > 2
+    finally:
+        team.set_schedule(0)
+    with pytest.raises(ZeroDivisionError), pyrnn.config.using(n_threads=2):
+        1 / 0  # noqa: B018
+    assert team.default_threads() == 5
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError)]
+)
+def test_using_another_number_of_threads(n_threads, error):
+    with (
+        pytest.raises(error, match="n_threads must be a positive integer or None, got"),
+        pyrnn.config.using(n_threads=n_threads),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("n_threads", [True, False, np.True_, 1.0, "2"])

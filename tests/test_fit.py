@@ -19,6 +19,7 @@ import pytest
 from helpers import for_each
 
 import pyrnn
+from pyrnn._core import team
 from pyrnn.training import SGD, Adam, EarlyStopping, batches, run_files, schedules
 
 pytestmark = [pytest.mark.once]
@@ -323,6 +324,28 @@ def test_dropout_of_a_step_is_a_function_of_seed_and_step():
     assert not two.training
     assert one.training
     assert not np.array_equal(run(rnn=make(), rng=1)[0].parameters, one.parameters)
+
+
+def test_threads_do_not_change_the_bits(monkeypatch):
+    """`n_threads` is that of all calls of the run, and of no others."""
+    rng, seen = np.random.default_rng(0), []
+    x, y = rng.standard_normal((30, 64, I)), rng.integers(0, O, (30, 64))
+
+    class Look:
+        def on_step_end(self, state):
+            seen.append(team.default_threads())
+
+    monkeypatch.setenv("PYRNN_NUM_THREADS", "5")
+    make = lambda: pyrnn.RNN(I, 64, output_size=O, noise=0.1, rng=0)
+    options = {"loss": "softmax_cross_entropy", "steps": 3, "callbacks": [Look()]}
+    rnn = make()
+    expected = rnn, pyrnn.fit(rnn, (x, y), **options)
+    for n_threads in (1, 2, 3):
+        other = make()
+        with pyrnn.config.using(n_threads=4):
+            assert same((other, pyrnn.fit(other, (x, y), n_threads=n_threads, **options)), expected)
+            assert team.default_threads() == 4
+    assert seen == [5] * 3 + [1] * 3 + [2] * 3 + [3] * 3
 
 
 # ---- Evaluations ----------------------------------------------------------------------------------------------------
@@ -914,6 +937,8 @@ BAD = [
     ({"checkpoint_every": 5}, ValueError, "checkpoint must be given with resume or checkpoint_every, got None"),
     ({"resume": 1}, TypeError, "resume must be True or False, got 1"),
     ({"progress": None}, TypeError, "progress must be True or False, got None"),
+    ({"n_threads": 0}, ValueError, "n_threads must be a positive integer or None, got 0"),
+    ({"n_threads": 1.5}, TypeError, "n_threads must be a positive integer or None, got 1.5"),
     ({"rng": -1}, ValueError, "rng must be an integer from 0, got -1"),
     ({"rng": np.random.default_rng(0)}, TypeError, "rng must be an integer from 0, got"),
     ({"data": arrays()[0]}, TypeError, r"data must be \(x, y\), .*, got ndarray"),

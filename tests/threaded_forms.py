@@ -94,6 +94,7 @@ def callers():
     classes = np.random.default_rng(1).integers(0, 3, (9, 12))
     for leak in LEAKS:
         forms |= {f"{name}; {leak}": form for name, form in callers_of(n, classes, cell_of(n, leak)).items()}
+    forms["population"] = population
     for form in ("rate", "current"):
         forms[f"layers; {form}"] = lambda form=form: layers(n, classes, n["alpha"], form)
     return forms
@@ -165,6 +166,17 @@ def layers(n, classes, alpha, form):
     )
     loss = rnn.loss_and_gradients(n["x"], classes, lengths=n["lengths"])
     return [*flat(loss), rnn.gradients.tobytes()]
+
+
+def population():
+    """As many networks at once as a call has threads, with penalties that all of them share."""
+    rng = np.random.default_rng(4)
+    data = rng.standard_normal((5, 6, 2)), rng.integers(0, 3, (5, 6))
+    make = lambda k: pyrnn.RNN(2, 9, 2, output_size=3, alpha=0.4, noise=0.1, dropout=0.2, rng=k)
+    options = {"loss": "softmax_cross_entropy", "batch_size": 4, "steps": 3, "clip_norm": 0.5}
+    penalties = [pyrnn.training.L2(0.1), pyrnn.training.L1(0.1)]
+    found = pyrnn.fit_population(make, 4, data, penalties=penalties, **options)
+    return flat([rnn.parameters for rnn in found.rnns])
 
 
 def steps(stepper, x):

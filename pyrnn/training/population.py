@@ -325,30 +325,43 @@ class _Training:
         self.waiting = iter([network for network in networks if network.error is None])
         self.lock = threading.Lock()
         self.ended = threading.Event()  # by Ctrl-C
+        self.threads: list[tuple[threading.Thread, threading.Event]] = []  # each with what it sets when it ends
         self.owners: dict[int, tuple[Any, int]] = {}  # data that cannot be shared, and whose it is
 
     def train(self, n_threads: int, progress: bool) -> None:
         """Train all networks; return when all threads have ended."""
-        threads = []
-        for i in range(n_threads):
-            work = contextvars.copy_context().run  # with the caller's engine
-            threads.append(threading.Thread(target=work, args=(self._work,), name=f"pyrnn.fit_population {i}"))
         with _Interrupts(self.ended), Progress() as line:
             try:
-                _start(threads)
-                self._wait(threads, line if progress else None)
+                self._start(n_threads)
+                self._wait(line if progress else None)
             except BaseException as error:
                 second = self.ended.is_set()
                 self.ended.set()
                 if second or not isinstance(error, KeyboardInterrupt):
                     raise
-                self._wait(threads, None)  # the first Ctrl-C, where it is not ours to handle
+                self._wait(None)  # the first Ctrl-C, where it is not ours to handle
 
-    def _wait(self, threads: list[threading.Thread], line: Progress | None) -> None:
+    def _start(self, n_threads: int) -> None:
+        """Start so many threads, or as many as the system has: one will do."""
+        for i in range(n_threads):
+            context, idle = contextvars.copy_context(), threading.Event()  # with the caller's engine
+            name = f"pyrnn.fit_population {i}"
+            thread = threading.Thread(target=context.run, args=(self._work, idle), name=name)
+            self.threads.append((thread, idle))
+            try:
+                thread.start()
+            except RuntimeError:
+                self.threads.pop()
+                if i == 0:
+                    raise
+                return
+
+    def _wait(self, line: Progress | None) -> None:
+        """Return when all threads have ended."""
         begin = time.monotonic()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(0.2)  # a lock without a time limit hears no Ctrl-C on Windows
+        # `Thread.join` does not do: in Python 3.11 it takes the thread for dead when an exception interrupts it.
+        for thread, idle in self.threads:
+            while thread.ident is not None and not idle.wait(0.2):  # the system may give a signal to a thread that does not wake this one
                 if line is not None:
                     line.show(self._progress(time.monotonic() - begin))
 
@@ -357,15 +370,18 @@ class _Training:
         rate = sum(network.steps() for network in self.networks) / max(seconds, 1e-9)
         return f"{done} of {len(self.networks)} networks, {rate:.0f} steps/s"
 
-    def _work(self) -> None:
+    def _work(self, idle: threading.Event) -> None:
         """Train one network after the other, as long as there are some."""
-        with config.using(n_threads=1):
-            while True:
-                with self.lock:
-                    network = next(self.waiting, None)
-                if network is None:
-                    return
-                self._train(network)
+        try:
+            with config.using(n_threads=1):
+                while True:
+                    with self.lock:
+                        network = next(self.waiting, None)
+                    if network is None:
+                        return
+                    self._train(network)
+        finally:
+            idle.set()
 
     def _train(self, network: _Network) -> None:
         rnn = network.rnn
@@ -415,17 +431,6 @@ class _Training:
             _, owner = self.owners.setdefault(id(data), (data, k))
         if owner != k:
             raise ValueError(f"each must return data that no other network reads, got that of network {owner} for {k}")
-
-
-def _start(threads: list[threading.Thread]) -> None:
-    """Start the threads, or as many as the system has: one will do."""
-    for i, thread in enumerate(threads):
-        try:
-            thread.start()
-        except RuntimeError:
-            if i == 0:
-                raise
-            return
 
 
 def _seed(rng: int, k: int) -> np.uint64:
