@@ -66,11 +66,13 @@ class Decision(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        ranges = {}
         for name in self.PERIODS:
             span = getattr(self, name)
             if isinstance(span, list):
                 object.__setattr__(self, name, tuple(span))
-            self._steps(name)
+            ranges[name] = steps_of(name, span, self.dt, 0 if name in ("fixation", "delay") else 1)
+        object.__setattr__(self, "_ranges", ranges)  # a batch asks for them a dozen times
 
     @property
     def output_size(self) -> int:
@@ -144,7 +146,8 @@ class Decision(Task):
         return float(right[correct != 0].mean()) if (correct != 0).any() else np.nan
 
     def _steps(self, name: str) -> tuple[int, int]:
-        return steps_of(name, getattr(self, name), self.dt, 0 if name in ("fixation", "delay") else 1)
+        ranges: dict[str, tuple[int, int]] = self.__dict__["_ranges"]
+        return ranges[name]
 
     def _periods(self, u: np.ndarray) -> Periods:
         ranges = np.array([self._steps(name) for name in self.PERIODS])
