@@ -145,9 +145,10 @@ def check_out(
         raise ValueError(f"{name} must have dtype {dtype} to match the inputs, got {out.dtype}")
     if not out.flags.writeable:
         raise ValueError(f"{name} must be writeable, got a read-only array")
-    for other, a in (*inputs.items(), *zip(inputs, arrays, strict=True)):
-        if isinstance(a, np.ndarray) and overlap(out, a):
-            raise ValueError(f"{name} must not overlap an input, but shares memory with {other}")
+    for (other, given), array in zip(inputs.items(), arrays, strict=True):
+        for a in (given,) if array is given else (given, array):
+            if isinstance(a, np.ndarray) and overlap(out, a):
+                raise ValueError(f"{name} must not overlap an input, but shares memory with {other}")
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> bool:

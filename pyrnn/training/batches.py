@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,8 +23,16 @@ SHUFFLE, SPLIT, DROPOUT = range(3)
 
 def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
     """Return a generator that depends on its arguments alone: Philox, whose counter begins at their place."""
-    key = np.random.SeedSequence(seed, spawn_key=(STREAM,)).generate_state(2, np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, number, purpose], np.uint64)))
+    counter = np.array([0, 0, number, purpose], np.uint64)
+    return np.random.Generator(np.random.Philox(key=_key(seed), counter=counter))
+
+
+@functools.lru_cache(64)
+def _key(seed: int) -> np.ndarray:
+    """The key of a seed, which takes as long as all else that a generator needs."""
+    key: np.ndarray = np.random.SeedSequence(seed, spawn_key=(STREAM,)).generate_state(2, np.uint64)
+    key.flags.writeable = False
+    return key
 
 
 class Batch(NamedTuple):
@@ -136,9 +145,10 @@ class Kind(NamedTuple):
 
 def _check_finite(name: str, a: np.ndarray, weights: np.ndarray | None = None) -> None:
     """Raise unless all numbers are finite, where the weight is not 0."""
-    wrong = ~np.isfinite(a)
-    if not wrong.any():
+    finite = np.isfinite(a)
+    if finite.all():
         return
+    wrong = ~finite
     if weights is not None:
         wrong[weights == 0] = False
     if wrong.any():

@@ -361,7 +361,8 @@ class _Training:
         begin = time.monotonic()
         # `Thread.join` does not do: in Python 3.11 it takes the thread for dead when an exception interrupts it.
         for thread, idle in self.threads:
-            while thread.ident is not None and not idle.wait(0.2):  # the system may give a signal to a thread that does not wake this one
+            # Not without a limit: the system may give a signal to a thread that does not wake this one.
+            while thread.ident is not None and not idle.wait(0.2):
                 if line is not None:
                     line.show(self._progress(time.monotonic() - begin))
 
