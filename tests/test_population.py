@@ -19,7 +19,7 @@ from helpers import for_each
 
 import pyrnn
 from pyrnn._core import team
-from pyrnn.training import L1, L2, Adam, population
+from pyrnn.training import L1, L2, Adam, batches, population
 
 pytestmark = [pytest.mark.python]
 
@@ -151,6 +151,91 @@ def test_runs_on_threads_of_ones_own_may_share_penalties():
         assert found[k][1].to_list() == expected[k][1].to_list()
 
 
+# ---- Batches that are shared ----------------------------------------------------------------------------------------
+def batch_of(step, size=1):
+    return batches.Batch(np.full((1, 1, size), float(step)), np.zeros((1, 1), int), None, None, False)
+
+
+def test_runs_at_the_same_step_share_its_batch():
+    """Whoever comes second waits for it, and gets the same arrays, which nobody can write to."""
+    shared, calls, going, found = batches.Shared(), [], threading.Event(), []
+
+    def work(step):
+        calls.append(step)
+        going.wait(60)
+        return batch_of(step)
+
+    threads = [threading.Thread(target=lambda: found.append(shared.get(3, work))) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    while not calls:
+        time.sleep(0.001)
+    going.set()
+    for thread in threads:
+        thread.join()
+    found.append(shared.get(3, work))
+    assert calls == [3]
+    assert all(batch is found[0] for batch in found)
+    with pytest.raises(ValueError, match="read-only"):
+        found[0].x[...] = 1
+
+
+@for_each("size", [1, batches.Shared.BYTES // 80, batches.Shared.BYTES])
+def test_the_batches_that_are_kept(size):
+    """The latest ones, within a number and a size of memory."""
+    shared, calls = batches.Shared(), []
+    make = lambda step: (calls.append(step), batch_of(step, size))[1]
+    for step in range(100):
+        shared.get(step, make)
+    kept = {1: 64, batches.Shared.BYTES // 80: 9, batches.Shared.BYTES: 0}[size]
+    assert list(shared.entries) == list(range(100 - kept, 100))
+    calls.clear()
+    assert [int(shared.get(step, make).x[0, 0, 0]) for step in (99, 3)] == [99, 3]
+    assert calls == ([3] if kept else [99, 3])
+
+
+def test_each_run_gets_the_error_of_a_batch():
+    shared, going, errors = batches.Shared(), threading.Event(), []
+
+    def work(step):
+        going.wait(60)
+        raise OSError(f"no file {step}")
+
+    def run():
+        try:
+            shared.get(3, work)
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    going.set()
+    for thread in threads:
+        thread.join()
+    assert len({id(error) for error in errors}) == 3
+    assert not shared.entries
+    assert shared.get(3, batch_of).x[0, 0, 0] == 3
+
+
+def test_networks_of_other_dtypes_do_not_share_batches():
+    one = lambda k: make(k, dtype=(np.float32, np.float64)[k % 2])
+    found = together(4, TASK, one, n_threads=4)
+    for k in range(4):
+        same(found[k], alone(k, TASK, one))
+
+
+def test_a_loss_that_writes_to_its_targets_fails():
+    """They are those of other networks too."""
+
+    def loss(o, targets, weights):
+        targets[...] = 0
+        return 0.0, o * 0
+
+    with pytest.warns(RuntimeWarning, match=r"1 of 1 networks failed: 0 \(ValueError: .*read-only"):
+        together(1, loss=loss)
+
+
 # ---- Who does what --------------------------------------------------------------------------------------------------
 def test_networks_are_made_in_order_by_the_caller():
     made, seen = [], {}
@@ -246,19 +331,19 @@ def test_each():
         def on_step_end(self, state):
             logs[self.k].append(state.history[-1]["loss"])
 
-    def batches(k):
+    def calls(k):
         given = iter([arrays(seed=10 * k + i) for i in range(20)])
         return lambda: next(given)
 
     def each(k):
-        own = {"data": batches(k), "optimizer": Adam(lr=rates[k]), "callbacks": [Log(k)]}
+        own = {"data": calls(k), "optimizer": Adam(lr=rates[k]), "callbacks": [Log(k)]}
         return own | ({"rng": 7, "steps": 3} if k == 1 else {})
 
     found = pyrnn.fit_population(make, 3, each=each, loss="softmax_cross_entropy", n_threads=3, **FULL)
     for k in range(3):
         rnn, options = make(k), FULL | {"optimizer": Adam(lr=rates[k])}
         options |= {"rng": 7, "steps": 3} if k == 1 else {"rng": seed_of(0, k)}
-        history = pyrnn.fit(rnn, batches(k), loss="softmax_cross_entropy", **options)
+        history = pyrnn.fit(rnn, calls(k), loss="softmax_cross_entropy", **options)
         same(found[k], (rnn, history))
         assert logs[k] == [record["loss"] for record in history]
 

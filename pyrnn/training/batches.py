@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
@@ -60,6 +61,13 @@ class Kind(NamedTuple):
     @property
     def batch_axis(self) -> int:
         return 0 if self.rnn.batch_first else 1
+
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What the arrays of a batch depend on, beside the data."""
+        rnn = self.rnn
+        loss = self.loss if isinstance(self.loss, str) else None
+        return rnn.input_size, self.outputs, rnn.batch_first, rnn.dtype, loss, self.mean
 
     def size(self, batch: Batch) -> int:
         """Return how many sequences there are."""
@@ -323,6 +331,63 @@ def _checksum(arrays: list[np.ndarray]) -> int:
     return sum_
 
 
+class Shared:
+    """Batches by step for runs on several threads: those that come to a step at about the same time share its batch."""
+
+    KEPT, BYTES = 64, 1 << 25  # the latest batches, by number and by memory
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.entries: dict[int, _Entry] = {}
+
+    def get(self, step: int, make: Callable[[int], Batch]) -> Batch:
+        """Return what `make` returns for a step. Its arrays are read only."""
+        with self.lock:
+            entry = self.entries.get(step)
+            mine = entry is None
+            if entry is None:
+                entry = self.entries[step] = _Entry()
+                entry.making.acquire()
+        if not mine:
+            with entry.making:  # waits until it is made
+                pass
+            return make(step) if entry.batch is None else entry.batch
+        try:
+            entry.batch = _read_only(make(step))
+        finally:
+            entry.making.release()
+            self._forget(step, entry)
+        return entry.batch
+
+    def _forget(self, step: int, entry: _Entry) -> None:
+        """Drop the oldest batches; and one that could not be made, so that each run gets the error."""
+        with self.lock:
+            if entry.batch is None:
+                del self.entries[step]
+            made = [(k, e.batch) for k, e in self.entries.items() if e.batch is not None]
+            size = sum(a.nbytes for _, batch in made for a in batch[:3] if a is not None)
+            while made and (len(made) > self.KEPT or size > self.BYTES):
+                k, batch = made.pop(0)
+                size -= sum(a.nbytes for a in batch[:3] if a is not None)
+                del self.entries[k]
+
+
+class _Entry:
+    """A batch, None until it is made, and a lock that is held until then."""
+
+    def __init__(self) -> None:
+        self.making = threading.Lock()
+        self.batch: Batch | None = None
+
+
+def _read_only(batch: Batch) -> Batch:
+    x, y, weights, lengths = (None if a is None else a.view() for a in batch[:4])
+    for a in (x, y, weights, lengths):
+        if a is not None:
+            a.flags.writeable = False
+    return Batch(cast("np.ndarray", x), cast("np.ndarray", y), weights, lengths, batch.at_end)
+
+
 class ByStep:
     """A function of the step: the method `batch` of a task."""
 
@@ -331,13 +396,17 @@ class ByStep:
 
     def __init__(self, kind: Kind, data: Any, name: str) -> None:
         self.kind, self.data, self.name, self.step = kind, data, name, 0
+        self.shared: Shared | None = None
 
     def begin(self, step: int) -> None:
         self.step = step
 
     def next(self) -> Batch | None:
         self.step += 1
-        return self.kind.conform(self.data.batch(self.step - 1), f"{self.name}.batch({self.step - 1})")
+        return self._make(self.step - 1) if self.shared is None else self.shared.get(self.step - 1, self._make)
+
+    def _make(self, step: int) -> Batch:
+        return self.kind.conform(self.data.batch(step), f"{self.name}.batch({step})")
 
     def describe(self) -> str:
         return described(self.data)

@@ -20,6 +20,7 @@ from pyrnn import _checks, _engines, config
 from pyrnn._core import team
 from pyrnn._progress import Progress
 from pyrnn.layers.rnn import RNN
+from pyrnn.training.batches import ByStep, Shared
 from pyrnn.training.fitting import Run, fit
 from pyrnn.training.history import History
 from pyrnn.training.optimizers import Optimizer
@@ -197,7 +198,8 @@ def fit_population(
 
     Each network gets an optimizer of its own, with the arguments of `optimizer` and no state, and copies of the
     penalties. Losses, schedules and callbacks are shared, and called on the thread that trains the network, at any time
-    beside those of other networks: give objects that remember something to each network, by `each`.
+    beside those of other networks: give objects that remember something to each network, by `each`. A batch of a task is
+    made once for all networks that come to its step at about the same time: its arrays are read only.
 
     After Ctrl-C each network ends after its last whole step, and writes its file; the networks so far are returned,
     with ``stopped='interrupted'`` in their histories. A second Ctrl-C does not wait for them.
@@ -326,6 +328,7 @@ class _Training:
         self.lock = threading.Lock()
         self.ended = threading.Event()  # by Ctrl-C
         self.threads: list[tuple[threading.Thread, threading.Event]] = []  # each with what it sets when it ends
+        self.shared: dict[Any, Shared] = {}  # batches of the common data, by what networks need of them
         self.owners: dict[int, tuple[Any, int]] = {}  # data that cannot be shared, and whose it is
 
     def train(self, n_threads: int, progress: bool) -> None:
@@ -395,6 +398,9 @@ class _Training:
                 return
             run = Run(rnn, **given)
             run.ended = self.ended
+            if isinstance(run.source, ByStep) and given["data"] is self.common["data"]:
+                with self.lock:
+                    run.source.shared = self.shared.setdefault(run.kind.form, Shared())
             network.first, network.history, network.run = run.state.step, run.history, run
             run.train()
         except BaseException as error:
