@@ -11,16 +11,21 @@ static inline void SIMD(philox_keys)(uint64_t seed, uint64_t key[20])
     }
 }
 
-/* The words of one counter a lane, in its place. A word is the low half of a lane: what is above has no meaning. */
-static inline ALWAYS_INLINE void SIMD(philox)(const uint64_t key[20], SIMD(vec_u64) c[4])
+/* The words of one counter a lane, in its place, for `count` registers of counters, whose rounds take turns: a round
+ * waits for the one before. A word is the low half of a lane: what is above has no meaning. */
+static inline ALWAYS_INLINE void SIMD(philox)(const uint64_t key[20], const int count, SIMD(vec_u64) (*c)[4])
 {
     const SIMD(vec_u64) m0 = SIMD(set_u64)(0xD2511F53), m1 = SIMD(set_u64)(0xCD9E8D57);
     UNROLL for (int i = 0; i < 10; i++)
     {
-        const SIMD(vec_u64) p = SIMD(multiply_u64)(c[0], m0), q = SIMD(multiply_u64)(c[2], m1);
-        c[0] = SIMD(xor3_u64)(SIMD(high_u64)(q), c[1], SIMD(set_u64)(key[2 * i]));
-        c[2] = SIMD(xor3_u64)(SIMD(high_u64)(p), c[3], SIMD(set_u64)(key[2 * i + 1]));
-        c[1] = q;
-        c[3] = p;
+        const SIMD(vec_u64) k0 = SIMD(set_u64)(key[2 * i]), k1 = SIMD(set_u64)(key[2 * i + 1]);
+        UNROLL for (int j = 0; j < count; j++)
+        {
+            const SIMD(vec_u64) p = SIMD(multiply_u64)(c[j][0], m0), q = SIMD(multiply_u64)(c[j][2], m1);
+            c[j][0] = SIMD(xor3_u64)(SIMD(high_u64)(q), c[j][1], k0);
+            c[j][2] = SIMD(xor3_u64)(SIMD(high_u64)(p), c[j][3], k1);
+            c[j][1] = q;
+            c[j][3] = p;
+        }
     }
 }

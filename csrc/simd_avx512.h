@@ -124,7 +124,7 @@ static inline __m512i SIMD(spread_f64)(const uint64_t *p)
 /* The low halves of a in the even lanes, of b in the odd ones. */
 static inline __m512i SIMD(halves)(__m512i a, __m512i b)
 {
-    return _mm512_mask_blend_epi32(0xaaaa, a, _mm512_slli_epi64(b, 32));
+    return _mm512_mask_shuffle_epi32(a, 0xaaaa, b, (_MM_PERM_ENUM)0xa0);
 }
 /* The low halves as numbers without sign: as the last digits of 2^52. */
 static inline __m512d SIMD(low)(__m512i a)

@@ -37,16 +37,16 @@ int main(void)
     for (int i = 0; i < 3; i++)
         for (int lane = 0; lane < LANES; lane++) {
             uint64_t key[20], word[LANES];
-            SIMD(vec_u64) c[4];
+            SIMD(vec_u64) c[1][4];
             SIMD(philox_keys)(seeds[i], key);
             for (int w = 0; w < 4; w++) {
                 for (int k = 0; k < LANES; k++)
                     word[k] = (uint64_t)(k == lane ? counters[i][w] : (uint32_t)(17 * k + w));
-                c[w] = SIMD(load_u64)(word);
+                c[0][w] = SIMD(load_u64)(word);
             }
-            SIMD(philox)(key, c);
+            SIMD(philox)(key, 1, c);
             for (int w = 0; w < 4; w++) {
-                memcpy(word, &c[w], sizeof word);
+                memcpy(word, &c[0][w], sizeof word);
                 printf("%08" PRIx32 "%c", (uint32_t)word[lane], w < 3 ? ' ' : '\n');
             }
         }
