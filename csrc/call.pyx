@@ -140,6 +140,44 @@ cdef bint fit_steps(lengths, mask, reverse, cnp.ndarray x):
     return type(reverse) is bool
 
 
+cdef int fit_layer(h, V, cnp.npy_intp *states, cnp.npy_intp *outputs) noexcept:
+    """The type of the states and weights of an output layer, or -1, as by `fit_network`; the shapes of h and o."""
+    cdef cnp.npy_intp matrix[2]
+    cdef int kind, i
+    if type(h) is not cnp.ndarray or type(V) is not cnp.ndarray or cnp.PyArray_NDIM(h) != 3 or cnp.PyArray_NDIM(V) != 2:
+        return -1
+    kind = cnp.PyArray_TYPE(h)
+    if kind != cnp.NPY_FLOAT32 and kind != cnp.NPY_FLOAT64:
+        return -1
+    for i in range(3):
+        states[i] = outputs[i] = cnp.PyArray_DIM(h, i)
+    matrix[0] = outputs[2] = cnp.PyArray_DIM(V, 0)
+    matrix[1] = states[2]
+    return kind if fits(h, kind, 3, states) and fits(V, kind, 2, matrix) and rows_apart(V) else -1
+
+
+def output_fits(h, V, c, out):
+    """Whether an engine's `output` can take all as they are, and may write to out; c and out may be None."""
+    cdef cnp.npy_intp states[3]
+    cdef cnp.npy_intp outputs[3]
+    cdef int kind = fit_layer(h, V, states, outputs)
+    return (kind >= 0 and (c is None or fits(c, kind, 1, outputs + 2))
+            and (out is None or whole(out, kind, 3, outputs) and apart(out, (h, V, c))))
+
+
+def output_gradients_fit(do, h, V, dh, dV, dc):
+    """The same of `output_gradients` and three arrays to write to."""
+    cdef cnp.npy_intp states[3]
+    cdef cnp.npy_intp outputs[3]
+    cdef cnp.npy_intp matrix[2]
+    cdef int kind = fit_layer(h, V, states, outputs)
+    if kind < 0 or not fits(do, kind, 3, outputs):
+        return False
+    matrix[0], matrix[1] = outputs[2], states[2]
+    return (whole(dh, kind, 3, states) and whole(dV, kind, 2, matrix) and whole(dc, kind, 1, outputs + 2)
+            and apart(dh, (do, h, V, dV, dc)) and apart(dV, (do, h, V, dc)) and apart(dc, (do, h, V)))
+
+
 # ---- A call ---------------------------------------------------------------------------------------------------------
 cdef enum:  # what a call does, once
     NOTHING

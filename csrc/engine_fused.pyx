@@ -35,11 +35,15 @@ from pyrnn._core.table cimport flush_subnormals, restore_subnormals
 from pyrnn._core.team cimport run, work_function
 from pyrnn._core.typed cimport (
     column_sums, fused_backward, fused_forward, gather_rows, leaky_backward, leaky_forward, leaky_step_backward,
-    outer, pack, pack_narrow, pack_rows_at, pack_transposed, panels_size, product, scatter_rows, step_backward,
+    outer, pack, pack_narrow, pack_rows_at, pack_transposed, panels_size, product, product_and_outer, scatter_rows,
+    step_backward,
 )
 from pyrnn._core.wait cimport pyrnn_exchange, pyrnn_load, pyrnn_seconds
 
 cnp.import_array()
+
+cdef enum:
+    FEW_OUTPUTS = 4  # the most that product_and_outer takes
 
 cdef Py_ssize_t FEW = 4  # below so many sequences, several steps of one make better tiles than one step of all
 
@@ -605,21 +609,25 @@ cdef int output_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t O, con
 
 
 cdef int output_gradients_loop(Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t O, const real *do_, Py_ssize_t dt,
-                               Py_ssize_t db_, const real *h, Py_ssize_t ht, Py_ssize_t hb, const real *panels_V,
-                               real *dh, real *dV, real *dc, bint accumulate, Py_ssize_t chunk, real *rows,
-                               real *panels) noexcept nogil:
+                               Py_ssize_t db_, const real *h, Py_ssize_t ht, Py_ssize_t hb, const real *V,
+                               Py_ssize_t ld_v, const real *panels_V, real *dh, real *dV, real *dc, bint accumulate,
+                               Py_ssize_t chunk, real *rows, real *panels) noexcept nogil:
     cdef Py_ssize_t start = 0, n
     cdef double since = pyrnn_seconds()
     cdef long long clock = begin()
     while start < T:
         n = min(chunk, T - start)
         gather(n, B, O, do_ + start * dt, dt, db_, rows)
-        pack(n * B, 0, n, B, H, h + start * ht, ht, hb, panels)
-        clock = lap(clock, PACK, 0, sizeof(real), 0, 2.0 * n * B * (O + H))
-        # dh_t = Vᵀ do_t                                                     (10.19)
-        product(n * B, O, H, rows, O, panels_V, <real *>NULL, 0, dh + start * B * H, H)
-        # dV = Σ do_t h_tᵀ    dc = Σ do_t                                    (10.24, 10.22)
-        outer(n * B, O, H, rows, O, panels, accumulate or start > 0, dV, H)
+        if panels != NULL:
+            pack(n * B, 0, n, B, H, h + start * ht, ht, hb, panels)
+        clock = lap(clock, PACK, 0, sizeof(real), 0, 2.0 * n * B * (O + (0 if panels == NULL else H)))
+        # dh_t = Vᵀ do_t    dV = Σ do_t h_tᵀ    dc = Σ do_t                  (10.19, 10.24, 10.22)
+        if panels == NULL:
+            product_and_outer(n * B, O, H, rows, O, V, ld_v, h + start * ht, hb, dh + start * B * H, H,
+                              accumulate or start > 0, dV, H)
+        else:
+            product(n * B, O, H, rows, O, panels_V, <real *>NULL, 0, dh + start * B * H, H)
+            outer(n * B, O, H, rows, O, panels, accumulate or start > 0, dV, H)
         column_sums(n * B, O, rows, O, dc, <real *>NULL)
         clock = lap(clock, OUTPUT_GRADIENTS, 0, sizeof(real), 4.0 * n * B * O * H,
                     <double>n * B * (O + 2 * H) + (O * (2 * H + 1) if start == 0 else 0))
@@ -765,20 +773,27 @@ cdef tuple run_output_gradients(real tag, cnp.ndarray do_, cnp.ndarray h, cnp.nd
     cdef Scratch scratch = Scratch()
     cdef Py_ssize_t T = h.shape[0], B = h.shape[1], H = h.shape[2], O = V.shape[0]
     cdef Py_ssize_t dt = stride(do_, 0), db_ = stride(do_, 1), ht = stride(h, 0), hb = stride(h, 1)
-    cdef Py_ssize_t chunk = chunk_steps(T, B, max(H, O), sizeof(real))
+    cdef Py_ssize_t chunk = chunk_steps(T, B, max(H, O), sizeof(real)), ld_v = stride(V, 0)
+    # Without panels of h and V, which take longer than the products where there are few outputs.
+    cdef bint in_place = 0 < O <= FEW_OUTPUTS and (B == 1 or ht == B * hb)
     cdef const real *pdo = <const real *>data(do_)
     cdef const real *ph = <const real *>data(h)
-    cdef const real *pV = <const real *>packed_in(scratch, V, False)
+    cdef const real *pV = <const real *>data(V)
+    cdef const real *panels_V = NULL if in_place else <const real *>packed_in(scratch, V, False)
     cdef real *pdh = <real *>data(dh)
     cdef real *pdV = <real *>data(dV)
     cdef real *pdc = <real *>data(dc)
     cdef real *rows = <real *>scratch.take(chunk * B * O * sizeof(real))
-    cdef real *panels = <real *>scratch.take(panels_size(chunk * B, H, sizeof(real)) * sizeof(real))
+    cdef real *panels = NULL
     cdef int status
+    if in_place:
+        hb = ht if B == 1 else hb
+    else:
+        panels = <real *>scratch.take(panels_size(chunk * B, H, sizeof(real)) * sizeof(real))
     with nogil:
         flush_subnormals()
-        status = output_gradients_loop(T, B, H, O, pdo, dt, db_, ph, ht, hb, pV, pdh, pdV, pdc, accumulate, chunk, rows,
-                                       panels)
+        status = output_gradients_loop(T, B, H, O, pdo, dt, db_, ph, ht, hb, pV, ld_v, panels_V, pdh, pdV, pdc,
+                                       accumulate, chunk, rows, panels)
         restore_subnormals()
     pass_on(status)
     return dh, dV, dc

@@ -149,6 +149,13 @@ PYRNN_KERNEL(void, outer,
              (ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const REAL *D, ptrdiff_t ld_d, const REAL *X, int accumulate,
               REAL *C, ptrdiff_t ld_c))
 
+/* Both in one pass over X for M from 1 to 4: P = D A as by `product`, and C = Dᵀ X, or C += Dᵀ X where accumulate, as
+ * by `outer`, with the same bits. D  [K, M]  A  [M, N]  X  [K, N]  read, none of them packed P  [K, N]  written C  [M,
+ * N]  written, read where accumulate */
+PYRNN_KERNEL(void, product_and_outer,
+             (ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const REAL *D, ptrdiff_t ld_d, const REAL *A, ptrdiff_t ld_a,
+              const REAL *X, ptrdiff_t ld_x, REAL *P, ptrdiff_t ld_p, int accumulate, REAL *C, ptrdiff_t ld_c))
+
 /* A forward step (10.8, 10.9) for `rows` sequences: h = phi(init + U x + W previous).
  *   x         [rows, inputs]  read; of 0 inputs where init has U x     panels of Uᵀ  read
  *   previous  [rows, H]       read; not h                               panels of Wᵀ  read

@@ -604,3 +604,73 @@ static void KERNEL(outer)(ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const REAL *D, 
             } while (k < K);
         }
 }
+
+/* n registers of columns, of which the last one has `last` lanes; see `outer` for the order of the sums. */
+static inline ALWAYS_INLINE void V(few_rows)(const int m, const int n, ptrdiff_t K, const REAL *D, ptrdiff_t ld_d,
+                                             const REAL *A, ptrdiff_t ld_a, const REAL *X, ptrdiff_t ld_x, REAL *P,
+                                             ptrdiff_t ld_p, int accumulate, REAL *C, ptrdiff_t ld_c, ptrdiff_t last)
+{
+    enum { DEPTH = 128 };
+    VEC total[4][4];
+    ptrdiff_t k = 0;
+    do {
+        const ptrdiff_t begin = k, end = K - k < DEPTH ? K : k + DEPTH;
+        VEC sum[4][4];
+        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) sum[r][c] = V(set)(0);
+        for (; k < end; k++, D += ld_d, X += ld_x, P += ld_p) UNROLL for (int c = 0; c < n; c++)
+            {
+                const ptrdiff_t lanes = c < n - 1 ? LANES : last;
+                const VEC x = V(load_some)(X + c * LANES, lanes);
+                VEC product = V(set)(0);
+                UNROLL for (int r = 0; r < m; r++)
+                {
+                    const VEC d = V(set)(D[r]);
+                    product = V(fma)(d, V(load_some)(A + r * ld_a + c * LANES, lanes), product);
+                    sum[r][c] = V(fma)(d, x, sum[r][c]);
+                }
+                V(store_some)(P + c * LANES, lanes, product);
+            }
+        UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++) total[r][c] =
+            begin ? V(add)(total[r][c], sum[r][c]) : sum[r][c];
+    } while (k < K);
+    UNROLL for (int r = 0; r < m; r++) UNROLL for (int c = 0; c < n; c++)
+    {
+        const ptrdiff_t lanes = c < n - 1 ? LANES : last;
+        REAL *at = C + r * ld_c + c * LANES;
+        V(store_some)(at, lanes, accumulate ? V(add)(V(load_some)(at, lanes), total[r][c]) : total[r][c]);
+    }
+}
+
+static inline ALWAYS_INLINE void V(few_rows_of)(const int m, ptrdiff_t K, ptrdiff_t N, const REAL *D, ptrdiff_t ld_d,
+                                                const REAL *A, ptrdiff_t ld_a, const REAL *X, ptrdiff_t ld_x, REAL *P,
+                                                ptrdiff_t ld_p, int accumulate, REAL *C, ptrdiff_t ld_c)
+{
+#define COLUMNS(n, last) \
+    V(few_rows)(m, n, K, D, ld_d, A + j, ld_a, X + j, ld_x, P + j, ld_p, accumulate, C + j, ld_c, last)
+    ptrdiff_t j = 0;
+#if SUMS == 24
+    for (; N - j > 3 * LANES; j += 4 * LANES) COLUMNS(4, N - j < 4 * LANES ? N - j - 3 * LANES : LANES);
+#endif
+    for (; N - j > LANES; j += 2 * LANES) COLUMNS(2, N - j < 2 * LANES ? N - j - LANES : LANES);
+    if (j < N) COLUMNS(1, N - j);
+#undef COLUMNS
+}
+
+static void KERNEL(product_and_outer)(ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const REAL *D, ptrdiff_t ld_d,
+                                      const REAL *A, ptrdiff_t ld_a, const REAL *X, ptrdiff_t ld_x, REAL *P,
+                                      ptrdiff_t ld_p, int accumulate, REAL *C, ptrdiff_t ld_c)
+{
+    switch (M) {
+    case 1:
+        V(few_rows_of)(1, K, N, D, ld_d, A, ld_a, X, ld_x, P, ld_p, accumulate, C, ld_c);
+        break;
+    case 2:
+        V(few_rows_of)(2, K, N, D, ld_d, A, ld_a, X, ld_x, P, ld_p, accumulate, C, ld_c);
+        break;
+    case 3:
+        V(few_rows_of)(3, K, N, D, ld_d, A, ld_a, X, ld_x, P, ld_p, accumulate, C, ld_c);
+        break;
+    default:
+        V(few_rows_of)(4, K, N, D, ld_d, A, ld_a, X, ld_x, P, ld_p, accumulate, C, ld_c);
+    }
+}

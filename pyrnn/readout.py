@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyrnn import _checks, _engines
+from pyrnn._core.call import output_fits, output_gradients_fit
 from pyrnn._results import OutputGradients
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def output(h: ArrayLike, V: ArrayLike, c: ArrayLike | None = None, *, out: np.nd
     array([[3.5]])
     """
     compiled = _engines.choose()
+    if output_fits(h, V, c, out):  # as below, in a tenth of the time
+        return compiled.output(h, V, c, out)  # type: ignore[arg-type]
     given = {"h": h, "V": V, "c": c}
     h, V, c = arrays = _checks.as_real_arrays("c", **given)
     _check_layer(h, V)
@@ -103,6 +106,9 @@ def output_gradients(
     array([[2., 6.]])
     """
     compiled = _engines.choose()
+    if isinstance(out, OutputGradients) and output_gradients_fit(do, h, V, *out):  # as below, in a tenth of the time
+        compiled.output_gradients(do, h, V, tuple(out))  # type: ignore[arg-type]
+        return out
     given = {"do": do, "h": h, "V": V}
     do, h, V = arrays = _checks.as_real_arrays(**given)
     _check_layer(h, V)

@@ -315,8 +315,13 @@ def test_statistics_of_a_billion():
     edges = scipy.stats.norm.ppf(np.arange(1, 1 << 16) / (1 << 16))
     total, counts = {}, np.zeros(1 << 16)
     for part in range(100):
-        xi = noise(1, SHAPE, dtype=np.float32, step=part * SHAPE[0])
-        for name, deviation in deviations(xi).items():
+        options = {"dtype": np.float32, "step": part * SHAPE[0]}
+        xi = noise(1, SHAPE, **options)
+        found = deviations(xi)
+        others = {"seed + 1": noise(2, SHAPE, **options), "stream": noise(1, SHAPE, **options, stream="input")}
+        for name, other in others.items():
+            found |= dict(zip((f"{name}, x", f"{name}, x²"), between(xi, other), strict=True))
+        for name, deviation in found.items():
             total[name] = total.get(name, 0) + deviation / 10
         counts += np.histogram(xi, [-np.inf, *edges, np.inf])[0]
     print({name: round(deviation, 2) for name, deviation in total.items()})

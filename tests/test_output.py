@@ -16,7 +16,8 @@ from helpers import (
 )
 
 import pyrnn
-from pyrnn import reference
+from pyrnn import _engines, reference
+from pyrnn._core import table
 
 pytestmark = [pytest.mark.compiled, pytest.mark.plain_c]
 
@@ -101,6 +102,26 @@ def test_adjoint_identity():
     product = (pyrnn.output(n["h"], n["V"]) * n["do"]).sum()
     np.testing.assert_allclose((n["h"] * gradients.h).sum(), product, rtol=1e-12)
     np.testing.assert_allclose((n["V"] * gradients.V).sum(), product, rtol=1e-12)
+
+
+@pytest.mark.parametrize("instructions", table.available())
+@for_each("O", [1, 2, 3, 4])
+@for_each("H", [1, 15, 16, 17, 33, 50, 64, 100])
+def test_few_outputs_have_the_bits_of_many(dtype, instructions, O, H, monkeypatch):
+    """A kernel of its own takes up to four outputs; with a fifth one, which is 0, panels are packed."""
+    monkeypatch.setattr(_engines, "automatic", lambda: "fused")
+    before = table.selected()
+    table.select(instructions)
+    try:
+        n = network(40, 7, 1, H, O, dtype=dtype)  # two chains of 128 rows and a part
+        V = np.concatenate([n["V"], np.zeros((5 - O, H), dtype)])
+        do = np.concatenate([n["do"], np.zeros((40, 7, 5 - O), dtype)], axis=2)
+        few, many = pyrnn.output_gradients(n["do"], n["h"], n["V"]), pyrnn.output_gradients(do, n["h"], V)
+    finally:
+        table.select(before)
+    np.testing.assert_array_equal(few.h, many.h)
+    np.testing.assert_array_equal(few.V, many.V[:O])
+    np.testing.assert_array_equal(few.c, many.c[:O])
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
