@@ -46,6 +46,8 @@ def per_unit(sigma: np.ndarray, H: int, dtype: np.dtype) -> np.ndarray | None:
     """What the kernel reads: the standard deviation of each unit, contiguous; None for 1."""
     if sigma.ndim == 0 and sigma == 1:
         return None
+    if sigma.shape == (H,) and sigma.dtype == dtype and sigma.flags.c_contiguous:
+        return sigma
     return np.ascontiguousarray(np.broadcast_to(sigma, (H,)), dtype)
 
 

@@ -326,6 +326,20 @@ def test_dropout_of_a_step_is_a_function_of_seed_and_step():
     assert not np.array_equal(run(rnn=make(), rng=1)[0].parameters, one.parameters)
 
 
+def test_one_generator_that_is_moved_draws_what_each_place_has():
+    draws = batches.Draws(7)
+    for purpose, number in itertools.product(range(3), (0, 5, 2**40)):
+        found, expected = draws.at(purpose, number), batches.generator(7, purpose, number)
+        for draw in (
+            lambda rng: rng.random(3, np.float32),  # leaves half a word behind
+            lambda rng: rng.integers(2**64, size=5, dtype=np.uint64),
+            lambda rng: rng.permutation(9),
+            lambda rng: rng.standard_normal(4),
+            lambda rng: rng.random(1, np.float32),
+        ):
+            np.testing.assert_array_equal(draw(found), draw(expected))
+
+
 def test_threads_do_not_change_the_bits(monkeypatch):
     """`n_threads` is that of all calls of the run, and of no others."""
     rng, seen = np.random.default_rng(0), []
@@ -508,7 +522,13 @@ class Raise:
             raise self.error
 
 
-FULL = {"optimizer": "adam", "clip_norm": 0.5, "penalties": {"l2": 1e-3, "rates_l2": 0.1}, "validation": 0.3, "evaluate_every": 2}
+FULL = {
+    "optimizer": "adam",
+    "clip_norm": 0.5,
+    "penalties": {"l2": 1e-3, "rates_l2": 0.1},
+    "validation": 0.3,
+    "evaluate_every": 2,
+}
 
 
 @for_each("data", ["arrays", "list", "task", "calls", "iterable"])

@@ -566,6 +566,25 @@ def test_out(options, B):
     np.testing.assert_array_equal(other, expected[0])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}, {"alpha": 0.5}, {"recurrent_dropout": 0.5}],
+)
+@pytest.mark.parametrize("B", [3, None])
+def test_without_the_gradient_of_x(options, B):
+    rnn, x = rnn_and_x(B=B, **options)
+    out, h_n = rnn(x)
+    expected = rnn.backward(out, h_n)
+    gradients = rnn.gradients.copy()
+    dh0 = np.empty_like(h_n)
+    found = rnn.backward(out, h_n, x_gradient=False, out=(None, dh0))
+    assert found.x is None
+    assert found.h0 is dh0
+    for a, b in zip((rnn.gradients, *found[1:]), (gradients, *expected[1:]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert rnn.backward(out, x_gradient=False).x is None
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("B", [3, None])
 def test_layer_states(batch_first, B):
@@ -1950,6 +1969,13 @@ def test_overlaps():
         ((None, np.ones((3, 6))), {}, ValueError, r"dh_n must have shape \(1, 3, 6\)"),
         ((None, 1j * np.ones((1, 3, 6))), {}, TypeError, "dh_n must be real"),
         ((np.ones((5, 3, 6)),), {"accumulate": 1}, TypeError, "accumulate must be True or False, got 1"),
+        ((np.ones((5, 3, 6)),), {"x_gradient": 1}, TypeError, "x_gradient must be True or False, got 1"),
+        (
+            (np.ones((5, 3, 6)),),
+            {"x_gradient": False, "out": (np.ones((5, 3, 4)), None)},
+            ValueError,
+            r"out\[0\] must be None without x_gradient, got ndarray",
+        ),
         ((np.ones((5, 3, 6)),), {"out": 3}, TypeError, "out must be a tuple of two arrays or None, got int"),
     ],
 )

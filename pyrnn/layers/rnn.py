@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, DTypeLike
 
-    from pyrnn._types import Form, Loss, Nonlinearity, Path, Seed, Shape
+    from pyrnn._types import Form, Loss, MaybeArray, Nonlinearity, Path, Seed, Shape
     from pyrnn.training.constraints import Constraint
 
     _Inputs: TypeAlias = tuple[dict[str, Any], tuple[np.ndarray | None, ...]]  # as given, and as arrays
@@ -37,7 +37,7 @@ class RNNGradients(NamedTuple):
     that dependence is in it.
     """
 
-    x: np.ndarray
+    x: MaybeArray
     h0: np.ndarray
     alpha: np.ndarray | np.floating | None
 
@@ -200,6 +200,7 @@ class RNN:
     _views: dict[str, np.ndarray]
     _gradient_views: dict[str, np.ndarray]
     _alpha: np.ndarray | None
+    _drive_sigma: np.ndarray | None
     _cell: Cell
     _tape: stack.Tape | None
 
@@ -296,6 +297,7 @@ class RNN:
                 self._V = np.zeros((self.output_size, self.hidden_size), self.dtype)
         self._layers, self._sums = stack.networks_of(self)
         self._workspace = parameters.Workspace()
+        self._drive_sigma = self._noise_of_drive() if "_noise" in self.__dict__ else None
         self._tape, self._batched, self._from_own_h0 = None, True, False
         self._changed = False  # parameters, since the tape was made
 
@@ -492,6 +494,13 @@ class RNN:
         if not np.array_equal(alpha, self._cell.alpha):
             cell = self._cell = Cell(self.nonlinearity, alpha, self.form, self.negative_slope)
             self._layers = [[network._replace(cell=cell) for network in networks] for networks in self._layers]
+            self._drive_sigma = self._noise_of_drive()
+
+    def _noise_of_drive(self) -> np.ndarray | None:
+        """The standard deviation of the drive that is the noise, of each unit; None without noise."""
+        if not np.any(self._noise):
+            return None
+        return np.ascontiguousarray(np.broadcast_to(self.cell.drive_sigma(self._noise), self.hidden_size), self.dtype)
 
     # ---- Its networks -----------------------------------------------------------------------------------------------
     @property
@@ -586,6 +595,7 @@ class RNN:
         if given.any():
             self.cell.drive_sigma(given)  # checks alpha
         self._noise = float(given) if given.ndim == 0 else _fixed(given)
+        self._drive_sigma = self._noise_of_drive()
 
     @property
     def rng(self) -> np.random.Generator:
@@ -696,6 +706,7 @@ class RNN:
         dh_n: ArrayLike | None = None,
         *,
         accumulate: bool = False,
+        x_gradient: bool = True,
         rates: Callable[[stack.Tape, int, np.ndarray], object] | None = None,
         out: tuple[np.ndarray | None, np.ndarray | None] | None = None,
     ) -> RNNGradients:
@@ -709,6 +720,8 @@ class RNN:
             What the loss sends into the last states.
         accumulate : bool
             Whether to add to what `gradients` holds, instead of writing over it.
+        x_gradient : bool
+            Whether the gradient of x is wanted.
         rates : callable, optional
             ``rates(tape, layer, dr)`` is called for each layer, the top one first, and may add to dr in place: the
             gradient (T, B, D H) of what the layer sends up, which is ``tape.sent(layer)``. Time comes first, also with
@@ -719,8 +732,8 @@ class RNN:
         Returns
         -------
         RNNGradients
-            Named tuple ``(x, h0, alpha)``: h0 is there without an h0 too; alpha is None without leak, and the sum over
-            layers, directions, and units if it is one number.
+            Named tuple ``(x, h0, alpha)``: x is None without `x_gradient`; h0 is there without an h0 too; alpha is None
+            without leak, and the sum over layers, directions, and units if it is one number.
 
         Raises
         ------
@@ -755,13 +768,17 @@ class RNN:
         accumulate = _boolean("accumulate", accumulate)
         if rates is not None and not callable(rates):
             raise TypeError(f"rates must be a function of tape, layer and gradient, got {rates!r:.80}")
-        dx, dh0 = self._targets(out, (x.shape, self._state_shape(x)), (given, (dout, dh_n, x, h0)))
+        x_gradient = _boolean("x_gradient", x_gradient)
+        if not x_gradient and isinstance(out, tuple) and len(out) == 2 and out[0] is not None:
+            raise ValueError(f"out[0] must be None without x_gradient, got {type(out[0]).__name__}")
+        places = x.shape if x_gradient else None, self._state_shape(x)
+        dx, dh0 = self._targets(out, places, (given, (dout, dh_n, x, h0)))
         if dout is not None:
             dout = self._time_first(dout, self._batched)
         alpha = self._backward(
             dout,
             None if dh_n is None else _with_batch(dh_n),
-            self._time_first(dx, self._batched),
+            None if dx is None else self._time_first(dx, self._batched),
             _with_batch(dh0),
             accumulate,
             rates,
@@ -774,7 +791,7 @@ class RNN:
         self,
         dout: np.ndarray | None,
         dh_n: np.ndarray | None,
-        dx: np.ndarray,
+        dx: np.ndarray | None,
         dh0: np.ndarray,
         accumulate: bool = False,
         rates: Callable[[stack.Tape, int, np.ndarray], object] | None = None,
@@ -869,8 +886,7 @@ class RNN:
             weights[...] = 1 if given is None else given
             np.copyto(weights, 0, where=padded if weights.ndim == 2 else padded[..., np.newaxis])
         value, dout = LOSSES[loss](stack.output_of(self, tape, new), targets, weights)
-        dx = new("dx of loss", tape.inputs[0].shape, self.dtype)
-        self._backward(dout.astype(self.dtype, copy=False), None, dx, new("dh0 of loss", tape.h0.shape, self.dtype))
+        self._backward(dout.astype(self.dtype, copy=False), None, None, new("dh0 of loss", tape.h0.shape, self.dtype))
         if out is None:
             return value, self._gradients.copy()
         if out is not self._gradients:
@@ -1033,11 +1049,14 @@ class RNN:
         return x, h0, lengths, (given, (x, h0))
 
     def _targets(
-        self, out: tuple[np.ndarray | None, np.ndarray | None] | None, shapes: tuple[Shape, Shape], inputs: _Inputs
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The two arrays to write results to."""
+        self,
+        out: tuple[np.ndarray | None, np.ndarray | None] | None,
+        shapes: tuple[Shape | None, Shape],
+        inputs: _Inputs,
+    ) -> tuple[Any, np.ndarray]:
+        """The two arrays to write results to; None in place of the first one where its shape is None."""
         if out is None:
-            return np.empty(shapes[0], self.dtype), np.empty(shapes[1], self.dtype)
+            return None if shapes[0] is None else np.empty(shapes[0], self.dtype), np.empty(shapes[1], self.dtype)
         if not isinstance(out, tuple) or len(out) != 2:
             raise TypeError(f"out must be a tuple of two arrays or None, got {type(out).__name__}")
         given, arrays = inputs
@@ -1047,7 +1066,9 @@ class RNN:
             if a is not None:
                 _checks.check_out(a, shape, self.dtype, given, arrays, name=f"out[{i}]")
             given = given | {"out[0]": a}
-        first, second = (np.empty(s, self.dtype) if a is None else a for a, s in zip(out, shapes, strict=True))
+        first, second = (
+            np.empty(s, self.dtype) if a is None and s is not None else a for a, s in zip(out, shapes, strict=True)
+        )
         return first, second
 
     def _output_columns(self) -> int:
@@ -1071,6 +1092,25 @@ class RNN:
         """The argument in the RNN's dtype."""
         (array,) = _checks.as_real_arrays(**{name: a})
         return array if array.dtype == self.dtype else array.astype(self.dtype, order="C")
+
+
+# ---- What `pyrnn.fit` calls, which has checked its batch -------------------------------------------------------------
+def outputs_of(rnn: RNN, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    """The outputs of a call, as x [T, B, I] or [B, T, I] lies, in memory of the RNN: the next call writes over it."""
+    o, new = stack.output_of(rnn, rnn._run(x, None, lengths), rnn._workspace), rnn._workspace
+    if rnn.output_size is None:  # they are the states, which nobody else may change
+        states, o = o, new("o", o.shape, o.dtype)
+        o[...] = states
+    return rnn._time_first(o, True)
+
+
+def gradients_of(
+    rnn: RNN, dout: np.ndarray, rates: Callable[[stack.Tape, int, np.ndarray], object] | None = None
+) -> None:
+    """Write ``rnn.gradients`` of the last call for dout, which lies as its outputs."""
+    dout = dout if dout.dtype == rnn.dtype else dout.astype(rnn.dtype)
+    dh0 = rnn._workspace("dh0", rnn._last_tape().h0.shape, rnn.dtype)
+    rnn._backward(rnn._time_first(dout, True), None, None, dh0, rates=rates)
 
 
 # The arguments of the constructor but rng, with the values that repr leaves out.
@@ -1100,7 +1140,7 @@ _FIXED = frozenset(_ARGUMENTS) - {"dropout", "recurrent_dropout", "noise"}
 # Attributes that follow from the others: no pickle holds them.
 _MADE = frozenset(
     {"_views", "_gradient_views", "_alpha", "_alpha_slope", "_cell", "_constrained", "_V", "_layers", "_sums"}
-    | {"_workspace", "_tape", "_batched", "_changed", "_from_own_h0"}
+    | {"_drive_sigma", "_workspace", "_tape", "_batched", "_changed", "_from_own_h0"}
 )
 
 

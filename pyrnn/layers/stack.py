@@ -364,11 +364,11 @@ def _units(a: np.ndarray, d: int, D: int) -> np.ndarray:
     return a[..., d * H : (d + 1) * H]
 
 
-def _parts(tape: Tape, layer: int, d: int, new: _New) -> Iterable[tuple[slice, Trajectory]]:
-    """What runs at once: the whole batch, or with recurrent dropout each sequence alone, with W scaled."""
+def _parts(tape: Tape, layer: int, d: int, new: _New) -> Iterable[tuple[slice | None, Trajectory]]:
+    """What runs at once: the whole batch, None, or with recurrent dropout each sequence alone, with W scaled."""
     run = tape.run(layer, d)
     if tape.recurrent is None or tape.recurrent[layer] is None:
-        return ((slice(None), run),)
+        return ((None, run),)
     return _sequences(run, tape.recurrent[layer][d], new)
 
 
@@ -384,9 +384,9 @@ def _sequences(run: Trajectory, factors: np.ndarray, new: _New) -> Iterator[tupl
 
 
 def _add_gradients(
-    tape: Tape, layer: int, d: int, dh: np.ndarray, dx: np.ndarray, dh0: np.ndarray, into: Sums, new: _New
+    tape: Tape, layer: int, d: int, dh: np.ndarray, dx: MaybeArray, dh0: np.ndarray, into: Sums, new: _New
 ) -> None:
-    """Add the gradients of one layer and direction; write dh0, and dx, to which the second direction adds."""
+    """Add the gradients of one layer and direction; write dh0, and dx if there, to which the second direction adds."""
     H, alpha, W_factors = len(into.W), into.alpha, None if tape.recurrent is None else tape.recurrent[layer]
     b = new("gradient of b", (H,), dh.dtype)
     dW = into.W if W_factors is None else new("gradient of W", (H, H), dh.dtype)
@@ -397,9 +397,12 @@ def _add_gradients(
         for a in (b, d_alpha, None if W_factors is None else dW):
             if a is not None:
                 a.fill(0)
-        driven, d_driven = (None, None) if drive is None or d_drive is None else (drive[:, some], d_drive[:, some])
-        results = (dx[:, some], into.U, dW, b, dh0[some], d_driven, d_alpha)
-        given = [dh[:, some], run.h, run.x, U, W, run.h0, cell, driven, run.lengths, None, run.reverse, r, True]
+        of_rows = (dh, dx, drive, d_drive)
+        if some is not None:
+            of_rows = tuple(None if a is None else a[:, some] for a in of_rows)
+        of_h, of_x, driven, of_drive = of_rows
+        results = (of_x, into.U, dW, b, dh0 if some is None else dh0[some], of_drive, d_alpha)
+        given = [of_h, run.h, run.x, U, W, run.h0, cell, driven, run.lengths, None, run.reverse, r, of_x is not None]
         call = Call.backward(*(*given, results, tape.n_threads))
         if call is None:  # the loops cannot read or write an array of the caller's without a copy
             given = [a.copy() if isinstance(a, np.ndarray) else a for a in given]
@@ -545,10 +548,9 @@ def forward_rnn(rnn: RNN, x: np.ndarray, h0: np.ndarray | None, lengths: np.ndar
             mask = new(("recurrent", layer), (D, B, H), rnn.dtype)
             recurrent[layer] = _draw_mask(mask, rnn.recurrent_dropout, rnn.rng, new)
     noise = None
-    if rnn.training and np.any(rnn.noise):
+    if rnn.training and rnn._drive_sigma is not None:
         seeds = rnn.rng.integers(2**64, size=L * D, dtype=np.uint64).tolist()
-        trained = np.broadcast_to(rnn.alpha, (H,)) if rnn.train_alpha else None
-        noise = Noise(rnn.cell.drive_sigma(rnn.noise), seeds, trained)
+        noise = Noise(rnn._drive_sigma, seeds, np.broadcast_to(rnn.alpha, (H,)) if rnn.train_alpha else None)
     options: dict[str, Any] = {"dropout": dropout, "recurrent": recurrent, "noise": noise, "workspace": new}
     return forward_layers(x, rnn._layers, h0, lengths=lengths, **options)
 
@@ -559,13 +561,14 @@ def backward_rnn(
     tape: Tape,
     dout: np.ndarray,
     dh_n: np.ndarray | None,
-    dx: np.ndarray,
+    dx: np.ndarray | None,
     dh0: np.ndarray,
     rates: _AtRates = None,
 ) -> np.ndarray | None:
     """Add the gradients of the parameters to those of the rnn; write dx and dh0; returns that of alpha, or None.
 
-    dout: as the output, read only where there are steps; dh_n: [L D, B, H] or None; rates: as of `backward_layers`.
+    dout: as the output, read only where there are steps; dh_n: [L D, B, H] or None; dx: None if it is not wanted;
+    rates: as of `backward_layers`.
     """
     alpha, overwrite = rnn._sums[0][0].alpha, rnn.output_size is not None
     if alpha is not None:

@@ -28,6 +28,21 @@ def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=_key(seed), counter=counter))
 
 
+class Draws:
+    """The generators of one seed and all purposes as one object, which is moved from place to place."""
+
+    def __init__(self, seed: int) -> None:
+        self._philox = np.random.Philox(key=_key(seed))
+        self._generator = np.random.Generator(self._philox)
+        self._state: dict[str, Any] = dict(self._philox.state)  # nothing is drawn: its buffer is empty
+
+    def at(self, purpose: int, number: int) -> np.random.Generator:
+        """Return what draws the numbers that `generator` would, until the next call."""
+        self._state["state"]["counter"][:] = 0, 0, number, purpose
+        self._philox.state = self._state
+        return self._generator
+
+
 @functools.lru_cache(64)
 def _key(seed: int) -> np.ndarray:
     """The key of a seed, which takes as long as all else that a generator needs."""

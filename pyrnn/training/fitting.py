@@ -19,8 +19,7 @@ import numpy as np
 from pyrnn import _checks, _engines, config, losses
 from pyrnn._progress import Progress
 from pyrnn.layers.files import digest
-from pyrnn.layers.parameters import Workspace
-from pyrnn.layers.rnn import RNN
+from pyrnn.layers.rnn import RNN, gradients_of, outputs_of
 from pyrnn.training import batches, run_files
 from pyrnn.training import penalties as penalties_
 from pyrnn.training.batches import Batch, Kind
@@ -367,7 +366,7 @@ class Run:
                 _compare(path, saved.description, description)
         self.history = History(() if saved is None else saved.records, self.seed)
         self.state = FitState(rnn, self.optimizer, self.history)
-        self.new = Workspace()
+        self.draws = batches.Draws(self.seed)
         self.evaluated, self.best_loss, self.waited = 0, np.inf, 0
         self.best: np.ndarray | None = None
         self.written = self.called = 0  # the step of the last checkpoint, and how many ends of epochs were told
@@ -515,19 +514,16 @@ class Run:
     def _step(self, batch: Batch) -> str | None:
         """Make one step; return what became NaN or infinite, if something did."""
         rnn, step = self.rnn, self.state.step
-        if rnn.dropout > 0 or rnn.recurrent_dropout > 0 or np.any(rnn.noise):
-            rnn.rng = batches.generator(self.seed, batches.DROPOUT, step)
-        o = self._outputs(batch)
+        rnn.rng = self.draws.at(batches.DROPOUT, step)
+        o = outputs_of(rnn, batch.x, batch.lengths)
         value, do, total = self._loss(batch, o)
         value = value if total is None else value / total
         penalty = 0.0
         if np.isfinite(value):
             if total is not None:
                 np.divide(do, total, out=do)
-            dx = self.new("dx", batch.x.shape, rnn.dtype)
             self.penalty = 0.0
-            rates = self._add_to_rates if self.of_rates else None
-            rnn.backward(self._at_steps(batch, do, o), rates=rates, out=(dx, self._states("dh0", batch)))
+            gradients_of(rnn, self._at_steps(batch, do, o), self._add_to_rates if self.of_rates else None)
             penalty = self.penalty + sum(float(each.add(rnn)) for each in self.of_parameters)
         if not np.isfinite(value + penalty):
             rnn.parameters = self.previous
@@ -551,18 +547,6 @@ class Run:
     def _add_to_rates(self, tape: Tape, layer: int, gradient: np.ndarray) -> None:
         for each in self.of_rates:
             self.penalty += float(each.add_to_rates(self.rnn, tape, layer, gradient))
-
-    def _outputs(self, batch: Batch) -> np.ndarray:
-        """Run the network forwards; the array is written over by the next call."""
-        o: np.ndarray = self.new("o", (*batch.x.shape[:2], self.kind.outputs), self.rnn.dtype)
-        self.rnn(batch.x, lengths=batch.lengths, out=(o, self._states("h_n", batch)))
-        return o
-
-    def _states(self, name: str, batch: Batch) -> np.ndarray:
-        rnn = self.rnn
-        shape = (rnn.num_layers * (1 + rnn.bidirectional), self.kind.size(batch), rnn.hidden_size)
-        array: np.ndarray = self.new(name, shape, rnn.dtype)
-        return array
 
     def _loss(self, batch: Batch, o: np.ndarray) -> tuple[Any, np.ndarray, float | None]:
         """The loss as it is summed, its gradient, and what a mean divides both by, None for a sum."""
@@ -610,7 +594,7 @@ class Run:
         try:
             total = weight = 0.0
             for batch in self.validation.in_order():
-                value, _, divisor = self._loss(batch, self._outputs(batch))
+                value, _, divisor = self._loss(batch, outputs_of(self.rnn, batch.x, batch.lengths))
                 if isinstance(kind.loss, str):
                     total, weight = total + float(value), weight + (0.0 if divisor is None else kind.divisor(batch))
                 else:
