@@ -169,6 +169,81 @@ def test_nan_and_inf(dale):
     np.testing.assert_array_equal(signs.gradient(np.ones((1, 2)), [[np.inf, np.inf]]), [[np.inf, -np.inf]])
 
 
+def plain_apply(constraint, raw):
+    """The definition, entry by entry."""
+    W = raw.copy()
+    if constraint.signs is not None:
+        magnitudes = np.where(~(raw <= 0), raw, 0) if constraint.dale == "rectified" else np.abs(raw)
+        np.multiply(magnitudes, constraint.signs, out=W, where=constraint.signs != 0)
+        W += 0  # -1 times 0 is -0.0
+    if constraint.mask is not None:
+        W[~constraint.mask] = 0
+    if constraint.frozen is not None:
+        np.copyto(W, constraint.frozen, where=~np.isnan(constraint.frozen))
+    return W
+
+
+def plain_gradient(constraint, raw, grad):
+    moves, slope = constraint.trained(raw.shape), np.ones_like(raw)
+    if constraint.signs is not None:
+        signed = constraint.signs != 0
+        moves = moves & ~(signed & (raw <= 0 if constraint.dale == "rectified" else raw == 0))
+        np.multiply(np.sign(raw), constraint.signs, out=slope, where=signed)
+    result = np.zeros_like(raw)
+    np.multiply(slope, grad, out=result, where=moves)
+    return result
+
+
+def assert_same_bits(a, b):
+    """But for the signs of NaN."""
+    assert a.dtype == b.dtype
+    np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(np.signbit(a)[~np.isnan(a)], np.signbit(b)[~np.isnan(b)])
+
+
+SPECIAL = np.array([0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, 1e-42, -1e-42, 1.0, -1.0])
+
+
+@every_dale
+def test_bits_are_those_of_the_definition(dtype, dale):
+    """Of constraints of all kinds, with zeros of both signs, NaN, infinite and subnormal numbers at all entries."""
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        shape = tuple(rng.integers(0, 7, 2))
+        columns = shape[1]
+        kinds = (
+            rng.integers(-1, 2, columns),
+            np.where(rng.random(columns) < 0.5, 1, -1),
+            np.ones(columns),
+            -np.ones(columns),
+        )
+        signs = (None, np.zeros(columns), *kinds)[rng.integers(6)]
+        mask = (None, rng.random(shape) < 0.6, np.ones(shape, bool))[rng.integers(3)]
+        values = (1 if signs is None else np.where(signs == 0, -1, signs)) * rng.choice([0.0, 0.5, 1e-42], shape)
+        values = values if mask is None else values * mask
+        frozen = np.where(rng.random(shape) < 0.4, values, np.nan) if rng.integers(2) else None
+        constraint = pyrnn.training.Constraint(mask, frozen, signs, dale)
+        raw, grad = rng.standard_normal((2, *shape)).astype(dtype)
+        for a in (raw, grad):
+            np.copyto(
+                a, rng.choice(SPECIAL, shape), where=rng.random(shape) < rng.choice([0, 0.5]), casting="same_kind"
+            )
+        with np.errstate(all="ignore"):
+            expected = plain_apply(constraint, raw), plain_gradient(constraint, raw, grad)
+        assert_same_bits(constraint.apply(raw), expected[0])
+        assert_same_bits(constraint.gradient(raw, grad), expected[1])
+
+
+def test_one_constraint_for_matrices_of_several_shapes():
+    constraint, rng = pyrnn.training.Constraint(signs=[1, -1, 0]), np.random.default_rng(0)
+    for rows in (2, 5, 2):
+        raw, grad = rng.standard_normal((2, rows, 3))
+        assert_same_bits(constraint.apply(raw), plain_apply(constraint, raw))
+        assert_same_bits(constraint.gradient(raw, grad), plain_gradient(constraint, raw, grad))
+    with pytest.raises(ValueError, match=r"shape must have shape \(rows, 3\) to match signs \(3,\), got \(2, 2\)"):
+        constraint.trained((2, 2))
+
+
 def test_projection_is_the_nearest():
     """No allowed matrix is nearer, nor does a step along a segment to one come nearer."""
     rng = np.random.default_rng(0)

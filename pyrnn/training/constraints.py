@@ -275,7 +275,7 @@ class Constraint:
                [ True, False]])
         """
         trained = np.ones(shape, np.bool_)
-        self._checked("a matrix of that shape", trained)
+        self._checked("shape", trained)
         if self._mask is not None:
             trained &= self._mask
         if self._frozen is not None:
