@@ -1405,12 +1405,24 @@ def test_exporters_write_effective_weights(tmp_path):
     np.testing.assert_array_equal(kernel, effective["weight_ih_l0"].T)
     np.testing.assert_array_equal(recurrent_kernel, effective["weight_hh_l0"].T)
     pytest.importorskip("safetensors")
-    with pytest.raises(ValueError, match=r"state_dict must not be for a \.safetensors file where an RNN has constrai"):
+    with pytest.raises(ValueError, match=r"state_dict must be of an RNN without constraints for \.safetensors"):
         pyrnn.bridges.safetensors.save_safetensors(state, tmp_path / "rnn.safetensors")
-    with pytest.raises(ValueError, match=r"path must not be for .* got those of weight_ih_l0, weight_hh_l0"):
+    with pytest.raises(ValueError, match=r"path must be of .* got those of weight_ih_l0, weight_hh_l0: PyTorch"):
         rnn.save(tmp_path / "rnn.safetensors")
     assert not list(tmp_path.iterdir())
     pyrnn.bridges.safetensors.save_safetensors(state | effective, tmp_path / "rnn.safetensors")
+    from safetensors.numpy import save_file
+
+    for declared, message in (
+        ({"weight_hh_l0": {}}, "got those of weight_hh_l0"),
+        ([1], r"got those of \[1\]"),
+        (5, "of 5:"),
+    ):
+        text = json.dumps({"input_size": 4, "hidden_size": 6, "constraints": declared})
+        save_file(dict(state), tmp_path / "other.safetensors", metadata={"pyrnn.RNN": text})
+        for read in (pyrnn.RNN.load, pyrnn.bridges.safetensors.load_safetensors):
+            with pytest.raises(ValueError, match=message):
+                read(tmp_path / "other.safetensors")
     torch = pytest.importorskip("torch")
     theirs = torch.nn.RNN(4, 6, dtype=torch.float64)
     theirs.load_state_dict({name: torch.tensor(a) for name, a in (state | effective).items()})

@@ -66,6 +66,7 @@ def load_safetensors(path: Path, *, prefix: str = "") -> StateDict:
     if not texts and not prefix:  # all names are read: those of one network in the file
         texts = [text for name, text in metadata.items() if name.endswith(KEY)]
     arguments = parse(path, texts[0]) if len(texts) == 1 else None
+    check_safetensors(path, arguments or {})  # which `save_safetensors` does not write
     return StateDict({name.removeprefix(prefix): a for name, a in arrays.items()}, arguments)
 
 

@@ -49,6 +49,8 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "RNN and give them to its load_state_dict"
         )
     arguments = parse(path, text)
+    if suffix != ".npz":
+        check_safetensors(path, arguments)
     parts = {name: state.pop(name) for name in list(state) if name.startswith(CONSTRAINTS)}
     _check_sizes(path, arguments, state)
     if arguments.get("constraints") is not None or parts:
@@ -79,10 +81,11 @@ def digest(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def check_safetensors(name: str, arguments: Mapping[str, Any]) -> None:
     """Raise for an RNN with constraints."""
     if constraints := arguments.get("constraints"):
+        names = constraints if isinstance(constraints, dict) else [str(constraints)]
         raise ValueError(
-            f"{name} must not be for a .safetensors file where an RNN has constraints, got those of "
-            f"{parameters.listed(constraints)}: PyTorch, which reads such files, would take raw weights for weights. "
-            "Write an .npz file, or rnn.state_dict() | rnn.effective_weights() with pyrnn.bridges.safetensors"
+            f"{name} must be of an RNN without constraints for .safetensors, got those of {parameters.listed(names)}: "
+            "PyTorch, which reads such files, would take raw weights for weights. Write an .npz file, or "
+            "rnn.state_dict() | rnn.effective_weights() with pyrnn.bridges.safetensors"
         )
 
 

@@ -398,8 +398,9 @@ class RNN:
                     f"{self._constraints.get(name)}: set rnn.{name} = constraint.raw(W), of effective weights W"
                 )
         bounds = arguments.get("alpha_bounds", ALPHA_BOUNDS)
-        if self.train_alpha and "raw_alpha" in given and tuple(bounds) != self.alpha_bounds:
-            raise ValueError(f"state_dict must be of an RNN with alpha_bounds {self.alpha_bounds}, got {tuple(bounds)}")
+        bounds = tuple(bounds) if isinstance(bounds, list) else bounds
+        if self.train_alpha and "raw_alpha" in given and bounds != self.alpha_bounds:
+            raise ValueError(f"state_dict must be of an RNN with alpha_bounds {self.alpha_bounds}, got {bounds!r:.80}")
 
     def _assign(self, name: str, array: np.ndarray, values: ArrayLike) -> None:
         """Copy values into a vector or a view of it; the array itself comes back from an operation in place."""

@@ -193,11 +193,19 @@ def archive(rng, members, hostile):
 
 
 # ---- .npz -----------------------------------------------------------------------------------------------------------
-def rnn_of(rng):
-    """The arguments of a small RNN, and its arrays."""
+def rnn_of(rng, trained=False, constrained=False):
+    """The arguments of a small RNN as JSON knows them, and its arrays."""
     import pyrnn
+    from pyrnn.layers.files import as_json
 
     H, L = int(rng.integers(1, 5)), int(rng.integers(1, 4))
+    more = {}
+    if trained and rng.integers(2):
+        more = {"train_h0": True, "train_alpha": True, "alpha_bounds": (0.1, 1.5)}
+    if constrained and rng.integers(2):
+        frozen = np.where(rng.random((H, H)) < 0.3, 0.0, np.nan)
+        constraint = pyrnn.training.Constraint(rng.random((H, H)) < 0.7, frozen, rng.integers(-1, 2, H))
+        more |= {"constraints": {f"weight_hh_l{L - 1}": constraint}}
     rnn = pyrnn.RNN(
         int(rng.integers(1, 4)),
         H,
@@ -209,8 +217,10 @@ def rnn_of(rng):
         output_size=pick(rng, [None, 2]),
         dtype=pick(rng, [np.float32, np.float64]),
         rng=rng,
+        **more,
     )
-    return rnn._arguments(), rnn.state_dict()
+    text, arrays = as_json(rnn._arguments())
+    return json.loads(text), {**rnn.state_dict(), **arrays}
 
 
 def npy(rng, a, hostile):
@@ -244,7 +254,7 @@ def npy(rng, a, hostile):
 
 
 def make_npz(rng, hostile):
-    arguments, state = rnn_of(rng)
+    arguments, state = rnn_of(rng, True, True)
     text = json.dumps(arguments)
     if hostile and rng.integers(3) == 0:
         text = damage_text(rng, arguments).decode("utf-8", "replace")
@@ -264,7 +274,7 @@ def read_npz(path):
 
 # ---- .safetensors ---------------------------------------------------------------------------------------------------
 def make_safetensors(rng, hostile):
-    arguments, state = rnn_of(rng)
+    arguments, state = rnn_of(rng, True)
     header, data = {"__metadata__": {"pyrnn.RNN": json.dumps(arguments)}}, b""
     for name, a in state.items():
         stored, dtype = a.tobytes(), {"float32": "F32", "float64": "F64"}[a.dtype.name]
