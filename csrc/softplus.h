@@ -1,10 +1,11 @@
-/* softplus, its slope and the logistic function on the vector words of one instruction set and one type; included by
+/* softplus, its slope, the logistic function and exp on the vector words of one instruction set and one type; included by
  * kernels.inl behind tanh.h, whose exponential they share.
  *
  *   sigmoid    1 / (1 + exp(-x)):  q = e / (1 + e) for x < 0, else 1 - q                       e = exp(-|x|)
  *   softplus   log(1 + exp(x)):    |x| <= 1   log(2) + x/2 + x² Q(x²)
  *                                  otherwise  max(x, 0) + log(1 + e),  log(1 + e) = 2w + w³ A(w²),  w = e / (2 + e)
  *   its slope  1 - exp(-r) from r = softplus(x), which is sigmoid(x)
+ *   exp        s (1 + 2g) of tanh.h, for x > 0 with half of s, whose exponent may be one too high
  *
  * Both quotients are kept in two parts, v + low, over the power of two of e, so that the result is rounded once and a
  * small one has all digits. log(2) + x/2 is kept in two parts, too. Q is of degree 4 (float32) and 9 (float64), A of
@@ -77,7 +78,6 @@ static inline VEC V(softplus_slope)(VEC r)
     return V(fma)(V(sub)(zero, s), g2, V(sub)(V(set)(1), s));
 }
 
-/* s (1 + 2g), with half of s for x above 0, where the exponent of s may be one too high. A NaN is kept. */
 static inline VEC V(exp)(VEC x)
 {
     const VEC zero = V(set)(0), lowest = V(set)(C(LOWEST));
