@@ -2,7 +2,7 @@
 
 One pass, without the GIL, in blocks of BLOCK numbers or of one row. A row is a step of a sequence; its loss depends on
 nothing but itself, and is summed in double, output after output. So the bits are the same for every batch, division of
-time, thread and instruction set: exponentials are kernels', everything else is in losses.h, rounded operation by operation.
+time, thread and instruction set: exponentials are kernels', all else is in losses.h, rounded operation by operation.
 """
 
 cimport numpy as cnp

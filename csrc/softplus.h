@@ -1,5 +1,5 @@
-/* softplus, its slope, the logistic function and exp on the vector words of one instruction set and one type; included by
- * kernels.inl behind tanh.h, whose exponential they share.
+/* softplus, its slope, the logistic function and exp on the vector words of one instruction set and one type; included
+ * by kernels.inl behind tanh.h, whose exponential they share.
  *
  *   sigmoid    1 / (1 + exp(-x)):  q = e / (1 + e) for x < 0, else 1 - q                       e = exp(-|x|)
  *   softplus   log(1 + exp(x)):    |x| <= 1   log(2) + x/2 + x² Q(x²)
@@ -20,9 +20,11 @@
  *     sigmoid    0.9888 at 0x1.61fe04p-2, 0.9777 at -0x1.61fe04p-2    0.9849 at 0x1.55162d2d84df2p-2,
  *                                                                     0.9844 at -0x1.5a26a8d52acb7p-2
  *     its slope  0.9959 at 0x1.840f9p-2                               1.1621 at 0x1.62e42fefa3b6dp-2
+ *     exp        1.0348 at 0x1.4cc9d4p+2, 1.0214 at -0x1.dfa67cp+5    1.0488 at 0x1.9c6c2db4fcbd8p+7,
+ *                                                                     1.0527 at -0x1.555fff1c43062p+8
  *
  * tests/test_softplus.py holds them to that. Results that would be subnormal are 0: below -0x1.5d589ep+6 = -87.34
- * (float32) and -0x1.6232bdd7abcd2p+9 = -708.40 (float64). NaN is kept. */
+ * (float32) and -0x1.6232bdd7abcd2p+9 = -708.40 (float64). NaN is kept, and exp of what is too large is inf. */
 
 /* e / (base + e) = s (v + low) for e = exp(-size), s a power of two; size <= -LOWEST, 1 <= base. */
 static inline VEC V(ratio_of_exp)(VEC size, VEC base, VEC *s, VEC *low)

@@ -316,8 +316,8 @@ def _of_numbers(
     _check_outputs(outputs, factors, by_output=True)
     _checks.check_shape("targets", numbers, outputs.shape, "o", outputs)
     losses, do = _results(outputs)
-    given = (_contiguous(a) for a in (outputs, numbers, factors))
-    if not compiled.of_numbers(loss, *given, losses, do, delta):
+    o, targets, weights = map(_contiguous, (outputs, numbers, factors))
+    if not compiled.of_numbers(loss, o, targets, weights, losses, do, delta):
         _check_range(numbers, factors, loss)  # raises the error
     return losses, do
 
@@ -475,9 +475,7 @@ def _check_classes(targets: np.ndarray, o: np.ndarray) -> None:
     _checks.check_shape("targets", targets, o.shape[:-1], "o", o)
 
 
-def _check_range_of_classes(
-    targets: np.ndarray, o: np.ndarray, weights: np.ndarray | None, first: int = 0
-) -> None:
+def _check_range_of_classes(targets: np.ndarray, o: np.ndarray, weights: np.ndarray | None, first: int = 0) -> None:
     """Raise unless targets are classes where the weight is not 0. They are those from step `first` on."""
     if weights is None and (targets.size == 0 or 0 <= targets.min() <= targets.max() < o.shape[-1]):
         return

@@ -307,7 +307,9 @@ def test_vanishing_against_autograd():
     h = [torch.zeros(B, H, dtype=torch.float64)]
     a = {n: torch.tensor(p) for n, p in rnn.named_parameters()}
     for row in torch.tensor(x):
-        h.append(torch.tanh(row @ a["weight_ih_l0"].T + h[-1] @ a["weight_hh_l0"].T + a["bias_ih_l0"] + a["bias_hh_l0"]))
+        h.append(
+            torch.tanh(row @ a["weight_ih_l0"].T + h[-1] @ a["weight_hh_l0"].T + a["bias_ih_l0"] + a["bias_hh_l0"])
+        )
         h[-1].requires_grad_() if len(h) == 2 else h[-1].retain_grad()
     o = torch.stack(h[1:]) @ a["weight_out"].T + a["bias_out"]
     torch.nn.functional.cross_entropy(o.reshape(-1, O), torch.tensor(y).reshape(-1)).backward()
@@ -386,3 +388,22 @@ def test_layers_from_the_top_down():
     rnn.backward(do, rates=hook)
     assert seen == [2, 1, 0]
     np.testing.assert_array_equal(rnn.gradients, (rnn.backward(do), rnn.gradients)[1])
+
+
+def test_backward_layers_without_arrays_of_the_caller():
+    """The same gradients as RNN.backward, for which it writes into the parameters' gradients."""
+    from pyrnn.layers import backward_layers, forward_layers
+
+    rnn = rnn_of(num_layers=2, alpha=0.3, output_size=None)
+    x, do = inputs(rnn)
+    hook = lambda tape, layer, dr: RateChange(0.7).add_to_rates(rnn, tape, layer, dr)
+    rnn(x)
+    rnn.backward(do, rates=hook)
+    tape = forward_layers(x, [[rnn.network(layer)] for layer in range(2)])
+    before = do.copy()
+    gradients = backward_layers(tape, do, rates=hook)
+    np.testing.assert_array_equal(do, before)
+    for layer, (g,) in enumerate(gradients.layers):
+        expected = dict(rnn.named_gradients())
+        np.testing.assert_allclose(g.W, expected[f"weight_hh_l{layer}"], rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(g.U, expected[f"weight_ih_l{layer}"], rtol=1e-12, atol=1e-14)

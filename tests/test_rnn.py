@@ -454,9 +454,9 @@ def test_load_state_dict(dtype):
 # ---- Training -------------------------------------------------------------------------------------------------------
 @pytest.mark.peer
 @pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error", "binary_cross_entropy", "poisson", "huber"])
 @pytest.mark.parametrize("output_size", [None, 3])
-@pytest.mark.parametrize("with_weights", [False, True])
+@pytest.mark.parametrize("with_weights", [False, True, "by output"])
 def test_loss_and_gradients_against_torch(dtype, batch_first, loss, output_size, with_weights):
     torch = pytest.importorskip("torch")
     rnn, x = rnn_and_x(
@@ -467,9 +467,11 @@ def test_loss_and_gradients_against_torch(dtype, batch_first, loss, output_size,
     steps, O = x.shape[:-1], output_size or 12
     exists = np.arange(6)[:, None] < lengths
     exists = exists.T if batch_first else exists
-    weights = rng.uniform(0.5, 2, steps) if with_weights else None
-    if loss == "squared_error":
+    by_output = with_weights == "by output" and loss != "softmax_cross_entropy"
+    weights = rng.uniform(0.5, 2, (*steps, O) if by_output else steps) if with_weights else None
+    if loss != "softmax_cross_entropy":
         targets = rng.standard_normal((*steps, O))
+        targets = {"binary_cross_entropy": targets > 0, "poisson": abs(targets)}.get(loss, targets).astype(float)
         targets[~exists] = np.nan
     else:
         targets = rng.integers(0, O, steps)
@@ -490,11 +492,16 @@ def test_loss_and_gradients_against_torch(dtype, batch_first, loss, output_size,
             part = (i, slice(n)) if batch_first else (slice(n), i)
             o = layer(theirs(torch.tensor(x[part]).double(), torch.tensor(h0[:, i]).double())[0])
             y = torch.tensor(targets[part])
-            if loss == "squared_error":
-                each = ((o - y) ** 2).sum(1)
-            else:
-                each = torch.nn.functional.cross_entropy(o, y, reduction="none")
-            total = total + (each * (1 if weights is None else torch.tensor(weights[part]))).sum()
+            each = {
+                "softmax_cross_entropy": lambda o, y: torch.nn.functional.cross_entropy(o, y, reduction="none")[
+                    :, None
+                ],
+                "squared_error": lambda o, y: (o - y) ** 2,
+                "binary_cross_entropy": torch.nn.BCEWithLogitsLoss(reduction="none"),
+                "poisson": torch.nn.PoissonNLLLoss(reduction="none"),
+                "huber": torch.nn.HuberLoss(reduction="none"),
+            }[loss](o, y)
+            total = total + (each * (1 if weights is None else torch.tensor(weights[part]).reshape(n, -1))).sum()
     total.backward()
     grads = [p.grad.numpy().ravel() for p in (*theirs.parameters(), *layer.parameters())]
     assert value == pytest.approx(float(total.detach()), rel=1e-12 if dtype == np.float64 else 2e-6)
@@ -2013,7 +2020,14 @@ def test_bad_backward(arguments, options, error, message):
         ({"loss": "mse"}, ValueError, "loss must be one of 'softmax_cross_entropy', .*, 'huber', got 'mse'"),
         ({"loss": None}, ValueError, "loss must be one of"),
         ({"loss": "squared_error"}, ValueError, r"targets must have shape \(5, 3, 2\)"),
-        ({"weights": np.ones((3, 5))}, ValueError, r"weights must have shape \(5, 3\)"),
+        ({"weights": np.ones((3, 5))}, ValueError, r"weights must have shape \(5, 3\) to match x"),
+        ({"weights": np.ones((5, 3, 2))}, ValueError, r"weights must have shape \(5, 3\) to match x"),
+        (
+            {"weights": np.ones((5, 3, 1)), "loss": "huber", "targets": np.ones((5, 3, 2))},
+            ValueError,
+            r"weights must have shape \(5, 3\) or \(5, 3, 2\) to match x",
+        ),
+        ({"loss": "poisson", "targets": -np.ones((5, 3, 2))}, ValueError, "targets must be not negative for poisson"),
         ({"weights": "1"}, TypeError, "weights must be real"),
         ({"out": np.empty(3)}, ValueError, "out must have shape"),
         ({"out": "x"}, TypeError, "out must be a NumPy array, got str"),

@@ -1,4 +1,4 @@
-"""softplus, the logistic function and softplus' of the kernels, on every instruction set of this machine.
+"""softplus, the logistic function, softplus' and exp of the kernels, on every instruction set of this machine.
 
 Errors are in units in the last place of the exact value. Greatest seen, for arguments above 0 and below, and where:
 WORST. softplus_error.c makes these figures; long double adds up to 0.001 units to those of float64.
@@ -27,11 +27,14 @@ WORST = {
     ("f64", "softplus"): [("0x1.06d84f3246294p+0", 0.7036), ("-0x1.f1ea46afdb9fap-1", 0.9062)],
     ("f64", "sigmoid"): [("0x1.55162d2d84df2p-2", 0.9849), ("-0x1.5a26a8d52acb7p-2", 0.9844)],
     ("f64", "slope"): [("0x1.62e42fefa3b6dp-2", 1.1621), ("0x0p+0", 0.0)],
+    ("f32", "exp"): [("0x1.4cc9d4p+2", 1.0348), ("-0x1.dfa67cp+5", 1.0214)],
+    ("f64", "exp"): [("0x1.9c6c2db4fcbd8p+7", 1.0488), ("-0x1.555fff1c43062p+8", 1.0527)],
 }
 EXACT = {
     "softplus": lambda a: mpmath.log1p(mpmath.exp(a)),
     "sigmoid": lambda a: 1 / (1 + mpmath.exp(-a)),
     "slope": lambda r: -mpmath.expm1(-r),
+    "exp": mpmath.exp,
 }
 every_function = pytest.mark.parametrize("name", CELLS)
 
@@ -41,6 +44,11 @@ def slope(r):
     H, r = len(r), r[np.newaxis]
     x, U, W = (np.zeros(shape, r.dtype) for shape in ((1, 1), (H, 1), (H, H)))
     return pyrnn.backward(np.ones_like(r), r, x, U, W, cell=CELLS["softplus"]).b
+
+
+def exp(x):
+    """exp by the kernels: the gradient of a loss whose targets are 0."""
+    return pyrnn.training.poisson(x[np.newaxis], np.zeros_like(x[np.newaxis]))[1][0]
 
 
 def exact_error(name, x, y):
@@ -115,12 +123,37 @@ def test_slope_from_the_rate(instructions, dtype):  # noqa: F811
     assert max(exact_error("slope", *pair) for pair in zip(r, slope(r), strict=True)) <= limit
 
 
+def test_exp(instructions, dtype):  # noqa: F811
+    """Errors, special values, and the same bits in plain C."""
+    rng, info = np.random.default_rng(4), np.finfo(dtype)
+    least, most = float.fromhex(LOWEST[dtype]), float(np.log(float(info.max)))
+    parts = [rng.uniform(-1, 1, 300), rng.uniform(-20, 20, 300), rng.uniform(least, most * (1 - info.eps), 600)]
+    parts += [sign * around(k * np.log(2), np.float64, 5) for k in np.arange(20) + 0.5 for sign in (-1, 1)]
+    x = np.concatenate([*parts, np.exp(rng.uniform(-80, 0, 50))]).astype(dtype)
+    y = exp(x)
+    assert max(exact_error("exp", *pair) for pair in zip(x, y, strict=True)) <= 1.053
+    lowest, highest = dtype(least), dtype(most)
+    highest = highest if highest <= most else np.nextafter(highest, dtype(0))
+    special = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, info.max, -info.max, lowest, highest], dtype)
+    special = np.append(special, [np.nextafter(lowest, dtype(-np.inf)), np.nextafter(highest, dtype(np.inf))])
+    result = exp(special.astype(dtype))
+    np.testing.assert_array_equal(result[:7], np.array([1, 1, np.nan, np.inf, 0, np.inf, 0], dtype))
+    assert info.smallest_normal <= result[7] < info.smallest_normal * (1 + 1e-5)
+    assert info.max * (1 - 1e-4) < result[8] <= info.max
+    np.testing.assert_array_equal(result[9:], np.array([0, np.inf], dtype))
+    for n in range(1, 40):
+        np.testing.assert_array_equal(bits(exp(x[:n])), bits(y[:n]))
+    table.select("base")
+    np.testing.assert_array_equal(bits(y), bits(exp(x)))
+    np.testing.assert_array_equal(bits(result), bits(exp(special.astype(dtype))))
+
+
 @pytest.mark.parametrize("key", WORST, ids=str)
 def test_the_worst_arguments(key, instructions):  # noqa: F811
     kind, name = key
     for place, error in WORST[key][: 1 if name == "slope" else 2]:
         x = np.array([float.fromhex(place)], np.float32 if kind == "f32" else np.float64)
-        y = slope(x) if name == "slope" else CELLS[name].phi(x)
+        y = {"slope": slope, "exp": exp}[name](x) if name in ("slope", "exp") else CELLS[name].phi(x)
         assert exact_error(name, x[0], y[0]) == pytest.approx(error, abs=1e-3)
 
 

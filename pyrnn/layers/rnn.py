@@ -872,8 +872,9 @@ class RNN:
         targets = self._time_first(targets, batched)
         if weights is not None:
             (weights,) = _checks.as_real_arrays(weights=weights)
-            if of_classes(loss) or weights.shape != self._out_shape(x):
-                _checks.check_shape("weights", weights, steps, "x", x)
+            shapes = (steps,) if of_classes(loss) else (steps, self._out_shape(x))
+            if weights.shape not in shapes:
+                _checks.shape_error("weights", " or ".join(map(str, shapes)), weights, "x", x)
             weights = self._time_first(weights, batched)
         if out is not None and out is not self._gradients:
             inputs = {"x": x, "targets": targets, "weights": weights, "h0": h0}

@@ -336,8 +336,8 @@ def backward_layers(
                 _add_at_ends(dh, dh_n[i], lengths, tape.reverse[d])
             if out is None:
                 (U, W, *_, cell), first = tape.layers[layer][d], None if tape.h0 is None else tape.h0[i]
-                arrays, rates = (dh, _units(tape.states[layer], d, D), x, U, W, first), tape.rates[layer]
-                r, wanted = None if rates is None else _units(rates, d, D), layer > 0 or x_gradient
+                arrays, written = (dh, _units(tape.states[layer], d, D), x, U, W, first), tape.rates[layer]
+                r, wanted = None if written is None else _units(written, d, D), layer > 0 or x_gradient
                 gradients: Any = backward(
                     *arrays, cell=cell, rates=r, reverse=tape.reverse[d], x_gradient=wanted, **options
                 )

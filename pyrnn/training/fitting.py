@@ -28,8 +28,8 @@ from pyrnn.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 
 if TYPE_CHECKING:
     from pyrnn._types import Loss, OwnLoss, Path
-    from pyrnn.training.batches import Source
     from pyrnn.layers.stack import Tape
+    from pyrnn.training.batches import Source
     from pyrnn.training.penalties import Penalty, PenaltyOfRates
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}

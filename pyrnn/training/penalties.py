@@ -126,7 +126,8 @@ class L2(_OfParameters):
     Notes
     -----
     strength Σ w² and its gradient 2 strength w: section 7.1.1 of Goodfellow et al., "Deep Learning", where half of it
-    is taken. w are the numbers in ``rnn.parameters``, not what a constraint makes of them. ``weight_decay`` of an optimizer adds weight_decay w to the gradient, of the biases too.
+    is taken. w are the numbers in ``rnn.parameters``, not what a constraint makes of them. ``weight_decay`` of an
+    optimizer adds weight_decay w to the gradient, of the biases too.
 
     Examples
     --------
@@ -368,9 +369,9 @@ class RateChange(_OfRates):
 
     Notes
     -----
-    strength / n Σ (r_t - r_{t-1})² over the pairs of neighbouring steps that both exist, T - 1 of a sequence of T steps:
-    the state before the first step is not one of them. n counts the pairs of all sequences, units, directions and
-    layers `of`.
+    strength / n Σ (r_t - r_{t-1})² over the pairs of neighbouring steps that both exist, T - 1 pairs of a sequence of T
+    steps: the state before the first step is not one of them. n counts the pairs of all sequences, units, directions
+    and layers `of`.
 
     Examples
     --------
@@ -503,8 +504,8 @@ def checked(
     for penalty in made:
         if not has(penalty, "check") or not (has(penalty, "add") or has(penalty, "add_to_rates")):
             raise TypeError(
-                f"penalties must be objects with the methods check and add, such as L2, or check and add_to_rates, such "
-                f"as RatesL2, got {penalty!r}"
+                f"penalties must be objects with the methods check and add, such as L2, or check and add_to_rates, "
+                f"such as RatesL2, got {penalty!r}"
             )
         penalty.check(rnn)
-    return made, *(tuple(p for p in made if has(p, method)) for method in ("add", "add_to_rates"))
+    return made, tuple(p for p in made if has(p, "add")), tuple(p for p in made if has(p, "add_to_rates"))
