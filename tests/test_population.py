@@ -615,6 +615,7 @@ def test_resumed_after_kill_9(tmp_path):
                 time.sleep(draw.uniform(0.0, 0.4) * took)
                 kills += process.poll() is None
                 process.kill()
+            process.communicate()
         if end.exists():
             break
     expected, found = loaded(tmp_path / "expected.npz"), loaded(end)
