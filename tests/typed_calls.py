@@ -119,6 +119,15 @@ assert_type(history[1:], list[dict[str, Any]])
 pyrnn.fit(rnn, (x, classes), loss=lambda o, y, weights: (0.0, o), optimizer=pyrnn.training.Adam(), epochs=1)
 pyrnn.fit(rnn, task, steps=3, loss="mse")  # type: ignore[arg-type]
 pyrnn.fit(rnn, task, steps=3, optimizer="lbfgs")  # type: ignore[arg-type]
+pyrnn.fit(rnn, task, steps=3, n_threads="all")  # type: ignore[arg-type]
+population = pyrnn.fit_population(lambda k: pyrnn.RNN(2, 3, rng=k), 3, task, steps=3, each=lambda k: {"rng": k})
+assert_type(population, pyrnn.training.Population)
+assert_type(population.rnns, list[pyrnn.RNN])
+assert_type(population[0], pyrnn.training.Member)
+assert_type(population[0].history, pyrnn.training.History | None)
+assert_type(population.failed, dict[int, str])
+pyrnn.fit_population(rnn, 3, task, steps=3)  # type: ignore[arg-type]
+pyrnn.config.using(n_threads="all")  # type: ignore[arg-type]
 pyrnn.tasks.WorkingMemory(delay="long")  # type: ignore[arg-type]
 
 # ---- Files of others ------------------------------------------------------------------------------------------------
