@@ -50,6 +50,8 @@ LEFT_OUT = {
     "training.balanced": "takes no arrays",
     "training.lbfgs": "takes a function and a vector, which is copied: test_lbfgs.py",
     "fit": "test_fit.py: arrays go through RNN.__call__ and the losses",
+    "fit_population": "test_population.py: as fit",
+    "training.Population": "takes what fit_population has made",
     "training.FitState": "takes what fit has made",
     "training.History": "takes what fit has made",
     "training.EarlyStopping": "takes no arrays",
