@@ -153,7 +153,8 @@ def test_runs_on_threads_of_ones_own_may_share_penalties():
 
 # ---- Batches that are shared ----------------------------------------------------------------------------------------
 def batch_of(step, size=1):
-    return batches.Batch(np.full((1, 1, size), float(step)), np.zeros((1, 1), int), None, None, False)
+    x = np.broadcast_to(np.array(float(step)), (1, 1, size))  # of any size, in no memory
+    return batches.Batch(x, np.zeros((1, 1), int), None, None, False)
 
 
 def test_runs_at_the_same_step_share_its_batch():
@@ -642,7 +643,10 @@ class Signal:
     def on_step_end(self, state):
         if state.step == self.step and self.times:
             self.times -= 1
-            signal.raise_signal(signal.SIGINT)  # Python handles it on the main thread
+            handler = signal.getsignal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # Python handles it on the main thread, when that wakes
+            while hasattr(handler, "__self__") and not handler.__self__.ended.is_set():
+                time.sleep(0.001)
 
 
 @for_each("n_threads", [1, 3])
