@@ -2,9 +2,11 @@
 
     python -P benchmarks/training.py [--hidden 50,100] [--batch 16,64] [--steps 100] [--only loop,tuned] [--quick]
 
-The network is one of neuroscience: excitatory and inhibitory units (4 to 1), relu, a leak of 0.2, noise in the state, a
-linear output layer, the masked cross entropy, Adam, and the norm of the gradient clipped at 1. An iteration is all but
-making the batch: noise, forward, loss, backward, clipping, the step of the optimiser.
+The network is one of neuroscience: excitatory and inhibitory units (4 to 1) by Dale's principle, without connections of
+units to themselves, weights of inputs not negative, outputs read from excitatory units; relu, a leak of 0.2, noise in
+the state; the masked cross entropy, a penalty of the mean of squared rates, Adam, and the norm of the gradient clipped
+at 1. An iteration is all but making the batch: effective weights, noise, forward, loss, backward, clipping, the step of
+the optimiser. --plain leaves out constraints and penalty.
 
     loop    PyTorch, a loop over time as most code of the field has it: the noise, the product of the inputs and that of
             the states in each step, and the states in a list
@@ -32,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # -P keeps it out
 
 import timing
 
-ALPHA, SIGMA, LR, CLIP = 0.2, 0.05, 1e-3, 1.0
+ALPHA, SIGMA, LR, CLIP, PENALTY = 0.2, 0.05, 1e-3, 1.0, 1e-2
 DRIVE = math.sqrt(2 / ALPHA) * SIGMA  # of the noise that is added to the pre-activations
 INPUTS, OUTPUTS = 3, 3
 NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "weight_out", "bias_out")
@@ -49,6 +51,7 @@ def parse():
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(PEERS), metavar="NAME,NAME")
     parser.add_argument("--seconds", type=float, help="of each contender in each cell, about; 3")
     parser.add_argument("--quick", action="store_true", help="H = 50, 100, B = 16, 64, T = 100, a second each")
+    parser.add_argument("--plain", action="store_true", help="no constraints and no penalty")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := set(options.only) - set(PEERS):
@@ -61,18 +64,25 @@ def parse():
 
 # ---- The problem ----------------------------------------------------------------------------------------------------
 class Problem:
-    """One cell: a batch, and the parameters that every contender starts with."""
+    """One cell: a batch, and the parameters that every contender starts with: raw weights where there are constraints.
 
-    def __init__(self, H, B, T):
+    Column j of W has the sign ``signs[j]``. ``connected`` is 0 on the diagonal of W and 1 elsewhere, ``read`` 0 for
+    inhibitory units and 1 for the others.
+    """
+
+    def __init__(self, H, B, T, plain):
         import numpy as np
 
         import pyrnn
 
-        self.H, self.B, self.T = H, B, T
+        self.H, self.B, self.T, self.plain = H, B, T, plain
         task = pyrnn.tasks.PerceptualDecision(batch_size=B, fixation=2 * T, stimulus=14 * T, response=4 * T)
         self.x, self.y, self.weights = task.batch(0)
         rng = np.random.default_rng(0)
-        W, self.signs = pyrnn.training.balanced(H, excitatory=0.8, gain=0.8, rng=rng)
+        W, signs = pyrnn.training.balanced(H, excitatory=0.8, gain=0.8, rng=rng)
+        W = W if plain else np.abs(W)
+        self.signs, self.connected = signs.astype(np.float32), 1 - np.eye(H, dtype=np.float32)
+        self.read = (self.signs > 0).astype(np.float32)
         uniform = lambda *shape: rng.uniform(0, 1 / math.sqrt(shape[-1]), shape)
         arrays = (uniform(H, INPUTS), W, 0.1 * uniform(H), np.zeros(H), uniform(OUTPUTS, H), np.zeros(OUTPUTS))
         self.parameters = {name: a.astype(np.float32) for name, a in zip(NAMES, arrays, strict=True)}
@@ -85,19 +95,29 @@ class Problem:
 # ---- The contenders: `run` makes some iterations, `gradients` is (loss, gradients by name) with given noise ---------
 class Ours:
     def __init__(self, problem):
+        import numpy as np
+
         import pyrnn
 
-        self.problem = problem
+        self.problem, self.penalties = problem, None if problem.plain else {"rates_l2": PENALTY}
         options = {"nonlinearity": "relu", "alpha": ALPHA, "noise": SIGMA, "output_size": OUTPUTS}
+        if not problem.plain:
+            Constraint, read = pyrnn.training.Constraint, np.tile(problem.read > 0, (OUTPUTS, 1))
+            options["constraints"] = {
+                "weight_ih_l0": Constraint(signs=np.ones(INPUTS)),
+                "weight_hh_l0": Constraint(mask=problem.connected > 0, signs=problem.signs),
+                "weight_out": Constraint(mask=read, signs=np.ones(problem.H)),
+            }
         self.rnn = pyrnn.RNN(INPUTS, problem.H, **options, rng=0)
-        self.rnn.load_state_dict(problem.parameters)
+        for name, value in problem.parameters.items():
+            setattr(self.rnn, name, value)
         self.start, self.optimizer = self.rnn.parameters.copy(), pyrnn.training.Adam(lr=LR)
 
     def run(self, iterations=ITERATIONS):
         import pyrnn
 
         self.rnn.parameters = self.start
-        options = {"optimizer": self.optimizer, "clip_norm": CLIP, "progress": False}
+        options = {"optimizer": self.optimizer, "penalties": self.penalties, "clip_norm": CLIP, "progress": False}
         return pyrnn.fit(self.rnn, self.problem, loss="softmax_cross_entropy", steps=iterations, **options)
 
     def gradients(self):
@@ -110,8 +130,9 @@ class Ours:
         generator = batches.generator(0, batches.DROPOUT, 0)
         seed = int(generator.integers(2**64, size=1, dtype=np.uint64)[0])
         noise = pyrnn.training.noise(seed, (self.problem.T, self.problem.B, self.problem.H), DRIVE, dtype=np.float32)
-        loss = self.run(1)[0]["loss"]
-        return loss, {name: a.copy() for name, a in self.rnn.named_gradients()}, noise
+        record = self.run(1)[0]
+        gradients = {name: a.copy() for name, a in self.rnn.named_gradients()}
+        return record["loss"] + record.get("penalty", 0.0), gradients, noise
 
 
 class Loop:
@@ -124,7 +145,10 @@ class Loop:
         torch.manual_seed(0)
         self.H, self.torch = problem.H, torch
         self.x, self.y, self.weights = (torch.from_numpy(a) for a in problem.batch(0))
-        self.start = [torch.from_numpy(problem.parameters[name]) for name in NAMES]
+        self.signs, self.connected, self.read = (
+            torch.from_numpy(a) for a in (problem.signs, problem.connected, problem.read)
+        )
+        self.plain, self.start = problem.plain, [torch.from_numpy(problem.parameters[name]) for name in NAMES]
         self.parameters = [torch.nn.Parameter(a.clone()) for a in self.start]
         self.optimizer = torch.optim.Adam(self.parameters, lr=LR)
 
@@ -139,10 +163,15 @@ class Loop:
         return torch.stack(states)
 
     def loss(self, noise=None):
-        U, W, b_in, b_rec, V, c = self.parameters
-        outputs = self.states(U, W, b_in, b_rec, noise) @ V.T + c
-        each = self.torch.nn.functional.cross_entropy(outputs.flatten(0, 1), self.y.flatten(), reduction="none")
-        return (each * self.weights.flatten()).sum() / self.weights.sum()
+        torch, (U, W, b_in, b_rec, V, c) = self.torch, self.parameters
+        if not self.plain:
+            U, V = torch.relu(U), torch.relu(V) * self.read
+            W = torch.relu(W) * self.connected @ torch.diag(self.signs)
+        h = self.states(U, W, b_in, b_rec, noise)
+        outputs = h @ V.T + c
+        each = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), self.y.flatten(), reduction="none")
+        loss = (each * self.weights.flatten()).sum() / self.weights.sum()
+        return loss if self.plain else loss + PENALTY * (h**2).mean()
 
     def run(self, iterations=ITERATIONS):
         torch = self.torch
@@ -193,6 +222,9 @@ class Scan:
 
         def loss(parameters, noise, x, y, weights):
             U, W, b_in, b_rec, V, c = (parameters[name] for name in NAMES)
+            if not problem.plain:
+                U, V = jax.nn.relu(U), jax.nn.relu(V) * problem.read
+                W = jax.nn.relu(W) * (problem.connected * problem.signs)
             drive = x @ U.T + (b_in + b_rec) + noise
 
             def step(h, a):
@@ -201,7 +233,8 @@ class Scan:
 
             _, h = jax.lax.scan(step, jnp.zeros((B, H), x.dtype), drive)
             each = optax.softmax_cross_entropy_with_integer_labels(h @ V.T + c, y)
-            return (each * weights).sum() / weights.sum()
+            value = (each * weights).sum() / weights.sum()
+            return value if problem.plain else value + PENALTY * (h**2).mean()
 
         @jax.jit
         def iteration(parameters, state, key, x, y, weights):
@@ -242,9 +275,9 @@ def compare(name, found, expected, where):
             sys.exit(f"{where}: {what} of {name} is off by {error:.1e} of its largest entry")
 
 
-def measure(H, B, T, only, seconds):
+def measure(H, B, T, plain, only, seconds):
     """Seconds of processor time of an iteration, by name and round."""
-    problem = Problem(H, B, T)
+    problem = Problem(H, B, T, plain)
     ours = Ours(problem)
     *expected, noise = ours.gradients()
     contenders = {"pyrnn": ours.run}
@@ -279,7 +312,7 @@ def main():
     print(f"{'H':>5}{'B':>5}{'T':>5}" + "".join(f"{name + ', us':>12}" for name in names), end="")
     print("".join(f"{name:>8}" for name in only))
     for T, H, B in itertools.product(options.steps, options.hidden, options.batch):
-        times = measure(H, B, T, only, options.seconds)
+        times = measure(H, B, T, options.plain, only, options.seconds)
         taken, quotients = timing.medians(times), timing.ratios(times)
         print(f"{H:5}{B:5}{T:5}" + "".join(f"{1e6 * taken[name]:12.0f}" for name in names), end="")
         print("".join(f"{quotients[name]:8.2f}" for name in only), flush=True)

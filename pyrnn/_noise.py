@@ -44,11 +44,9 @@ def check_sigma(name: str, sigma: Any, H: int) -> np.ndarray:
 
 def per_unit(sigma: np.ndarray, H: int, dtype: np.dtype) -> np.ndarray | None:
     """What the kernel reads: the standard deviation of each unit, contiguous; None for 1."""
-    if sigma.ndim == 0 and sigma == 1:
-        return None
-    if sigma.shape == (H,) and sigma.dtype == dtype and sigma.flags.c_contiguous:
-        return sigma
-    return np.ascontiguousarray(np.broadcast_to(sigma, (H,)), dtype)
+    if sigma.ndim == 0:
+        return None if sigma == 1 else np.full(H, sigma, dtype)
+    return np.ascontiguousarray(sigma, dtype)
 
 
 def array(

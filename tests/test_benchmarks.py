@@ -14,6 +14,7 @@ import sections
 import steppers
 import tables
 import timing
+import training
 
 import pyrnn
 from pyrnn._core import table
@@ -281,6 +282,36 @@ def test_torch_module():
     assert len(ratios) == 4
     assert last.endswith(f"least {min(ratios):.2f}")
     assert float(last.split()[2].strip(",")) == pytest.approx(np.prod(ratios) ** 0.25, abs=0.02)
+
+
+@pytest.mark.peer
+def test_training():
+    pytest.importorskip("torch")
+    script = RUN.with_name("training.py")
+    options = ["--hidden", "10", "--batch", "2,3", "--steps", "20", "--seconds", "0", "--plain"]
+    command = [sys.executable, "-P", script, *options]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=3600)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "is left out" not in line]
+    names = ["loop", "tuned"] if "is left out" in done.stdout else ["loop", "tuned", "jax"]
+    cells = [line.split() for line in lines[1:3]]
+    assert [cell[:3] for cell in cells] == [["10", "2", "20"], ["10", "3", "20"]]
+    for column, (name, line) in enumerate(zip(names, lines[3:], strict=True), start=4 + len(names)):
+        ratios = [float(cell[column]) for cell in cells]
+        assert line.startswith(f"{name}: geometric mean ")
+        assert line.endswith(f"least {min(ratios):.2f}")
+
+
+def test_training_refuses_other_gradients():
+    rng = np.random.default_rng(0)
+    loss, gradients = 1.0, {name: rng.standard_normal((3, 4)) for name in training.NAMES}
+    training.compare("peer", (loss, gradients), (loss, gradients), "")
+    with pytest.raises(SystemExit, match=r"^H = 3: the loss of peer is off by 1\.0e-02"):
+        training.compare("peer", (1.01 * loss, gradients), (loss, gradients), "H = 3")
+    for name in training.NAMES:
+        wrong = gradients | {name: gradients[name] * 1.001}
+        with pytest.raises(SystemExit, match=rf"^H = 3: the gradient of {name} of peer is off by 1\.0e-03"):
+            training.compare("peer", (loss, wrong), (loss, gradients), "H = 3")
 
 
 @pytest.mark.peer
