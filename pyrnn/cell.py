@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NONLINEARITIES = ("tanh", "relu", "identity", "softplus", "sigmoid", "retanh", "leaky_relu")  # as numbered in kernels.h
 SATURATING = ("tanh", "softplus", "sigmoid", "retanh")  # phi' may come near 0
+KINKED = ("relu", "retanh", "leaky_relu")  # phi' jumps at 0, where phi is 0
 FORMS = ("rate", "current")
 NEGATIVE_SLOPE = 0.01  # the default of PyTorch, under its name
 

@@ -7,12 +7,14 @@ there.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import lapack
 
 from pyrnn._core import fixed_points as compiled
+from pyrnn.dynamics import kinks
 
 if TYPE_CHECKING:
     from pyrnn._progress import Progress
@@ -32,12 +34,19 @@ LONGEST_POLISH = 1e6  # times |F(h) - h|; a longer step comes from rounding erro
 INVERSE_BYTES = 128 << 20  # the most memory for inverse second derivatives
 ODD = "tanh", "identity"  # phi(-a) = -phi(a)
 UNKNOWN, GOOD, BAD = range(3)  # whether the inverse at a point is of use
+STUCK = -1  # an outcome beside those of the compiled descent: the search ended at a kink where q has no minimum
+SHORT = 1e-3  # of the first radius: a state whose steps are that short may be zigzagging around a kink
+ESCAPES = 4  # The first 4 times a state is only led off its kinks, which takes a third of the time of the whole way.
 
 
 def leak(cell: Cell, H: int) -> np.ndarray:
     """alpha of each unit in float64, 1 for a cell without a leak."""
     alpha = cell.leak(H, np.float64)
     return np.ones(H) if alpha is None else alpha
+
+
+def _first_radius(H: int) -> float:
+    return 0.1 * math.sqrt(max(H, 1))
 
 
 def jacobians(W: np.ndarray, slopes: np.ndarray, cell: Cell) -> np.ndarray:
@@ -71,6 +80,8 @@ class Descent:
         The states that were the first to end in a point.
     slow : list of bool
         Whether q had a minimum there, above the tolerance.
+    stuck : list of bool
+        Whether the search ended there at a kink of phi, although q has no minimum.
     origin : ndarray of int, shape (n,), and more
         For each state the index in `points` of the point that it has ended in or was assigned to, or -1.
     """
@@ -90,12 +101,15 @@ class Descent:
         self._odd = cell.nonlinearity in ODD and not c.any()  # F(-h) = -F(h)
         self._tolerance, self._max_iterations, self._unique_tolerance = tolerance, max_iterations, unique_tolerance
         self._landscape = compiled.Landscape(W, c, cell)
+        self._kinks = kinks.Kinks(W, c, cell, leak(cell, H)) if kinks.kinked(cell) else None
         self.starts, self._n = starts, n
         self._take(self._new_states(np.array(starts)))
         self.points: list[int] = []
         self.slow: list[bool] = []
+        self.stuck: list[bool] = []
         self._inverses: list[np.ndarray | None] = []
         self.origin = np.full(n, -1)
+        self._escapes = np.zeros(n, int)
         self._axis = np.full(H, 1 / max(H, 1) ** 0.5)
         self._places, self._squares, self._shadows = np.empty((0, H)), np.empty(0), np.empty(0)  # of points, and more
         self._ended, self._use = np.zeros(0, int), np.zeros(0, np.int8)
@@ -112,7 +126,7 @@ class Descent:
     def _new_states(self, h: np.ndarray) -> tuple[np.ndarray, ...]:
         """Arrays for these states, which become the first of them."""
         n, H = h.shape
-        states = (h, *(np.empty_like(h) for _ in range(3)), np.empty(n), np.full(n, 0.1 * max(H, 1) ** 0.5))
+        states = (h, *(np.empty_like(h) for _ in range(3)), np.empty(n), np.full(n, _first_radius(H)))
         self._landscape.evaluate(states)
         return states
 
@@ -134,6 +148,7 @@ class Descent:
         begin, k = len(self.h), len(more[0])
         self._take(tuple(np.concatenate(pair) for pair in zip(self._states(), more, strict=True)))
         self.origin = np.concatenate([self.origin, np.full(k, -1)])
+        self._escapes = np.concatenate([self._escapes, np.zeros(k, int)])
         self._follow(begin, progress)
 
     def _follow(self, first: int, progress: Progress) -> None:
@@ -162,8 +177,10 @@ class Descent:
             again = np.empty(np.count_nonzero(lost), np.int8)
             self._landscape.descend(self._states(), rows[lost], self._tolerance, False, again)
             outcomes[lost] = again
-        for outcome, slow in ((compiled.FIXED, False), (compiled.SLOW, True)):
-            self._arrive(rows[outcomes == outcome], slow)
+        if self._kinks is not None:
+            self._settle(self._kinks, rows, outcomes)
+        for outcome, slow in ((compiled.FIXED, False), (compiled.SLOW, True), (STUCK, True)):
+            self._arrive(rows[outcomes == outcome], slow, outcome == STUCK)
         on = outcomes == compiled.GOES_ON
         rows, steps = rows[on], self.h[rows[on]] - before[on]
         if not self.points or self._products - self._looked < BETWEEN_LOOKS:
@@ -172,18 +189,38 @@ class Descent:
         outside: np.ndarray = rows[~self._drawn(rows, steps)]
         return outside
 
-    def _arrive(self, rows: np.ndarray, slow: bool) -> None:
-        """Add the points that states have reached; of two in one place keep the one with the lower q."""
+    def _settle(self, search: kinks.Kinks, rows: np.ndarray, outcomes: np.ndarray) -> None:
+        """Find out whether q has a minimum where states have stopped; if not, lead them off their kinks."""
+        radius = SHORT * _first_radius(self.h.shape[1])
+        stopped = (outcomes == compiled.SLOW) | ((outcomes == compiled.GOES_ON) & (self._radius[rows] < radius))
+        moved = []
+        for i in np.flatnonzero(stopped):
+            row = rows[i]
+            end, h = search.settle(self.h[row], self._escapes[row] < ESCAPES)
+            outcomes[i] = {kinks.MINIMUM: compiled.SLOW, kinks.SMOOTH: compiled.GOES_ON, kinks.STUCK: STUCK}[end]
+            self._escapes[row] += 1
+            if h is not None:
+                self.h[row] = h
+                moved.append(i)
+        to = rows[moved]
+        for array, new in zip(self._states(), self._new_states(self.h[to]), strict=True):
+            array[to] = new
+        outcomes[moved] = np.where(self.q[to] <= self._tolerance, compiled.FIXED, outcomes[moved])
+
+    def _arrive(self, rows: np.ndarray, slow: bool, stuck: bool = False) -> None:
+        """Add the points that states have reached; of two in one place keep a minimum, of two minima the lower one."""
         for row in rows:
             known = self._place_of(self.h[row])
             if known is None:
                 known = len(self.points)
                 self.points.append(row)
                 self.slow.append(slow)
+                self.stuck.append(stuck)
                 self._inverses.append(None)
                 self._note(known, row)
-            elif self.q[row] < self.q[self.points[known]]:
-                self.points[known], self.slow[known], self._inverses[known] = row, slow, None
+            elif (stuck, self.q[row]) < (self.stuck[known], self.q[self.points[known]]):
+                self.points[known], self.slow[known], self.stuck[known] = row, slow, stuck
+                self._inverses[known] = None
                 self._note(known, row)
             self.origin[row] = known
             self._ended[known] += 1
@@ -197,7 +234,8 @@ class Descent:
             self._ended = np.concatenate([self._ended, np.zeros(more, int)])
             self._use = np.concatenate([self._use, np.zeros(more, np.int8)])
         h = self._places[known] = self.h[row]
-        self._squares[known], self._shadows[known], self._use[known] = h @ h, h @ self._axis, UNKNOWN
+        self._squares[known], self._shadows[known] = h @ h, h @ self._axis
+        self._use[known] = BAD if self.stuck[known] else UNKNOWN
 
     def _place_of(self, h: np.ndarray) -> int | None:
         """Which point lies within the tolerance of h, the nearest one, or None."""

@@ -43,7 +43,7 @@ class FixedPoints:
     ----------
     network : Network
         Whose step F is.
-    h, x, q, slow, outlier, origin : ndarray
+    h, x, q, slow, stuck, outlier, origin : ndarray
         As the attributes, h and x of float64.
     slopes : ndarray of float64, shape (k, H)
         phi' in the step F(h).
@@ -61,7 +61,10 @@ class FixedPoints:
     speed : ndarray of float64, shape (k,)
         |F(h) - h|, how far a step goes.
     slow : ndarray of bool, shape (k,)
-        Whether it is no fixed point: q has a minimum there that is above the tolerance.
+        Whether it is no fixed point: q has a minimum there that is above the tolerance, unless the point is `stuck`.
+    stuck : ndarray of bool, shape (k,)
+        Whether the search ended there, at a kink of phi or beside one, although q has no minimum. Such a point says
+        nothing about the network. Always False for a phi without a kink.
     outlier : ndarray of bool, shape (k,)
         Whether it is far from all starts.
     origin : ndarray of int, shape (n,)
@@ -89,12 +92,13 @@ class FixedPoints:
         x: np.ndarray,
         q: np.ndarray,
         slow: np.ndarray,
+        stuck: np.ndarray,
         outlier: np.ndarray,
         origin: np.ndarray,
         slopes: np.ndarray,
     ) -> None:
         self.h, self.x = (a.astype(network.U.dtype, copy=False) for a in (h, x))
-        self.q, self.slow, self.outlier, self.origin = q, slow, outlier, origin
+        self.q, self.slow, self.stuck, self.outlier, self.origin = q, slow, stuck, outlier, origin
         self.network, self._exact = network, (h, x, slopes)
 
     @property
@@ -166,16 +170,17 @@ class FixedPoints:
         place = np.full(len(self) + 1, -1)
         place[kept] = np.arange(len(kept))
         h, x, slopes = (a[kept] for a in self._exact)
-        q, slow, outlier = (a[kept] for a in (self.q, self.slow, self.outlier))
-        selected = FixedPoints(self.network, h, x, q, slow, outlier, place[self.origin], slopes)
+        q, slow, stuck, outlier = (a[kept] for a in (self.q, self.slow, self.stuck, self.outlier))
+        selected = FixedPoints(self.network, h, x, q, slow, stuck, outlier, place[self.origin], slopes)
         if "_modes" in self.__dict__:
             selected.__dict__["_modes"] = tuple(a[kept] for a in self._modes)
         return selected
 
     def __repr__(self) -> str:
-        slow, H = int(self.slow.sum()), self.h.shape[1]
+        slow, stuck, H = int(self.slow.sum()), int(self.stuck.sum()), self.h.shape[1]
         led = int((self.origin >= 0).sum())
-        return f"FixedPoints({len(self) - slow} fixed, {slow} slow; H = {H}; {led} of {len(self.origin)} starts)"
+        kinds = f"{len(self) - slow} fixed, {slow - stuck} slow" + (f", {stuck} stuck" if stuck else "")
+        return f"FixedPoints({kinds}; H = {H}; {led} of {len(self.origin)} starts)"
 
 
 def find_fixed_points(
@@ -188,6 +193,7 @@ def find_fixed_points(
     unique_tolerance: float = 1e-4,
     outlier_distance: float = 10.0,
     between: bool = True,
+    max_speed: float | None = None,
 ) -> FixedPoints:
     """Fixed and slow points of a network at a constant input, from many starts at once.
 
@@ -212,6 +218,9 @@ def find_fixed_points(
         Whether to continue from half-way between points that were found, where saddles are, and from the starts' mean:
         at most a quarter as many states as there are starts, or 32. Without relu, where b + U x is zero, also from the
         mirror images -h, which are points too. Points that only these led to have a count of 0.
+    max_speed : float, optional
+        Return only points with a speed |F(h) - h| of at most this, in units of h a step; None for all. Starts that led
+        to others lead to no point.
 
     Returns
     -------
@@ -241,6 +250,20 @@ def find_fixed_points(
     point that is known, goes at least half the way to it is not followed further: docs/fixed-points.md. Nothing finds
     all points for certain: a further start may lead to another one (see [4]_ for a method that follows curves).
 
+    **Kinks.** With relu, leaky_relu and retanh phi' jumps where u_i = 0; u = b + U x + W h in the rate form, u = h in
+    the current form. Between kinks F of relu and leaky_relu is linear, F(h) - h = J (h - h*). There q = ½|J (h - h*)|²
+    has no minimum but h*, a fixed point, unless J is singular. So their slow points are at kinks. Let g be ∇q with
+    phi'(0-) for the units K that are at their kinks, A_i = ∂u_i/∂h and k_i = (phi'(0+) - phi'(0-)) ∂q/∂phi_i. Along d
+
+        q'(h; d) = g · d + Σ_K k_i max(A_i · d, 0)
+
+    which is negative for no d exactly if there are λ_i with g + Σ_K λ_i A_i = 0 and 0 <= λ_i <= k_i: zero is in
+    Clarke's generalised gradient [5]_, and q turns upwards at each kink. (The A_i must be linearly independent. With
+    retanh, ∇²q must have no negative eigenvalue orthogonal to all A_i.) Newton's method alone stops at the first kink
+    where q rises on the other side, although q may fall along the kink. From there an active-set method goes on, along
+    kinks and across them, until the condition holds or no kink is in the way. So a slow point at a kink is a minimum of
+    q. Where the method ends without one, the point is `stuck`.
+
     All is computed in float64, whatever the arguments. A leak changes no fixed point, only q and the Jacobian; units
     with alpha 0 keep what they start with. Starts that are not finite lead to no point.
 
@@ -254,6 +277,7 @@ def find_fixed_points(
        Anal. 20 (1983) 626-637.
     .. [4] G. E. Katz, J. A. Reggia, "Using directional fibers to locate fixed points of recurrent neural networks",
        IEEE Trans. Neural Netw. Learn. Syst. 29 (2018) 3636-3646.
+    .. [5] F. H. Clarke, "Optimization and nonsmooth analysis", Wiley, 1983.
 
     Examples
     --------
@@ -273,7 +297,7 @@ def find_fixed_points(
     max_iterations = _checks.positive_integer("max_iterations", max_iterations)
     _checks.check_flag("between", between)
     options = {"tolerance": tolerance, "unique_tolerance": unique_tolerance, "outlier_distance": outlier_distance}
-    for name, value in options.items():
+    for name, value in (options if max_speed is None else options | {"max_speed": max_speed}).items():
         if not _checks.is_finite_number(value) or value < 0:
             raise ValueError(f"{name} must be a finite number from 0, got {value!r}")
     hidden = networks.as_network(network)._replace(V=None, c=None)
@@ -297,9 +321,10 @@ def find_fixed_points(
             ends = descent.origin[: len(descent.starts)]
             origin[group == i] = np.where(ends < 0, -1, ends + number)
             found.append(_points_of(descent, inputs[i], outlier_distance))
-    h, at, q, slow, outlier, slopes = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    points = FixedPoints(hidden, h, at, q, slow, outlier, origin, slopes)
-    return points[np.lexsort((-points.counts, slow))]
+    h, at, q, slow, stuck, outlier, slopes = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    points = FixedPoints(hidden, h, at, q, slow, stuck, outlier, origin, slopes)
+    points = points[np.lexsort((-points.counts, stuck, slow))]
+    return points if max_speed is None else points[points.speed <= max_speed]
 
 
 def _rounded_cell(network: Network) -> Cell:
@@ -323,10 +348,8 @@ def _checked_inputs(network: Network, x: np.ndarray | None, starts: np.ndarray) 
     return x[np.newaxis] if x.ndim == 1 else np.zeros((1, I)), np.zeros(n, int)
 
 
-def _points_of(
-    descent: _descent.Descent, x: np.ndarray, outlier_distance: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """h, x, q, slow, outlier and slopes of what was found at one input."""
+def _points_of(descent: _descent.Descent, x: np.ndarray, outlier_distance: float) -> tuple[np.ndarray, ...]:
+    """h, x, q, slow, stuck, outlier and slopes of what was found at one input."""
     h, starts = descent.h[descent.points], descent.starts[np.isfinite(descent.starts).all(axis=1)]
     outlier = np.zeros(len(h), bool)
     if len(h):
@@ -334,4 +357,5 @@ def _points_of(
         spread = np.sqrt(((starts - center) ** 2).sum(axis=1).mean())
         outlier = (np.linalg.norm(h - center, axis=1) > outlier_distance * spread) & (spread > 0)
     at = np.broadcast_to(x, (len(h), len(x)))
-    return h, at, descent.q[descent.points], np.array(descent.slow, bool), outlier, descent.slopes[descent.points]
+    q, slopes = descent.q[descent.points], descent.slopes[descent.points]
+    return h, at, q, np.array(descent.slow, bool), np.array(descent.stuck, bool), outlier, slopes

@@ -21,6 +21,7 @@ KINDS = {  # of points: label, marker, colour of the face and of the edge
     "saddle": ("saddle", "o", "white", ORANGE),
     "unstable": ("unstable", "X", ORANGE, ORANGE),
     "slow": ("slow", "s", "white", GREY),
+    "stuck": ("stuck", "x", GREY, GREY),
 }
 
 
@@ -30,6 +31,7 @@ def plot_fixed_points(
     *,
     components: tuple[int, int] = (0, 1),
     directions: bool = True,
+    stuck: bool = False,
     axes: Any = None,
 ) -> Any:
     """Draw fixed and slow points, and trajectories, in the plane of two principal components.
@@ -45,6 +47,8 @@ def plot_fixed_points(
         Which principal components, counted from 0.
     directions : bool
         Whether a line through each saddle shows the mode that grows fastest, its real part.
+    stuck : bool
+        Whether to draw the points where the search got stuck, which are no minima of q.
     axes : matplotlib.axes.Axes, optional
         Where to draw; None for a new figure.
 
@@ -68,7 +72,8 @@ def plot_fixed_points(
 
     Notes
     -----
-    Outliers are left out: one of them would shrink everything else to a dot. The components are those of the states'
+    Outliers are left out: one of them would shrink everything else to a dot. Points that are `stuck` are left out too:
+    with relu there may be hundreds of them. The components are those of the states'
     covariance; the axes say which part of the variance each has.
 
     Examples
@@ -79,6 +84,9 @@ def plot_fixed_points(
     >>> axes = pyrnn.plots.plot_fixed_points(points)  # doctest: +SKIP
     """
     H = points.h.shape[1]
+    _checks.check_flag("stuck", stuck)
+    if not stuck:
+        points = points[~points.stuck]
     states = points.h
     if trajectories is not None:
         (trajectories,) = _checks.as_real_arrays(trajectories=trajectories)
@@ -102,7 +110,7 @@ def plot_fixed_points(
 
 
 def _draw_points(axes: Axes, points: FixedPoints, at: np.ndarray) -> None:
-    kinds = np.where(points.slow, "slow", points.stability)
+    kinds = np.where(points.stuck, "stuck", np.where(points.slow, "slow", points.stability))
     for kind, (label, marker, face, edge) in KINDS.items():
         if (kinds == kind).any():
             axes.plot(
