@@ -1,5 +1,6 @@
 """Draws fixed_points.png, the picture of fixed-points.md: python docs/fixed_points.py"""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,33 +11,17 @@ from pyrnn.dynamics import find_fixed_points
 from pyrnn.plots import plot_fixed_points
 
 H, STEPS = 32, 600
-rng = np.random.default_rng(0)
 
-
-def flip_flop(T, B):
-    """Pulses of ±1 on two lines, and as targets the last pulse of each."""
-    x = (rng.random((T, B, 2)) < 0.1) * rng.choice([-1.0, 1.0], (T, B, 2))
-    x[0] = rng.choice([-1.0, 1.0], (B, 2))
-    targets = x.copy()
-    for t in range(1, T):
-        targets[t] = np.where(x[t] == 0, targets[t - 1], x[t])
-    return x, targets
-
-
-# Adam, with a rate that falls.
-rnn = pyrnn.RNN(2, H, output_size=2, dtype=np.float64, rng=rng)
-mean, square = np.zeros((2, rnn.parameters.size))
-for k in range(1, STEPS + 1):
-    loss = rnn.loss_and_gradients(*flip_flop(50, 32), loss="squared_error")[0] / (50 * 32)
-    gradient = rnn.gradients / (50 * 32)
-    mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
-    rate = 5e-3 * (1 - k / STEPS)
-    rnn.parameters -= rate * (mean / (1 - 0.9**k)) / (np.sqrt(square / (1 - 0.999**k)) + 1e-8)
-print(f"mean squared error after training: {loss:.4f}")
+# Pulses of ±1 on two lines; the targets are the last pulse of each.
+task = pyrnn.tasks.FlipFlop(bits=2, duration=1000, interval=200, sigma=0, batch_size=32)
+rnn = pyrnn.RNN(task.input_size, H, output_size=task.output_size, dtype=np.float64, rng=0)
+rate = lambda step: 5e-3 * (1 - step / STEPS)
+history = pyrnn.fit(rnn, task, steps=STEPS, optimizer="adam", schedule=rate)
+print(f"mean squared error after training: {history[-1]['loss']:.4f}")
 
 # States that it visits, with noise, are where the search starts.
-x, _ = flip_flop(100, 8)
-h = pyrnn.simulate(rnn, x).h
+rng = np.random.default_rng(0)
+h = pyrnn.simulate(rnn, dataclasses.replace(task, duration=2000, batch_size=8, seed=1).batch(0).x).h
 visited = h[10:].reshape(-1, H)
 starts = visited[rng.integers(0, len(visited), 1000)] + 0.3 * rng.standard_normal((1000, H))
 points = find_fixed_points(rnn, starts=starts)

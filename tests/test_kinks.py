@@ -90,7 +90,7 @@ def lowest_around(h, net, distance, n=2000):
 
 @pytest.mark.parametrize("name", CELLS)
 def test_every_point_is_one_of_those_that_enumeration_finds(name):
-    """203 networks of 2 to 6 units. Before kinks were looked at, 7,000 of 7,300 points were none."""
+    """203 networks of 2 to 6 units. Without `Kinks.settle`, 7,621 of 7,835 points were none (from 100 starts)."""
     known, missing = 0, 0
     for seed in range(29):
         H = 2 + seed % 5
@@ -142,6 +142,7 @@ def test_copies_of_units_reach_their_kinks_together():
             a[3:] = a[:3]
             a[0] = 0
         points = find_fixed_points(net, starts=starts_for(net, seed, 40))
+        points = points[~points.stuck]
         for h, q in zip(points.h[points.slow], points.q[points.slow], strict=True):
             assert lowest_around(h, net, 1e-6) > q * (1 - 1e-12)
         slow += points.slow.sum()
