@@ -15,35 +15,37 @@ validation = dataclasses.replace(task, seed=1, batch_size=1000)
 
 # Leaky rectified units: four in five are excitatory, the others inhibitory.
 W, signs = pyrnn.training.balanced(50, excitatory=0.8, gain=0.9, rng=1)
-constraint = pyrnn.training.Constraint(signs=signs)
-rnn = pyrnn.RNN(task.input_size, 50, output_size=task.output_size, nonlinearity="relu", alpha=task.dt / task.tau, rng=0)
-rnn.weight_hh_l0 = W
+constraints = {"weight_hh_l0": pyrnn.training.Constraint(signs=signs, dale="absolute")}
+cell = {"nonlinearity": "relu", "alpha": task.dt / task.tau}
+rnn = pyrnn.RNN(task.input_size, 50, output_size=task.output_size, constraints=constraints, rng=0, **cell)
+rnn.weight_hh_l0 = np.abs(W)  # raw weights are magnitudes
 
-# Adam with clipped gradients, and weights of the wrong sign set to 0 after each step.
-history = []
-mean, square = np.zeros((2, rnn.parameters.size))
-for step in range(STEPS):
-    x, y, weights = task.batch(step)
-    loss = float(rnn.loss_and_gradients(x, y, weights=weights / weights.sum(), loss=task.loss)[0])
-    history.append({"step": step, "loss": loss})
-    if step % EVERY == 0 or step == STEPS - 1:
-        x, y, weights = validation.batch(0)
-        history[-1]["accuracy"] = validation.accuracy(rnn(x)[0], y, weights)
-        history[-1]["validation_loss"] = pyrnn.softmax_cross_entropy(rnn(x)[0], y, weights / weights.sum())[0]
-    gradients, _ = pyrnn.training.clip_gradients(rnn.gradients, max_norm=0.5)
-    mean, square = 0.9 * mean + 0.1 * gradients, 0.999 * square + 0.001 * gradients**2
-    rnn.parameters -= (
-        RATE
-        * (1 - step / STEPS)
-        * (mean / (1 - 0.9 ** (step + 1)))
-        / (np.sqrt(square / (1 - 0.999 ** (step + 1))) + 1e-8)
-    )
-    rnn.weight_hh_l0 = constraint.project(rnn.weight_hh_l0)
+
+class Accuracy:
+    """Adds accuracy and loss in new trials to the record of every 20th step."""
+
+    def on_step_end(self, state):
+        if state.step % EVERY == 0 or state.step == STEPS:
+            x, y, weights = validation.batch(0)
+            o, _ = state.rnn(x)
+            loss, _ = pyrnn.softmax_cross_entropy(o, y, weights / weights.sum())
+            state.history[-1].update(accuracy=validation.accuracy(o, y, weights), validation_loss=float(loss))
+
+
+history = pyrnn.fit(
+    rnn,
+    task,
+    steps=STEPS,
+    optimizer=pyrnn.training.Adam(lr=RATE),
+    schedule=lambda step: RATE * (1 - step / STEPS),
+    clip_norm=0.5,
+    callbacks=[Accuracy()],
+)
 
 x, y, weights = validation.batch(0)
 difference = np.where(weights[..., np.newaxis] == 0, x, 0).sum(axis=0) @ [0, -1, 1]
 by_sum = np.mean(1 + (difference > 0) == validation.trial_info(0)["correct"])
-print(f"accuracy after training {history[-1]['accuracy']:.3f}, of the sum of all evidence {by_sum:.3f}")
+print(f"{history.seconds:.1f} s; accuracy after training {history[-1]['accuracy']:.3f}, of the sum of all evidence {by_sum:.3f}")
 outputs = rnn(x)[0]
 h = rnn.layer_states[0]
 coherence, chosen = validation.trial_info(0)["coherence"], validation.choices(outputs, y, weights)
@@ -55,8 +57,8 @@ plots.learning_curve(history, ax=axes[0, 1])
 decided = chosen > 0
 plots.psychometric(coherence[decided], chosen[decided] == 2, ax=axes[0, 2])
 plots.trajectories(h, coherence, ax=axes[1, 0])
-plots.weights(rnn.weight_hh_l0, signs=signs, ax=axes[1, 1])
-plots.eigenvalues(rnn.weight_hh_l0, alpha=rnn.alpha, ax=axes[1, 2])
+plots.weights(rnn.network().W, signs=signs, ax=axes[1, 1])
+plots.eigenvalues(rnn.network().W, alpha=rnn.alpha, ax=axes[1, 2])
 titles = (
     "a trial",
     "",  # the legend is there
