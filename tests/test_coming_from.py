@@ -222,3 +222,63 @@ def test_nn_brain():
     network = pyrnn.Network(W_in, W, b_in + b_rec, cell=pyrnn.Cell("relu", ALPHA, "current"))
     run = pyrnn.simulate(network, x, noise=sigma_rec, seed=seed)
     check(pyrnn.output(run.rates[..., :EXCITATORY], W_out, b_out), np.stack(outputs))
+
+
+# ---- RNN with constraints --------------------------------------------------------------------------------------------
+def test_raw_weights_of_psychrnn_are_those_of_an_rnn():
+    """Its W_in, W_rec, W_out and init_state are assigned as they are: what both compute of them is the same."""
+    x, W_in, W_rec, W_out, b_rec, b_out = arrays(5)
+    connectivity, init_state = ~np.eye(H, dtype=bool), np.full((1, H), 0.1)
+    states, outputs = psychrnn(
+        *(x, W_in, W_rec, W_out, b_rec, b_out),
+        init_state=init_state,
+        connectivity=connectivity.astype(float),
+        dale_rec=np.diag(SIGNS),
+        dale_out=np.diag(SIGNS),
+        rec_noise=0.0,
+        xi=np.zeros((T, B, H)),
+    )
+    constraints = {
+        "weight_ih_l0": Constraint(signs=np.ones(I), dale="absolute"),
+        "weight_hh_l0": Constraint(mask=connectivity, signs=SIGNS, dale="absolute"),
+        "weight_out": Constraint(signs=SIGNS, dale="absolute"),
+    }
+    cell = {"nonlinearity": "relu", "form": "current", "alpha": DT / TAU}
+    rnn = pyrnn.RNN(I, H, output_size=O, constraints=constraints, train_h0=True, dtype=np.float64, **cell)
+    rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.weight_out, rnn.h0 = W_in, W_rec, W_out, init_state
+    rnn.bias_ih_l0, rnn.bias_hh_l0, rnn.bias_out = b_rec, 0 * b_rec, b_out
+    check(rnn(x)[0], outputs)
+    check(rnn.layer_states[0], states)
+
+
+def test_output_units_are_the_first_units_of_nn_brain():
+    x, W_in, W_rec, W_out, b_rec, b_out = arrays(6)
+    cell = {"nonlinearity": "relu", "form": "current", "alpha": DT / TAU}
+    rnn = pyrnn.RNN(I, H, output_size=O, output_units=SIGNS > 0, dtype=np.float64, **cell)
+    rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.weight_out = W_in, W_rec, W_out[:, :EXCITATORY]
+    rnn.bias_ih_l0, rnn.bias_hh_l0, rnn.bias_out = b_rec, 0 * b_rec, b_out
+    outputs, _ = rnn(x)
+    check(outputs, rnn.layer_rates[0][..., :EXCITATORY] @ W_out[:, :EXCITATORY].T + b_out)
+
+
+# ---- What the tables say in words ------------------------------------------------------------------------------------
+def test_a_gradient_that_is_multiplied_changes_nothing_with_adam():
+    """plasticity_masks of nn4n: Adam divides by the size of gradients, so that only 0 changes much."""
+    rng = np.random.default_rng(0)
+    gradients, ends = rng.standard_normal((50, 4)), []
+    for scale in (1.0, 0.1, 0.0):
+        parameters, optimizer = np.zeros(4), pyrnn.training.Adam(lr=0.1)
+        for g in gradients:
+            optimizer.step(parameters, scale * g)
+        ends.append(parameters)
+    np.testing.assert_allclose(ends[1], ends[0], rtol=1e-6)
+    assert np.abs(ends[0]).min() > 1e-3
+    assert (ends[2] == 0).all()
+
+
+def test_noise_of_a_task_is_that_of_train_rnn_brain():
+    """sigma_inp is the sigma of a task: √(2 tau / dt) sigma of each input."""
+    task = pyrnn.tasks.PerceptualDecision(dt=DT, tau=TAU, sigma=0.03, batch_size=500)
+    quiet = pyrnn.tasks.PerceptualDecision(dt=DT, tau=TAU, sigma=0.0, batch_size=500)
+    noise = task.batch(0).x - quiet.batch(0).x
+    assert noise.std() == pytest.approx(np.sqrt(2 / ALPHA) * 0.03, rel=0.02)
