@@ -51,9 +51,13 @@ print(f"accuracy {test.accuracy(outputs, y, weights):.4f} after {STEPS} steps")
 rng = np.random.default_rng(0)
 visited = h[45:].reshape(-1, 100)[rng.integers(0, 15 * len(h[0]), 300)]
 starts = visited + 0.05 * rng.standard_normal((300, 100))
-points = pyrnn.dynamics.find_fixed_points(rnn, np.zeros(3), starts=starts)
-fixed = points[~points.slow]
-print(fixed, *zip(fixed.stability, np.abs(fixed.eigenvalues[:, :2]).round(3).tolist(), strict=True))
+points = pyrnn.dynamics.find_fixed_points(rnn, np.zeros(3), starts=starts, max_speed=1e-6)
+print(points, *zip(points.stability.tolist(), np.abs(points.eigenvalues[:, :2]).round(3).tolist(), strict=True))
+during = h[5:45].reshape(-1, 100)[rng.integers(0, 40 * len(h[0]), 300)]
+for c in (0, 0.064, 0.128):
+    found = pyrnn.dynamics.find_fixed_points(rnn, np.array([1, (1 - c) / 2, (1 + c) / 2]), starts=during)
+    slow = found[found.slow]
+    print(f"coherence {c}: speed {slow.speed.round(5)}, |h| {np.linalg.norm(slow.h, axis=1).round(1)}", slow.counts)
 after = pyrnn.simulate(rnn, np.concatenate([x[:45, :40], np.zeros((1000, 40, 3), np.float32)])).h
 spectrum = pyrnn.dynamics.lyapunov_spectrum(rnn, x[:, :40].swapaxes(0, 1).reshape(-1, 3))
 print("directions forget within, in ms:", (-task.dt / spectrum.exponents[:3]).round())
@@ -63,9 +67,9 @@ axes = figure.subplots(2, 3)
 plots.learning_curve(history, ax=axes[0, 0])
 decided = chosen > 0
 plots.psychometric(coherence[decided], chosen[decided] == 2, ax=axes[0, 1])
-plots.plot_fixed_points(fixed, after, axes=axes[0, 2])
+plots.plot_fixed_points(points, after, axes=axes[0, 2])
 plots.weights(rnn.network().W, signs=signs, ax=axes[1, 0])
-plots.eigenvalues(fixed.jacobian[fixed.stability == "saddle"][0], ax=axes[1, 1])
+plots.eigenvalues(points.jacobian[points.stability == "saddle"][0], ax=axes[1, 1])
 axes[1, 2].plot(np.arange(1, 101), spectrum.exponents * 1000 / task.dt, ".", color="#0072B2")
 axes[1, 2].axhline(0, color="0.8", linewidth=0.8)
 axes[1, 2].set(xlabel="index", ylabel="1/s")
