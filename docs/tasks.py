@@ -45,7 +45,7 @@ history = pyrnn.fit(
 x, y, weights = validation.batch(0)
 difference = np.where(weights[..., np.newaxis] == 0, x, 0).sum(axis=0) @ [0, -1, 1]
 by_sum = np.mean(1 + (difference > 0) == validation.trial_info(0)["correct"])
-print(f"{history.seconds:.1f} s; accuracy after training {history[-1]['accuracy']:.3f}, of the sum of all evidence {by_sum:.3f}")
+print(f"accuracy after training {history[-1]['accuracy']:.3f}, of the sum of all evidence {by_sum:.3f}")
 outputs = rnn(x)[0]
 h = rnn.layer_states[0]
 coherence, chosen = validation.trial_info(0)["coherence"], validation.choices(outputs, y, weights)
