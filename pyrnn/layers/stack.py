@@ -474,7 +474,7 @@ class Constrained:
     def __init__(self, rules: Prepared, raw: np.ndarray, gradient: np.ndarray) -> None:
         self.rules, self.raw, self.gradient = rules, raw, gradient
         self.W, self.dW = np.empty_like(raw), np.empty_like(raw)
-        self._result, self._still = np.empty_like(raw), np.empty(raw.shape, np.bool_)
+        self._result, self._scratch = np.empty_like(raw), np.empty_like(raw)
 
     def apply(self) -> np.ndarray:
         """Write the effective weights to W."""
@@ -482,7 +482,7 @@ class Constrained:
 
     def add_gradient(self) -> None:
         """Add to the gradient of the raw weights what that of the effective ones, dW, makes of it."""
-        self.rules.gradient(self.raw, self.W, self.dW, self._result, self._still)
+        self.rules.gradient(self.raw, self.W, self.dW, self._result, self._scratch)
         np.add(self.gradient, self._result, out=self.gradient)
 
 

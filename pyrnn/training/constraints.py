@@ -170,7 +170,7 @@ class Constraint:
         """
         raw, grad = self._checked("raw", raw, grad_effective=grad_effective)
         rules, (W, result) = prepared(self, raw.shape, raw.dtype), np.empty((2, *raw.shape), raw.dtype)
-        return rules.gradient(raw, rules.apply(raw, W), grad, result, np.empty(raw.shape, np.bool_))
+        return rules.gradient(raw, rules.apply(raw, W), grad, result, np.empty_like(result))
 
     def project(self, W: ArrayLike) -> np.ndarray:
         """The nearest weights that the constraint allows, for gradient descent on the weights themselves.
@@ -351,12 +351,14 @@ class Prepared:
         self.keep = _whole_or_one(keep) if not (keep == ~self.bits.type(0)).all() else None
         self.put = _whole_or_one(put) if put.any() else None
         self.zero = _whole_or_one(zero) if signs is not None else None
-        # dL/draw = 0 where W = still, else sign(raw) s dL/dW, or dL/dW in a column without a sign
-        still = np.where(signed, 0, np.nan).astype(dtype)
-        still[fixed] = values[fixed]
-        self.still = _whole_or_one(still)
-        self.s = _whole_or_one(s.astype(dtype)) if (s < 0).any() else None
-        self.free = ~signed if not signed.all() else None
+        # dL/draw = slope dL/dW with slope = (sign(W or raw) & known) ^ given, where 0 stands for no gradient
+        slope = np.where(signed | fixed, 0, 1).astype(dtype).view(self.bits)
+        slope[fixed] = 0
+        if self.absolute:
+            slope[(s < 0) & ~fixed] = top
+        known = np.where(signed & ~fixed, ~self.bits.type(0), self.bits.type(0))
+        self.known = _whole_or_one(known) if not known.all() else None
+        self.given = _whole_or_one(slope) if slope.any() else None
 
     def apply(self, raw: np.ndarray, W: np.ndarray) -> np.ndarray:
         """Write the effective weights to W, which is returned."""
@@ -375,24 +377,29 @@ class Prepared:
         return W
 
     def gradient(
-        self, raw: np.ndarray, W: np.ndarray, grad: np.ndarray, out: np.ndarray, still: np.ndarray
+        self, raw: np.ndarray, W: np.ndarray, grad: np.ndarray, out: np.ndarray, scratch: np.ndarray
     ) -> np.ndarray:
-        """Write the gradient of raw weights to out, which is returned; W: what `apply` has written; still: scratch."""
+        """Write the gradient of raw weights to out, which is returned; W: what `apply` has written."""
+        bits = out.view(self.bits)
         if not self.signed:
             if self.keep is None:
                 np.copyto(out, grad)
             else:
-                np.bitwise_and(grad.view(self.bits), self.keep, out=out.view(self.bits))
+                np.bitwise_and(grad.view(self.bits), self.keep, out=bits)
             return out
+        np.sign(raw if self.absolute else W, out=out)
+        if self.known is not None:
+            np.bitwise_and(bits, self.known, out=bits)
+        if self.given is not None:
+            np.bitwise_xor(bits, self.given, out=bits)
+        # Zero where the slope is, for a NaN in grad too: the second exponent bit of 1 and of NaN is 1, and of 0 is 0.
+        # A copy of 0 where a mask says so takes 200 times as long, at 200 x 200 with half of the entries.
+        moves = scratch.view(self.bits.str.replace("u", "i"))
+        np.left_shift(bits.view(moves.dtype), 2, out=moves)
+        np.right_shift(moves, 8 * moves.itemsize - 1, out=moves)
         with np.errstate(invalid="ignore"):  # 0 times inf
-            np.sign(raw if self.absolute else W, out=out)
-            if self.absolute and self.s is not None:
-                np.multiply(out, self.s, out=out)
-            if self.free is not None:
-                np.copyto(out, 1, where=self.free)
             np.multiply(out, grad, out=out)
-        np.equal(W, self.still, out=still)
-        np.copyto(out, 0, where=still)
+        np.bitwise_and(bits, moves.view(self.bits), out=bits)
         return out
 
 
