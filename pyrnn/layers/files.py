@@ -152,8 +152,8 @@ def _check_sizes(path: str, arguments: Mapping[str, Any], state: Mapping[str, np
     if sizes["num_layers"] > max(1, len(state)):
         raise ValueError(f"{path} must have arrays of {sizes['num_layers']} layers, got {len(state)} arrays in all")
     h0, trained = sizes.pop("train_h0"), sizes.pop("train_alpha")
-    read = None if units is None else len(units)
-    shapes = parameters.layout(**sizes, read=read, h0=h0, alphas=trained * np.size(alpha))
+    read, count = None if units is None else len(units), len(alpha) if isinstance(alpha, list) else 1
+    shapes = parameters.layout(**sizes, read=read, h0=h0, alphas=trained * count)
     if misfits := parameters.misfits(shapes, {name: a.shape for name, a in state.items()}):
         raise ValueError(f"{path} must have the arrays that its arguments declare: {misfits}")
     dtype = arguments.get("dtype", "float32")
