@@ -84,7 +84,7 @@ def cross_entropy_of_steps(
     if o.size == 0:
         _check_range_of_classes(targets, o, weights)
         return losses, do
-    classes = targets.astype(np.intp, order="C", copy=False)
+    classes = targets.astype(np.intp, order="C", copy=not targets.flags.aligned)
     if compiled.of_classes(_contiguous(o), classes, _contiguous(weights), losses, do) >= 0:
         _check_range_of_classes(targets, o, weights)  # raises the error
     return losses, do

@@ -133,7 +133,7 @@ def test_exp(instructions, dtype):  # noqa: F811
     y = exp(x)
     assert max(exact_error("exp", *pair) for pair in zip(x, y, strict=True)) <= 1.053
     lowest, highest = dtype(least), dtype(most)
-    highest = highest if highest <= most else np.nextafter(highest, dtype(0))
+    highest = highest if float(highest) <= most else np.nextafter(highest, dtype(0))
     special = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, info.max, -info.max, lowest, highest], dtype)
     special = np.append(special, [np.nextafter(lowest, dtype(-np.inf)), np.nextafter(highest, dtype(np.inf))])
     result = exp(special.astype(dtype))
