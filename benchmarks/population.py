@@ -83,7 +83,8 @@ def main():
             seconds[name].append(run())
     one, threads, processes = seconds.values()
     for name, each in seconds.items():
-        print(f"{name:14} {statistics.median(each):6.2f} s, {1e3 * statistics.median(each) / (K * steps):.2f} ms a step")
+        median = statistics.median(each)
+        print(f"{name:14} {median:6.2f} s, {1e3 * median / (K * steps):.2f} ms a step")
     ratio = lambda a, b: statistics.median(x / y for x, y in zip(a, b, strict=True))
     print(f"gain of threads {ratio(one, threads):.2f}, of processes {ratio(one, processes):.2f}, "
           f"of threads over processes {ratio(processes, threads):.2f}")  # fmt: skip

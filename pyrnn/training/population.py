@@ -197,9 +197,9 @@ def fit_population(
     of NumPy, which is ``history.seed`` of its history. Its calls use one thread.
 
     Each network gets an optimizer of its own, with the arguments of `optimizer` and no state, and copies of the
-    penalties. Losses, schedules and callbacks are shared, and called on the thread that trains the network, at any time
-    beside those of other networks: give objects that remember something to each network, by `each`. A batch of a task is
-    made once for all networks that come to its step at about the same time: its arrays are read only.
+    penalties. Losses, schedules and callbacks are shared, and called on the thread that trains the network, at the same
+    time as for other networks: give objects that remember something to each network, by `each`. A batch of a task is
+    made once for all networks that come to its step at about the same time. Its arrays are read only.
 
     After Ctrl-C each network ends after its last whole step, and writes its file; the networks so far are returned,
     with ``stopped='interrupted'`` in their histories. A second Ctrl-C does not wait for them.
