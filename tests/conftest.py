@@ -13,7 +13,7 @@ pytest.register_assert_rewrite("helpers")  # so that its assertions say what was
 from helpers import LAYOUTS, WRITEABLE_LAYOUTS  # noqa: E402
 
 # ---- Which step of CI runs a test -----------------------------------------------------------------------------------
-STEPS = {"once", "wheel", "python", "plain_c", "peer", "profile", "compiled"}  # pyproject.toml says what they mean
+STEPS = {"once", "wheel", "python", "plain_c", "peer", "neurogym", "profile", "compiled"}  # meant as in pyproject.toml
 NO_PEER = re.compile(
     r"could not import '(torch|onnx|onnxruntime|keras|h5py|safetensors)\b|"
     r"\b(PyTorch|ONNX Runtime|torch|onnx|onnxruntime|keras|h5py|safetensors) is not installed"
