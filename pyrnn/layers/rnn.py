@@ -1065,9 +1065,11 @@ class RNN:
         given = given | {"parameters": self._parameters, "gradients": self._gradients, "out[0]": None}
         arrays = (*arrays, self._parameters, self._gradients, None)
         for i, (a, shape) in enumerate(zip(out, shapes, strict=True)):
-            if a is not None:
+            if a is not None and shape is not None:
                 _checks.check_out(a, shape, self.dtype, given, arrays, name=f"out[{i}]")
             given = given | {"out[0]": a}
+        first: Any
+        second: Any
         first, second = (
             np.empty(s, self.dtype) if a is None and s is not None else a for a, s in zip(out, shapes, strict=True)
         )

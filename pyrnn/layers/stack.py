@@ -397,9 +397,9 @@ def _add_gradients(
         for a in (b, d_alpha, None if W_factors is None else dW):
             if a is not None:
                 a.fill(0)
-        of_rows = (dh, dx, drive, d_drive)
+        of_rows: Sequence[Any] = (dh, dx, drive, d_drive)
         if some is not None:
-            of_rows = tuple(None if a is None else a[:, some] for a in of_rows)
+            of_rows = [None if a is None else a[:, some] for a in of_rows]
         of_h, of_x, driven, of_drive = of_rows
         results = (of_x, into.U, dW, b, dh0 if some is None else dh0[some], of_drive, d_alpha)
         given = [of_h, run.h, run.x, U, W, run.h0, cell, driven, run.lengths, None, run.reverse, r, of_x is not None]

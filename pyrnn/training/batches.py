@@ -34,7 +34,7 @@ class Draws:
     def __init__(self, seed: int) -> None:
         self._philox = np.random.Philox(key=_key(seed))
         self._generator = np.random.Generator(self._philox)
-        self._state: dict[str, Any] = dict(self._philox.state)  # nothing is drawn: its buffer is empty
+        self._state: Any = self._philox.state  # nothing is drawn: its buffer is empty
 
     def at(self, purpose: int, number: int) -> np.random.Generator:
         """Return what draws the numbers that `generator` would, until the next call."""
