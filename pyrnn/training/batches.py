@@ -43,12 +43,14 @@ class Draws:
         return self._generator
 
 
-@functools.lru_cache(64)
-def _key(seed: int) -> np.ndarray:
+def _drawn_key(seed: int) -> np.ndarray:
     """The key of a seed, which takes as long as all else that a generator needs."""
     key: np.ndarray = np.random.SeedSequence(seed, spawn_key=(STREAM,)).generate_state(2, np.uint64)
     key.flags.writeable = False
     return key
+
+
+_key = functools.lru_cache(64)(_drawn_key)
 
 
 class Batch(NamedTuple):
