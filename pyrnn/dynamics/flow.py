@@ -79,7 +79,7 @@ def gradient_flow(
         Instead of targets: what a loss sends directly into what the top layer sends up, laid out as x. Without either
         there are no gradients, only Jacobians.
     h0 : array_like, optional
-        The state before the first step, as the network takes it.
+        The state before the first step, as the network takes it. None for zeros, or for what an RNN has trained.
     weights : array_like, optional
         Of the loss at each step, as in `loss_and_gradients`.
     norm : {"frobenius", "spectral"}
