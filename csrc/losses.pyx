@@ -12,7 +12,7 @@ from libc.string cimport memcpy
 from pyrnn._core.arrays cimport real
 from pyrnn._core.floating cimport pyrnn_floating, pyrnn_flush, pyrnn_restore
 from pyrnn._core.table cimport PYRNN_SIGMOID, PYRNN_SOFTPLUS, pyrnn_phi
-from pyrnn._core.typed cimport exp, step_forward
+from pyrnn._core.typed cimport add_multiple, dot, exp, step_forward
 
 cnp.import_array()
 
@@ -300,6 +300,8 @@ cdef double add_to_rates(int which, Py_ssize_t T, Py_ssize_t B, Py_ssize_t n, co
                          const Py_ssize_t *lengths, real factor, real *gradient) noexcept nogil:
     cdef double total = 0
     cdef Py_ssize_t t, b, end, at, ld = B * n
+    if lengths == NULL and which != CHANGE:
+        return sizes(T * ld, which == L2, rates, factor, gradient)
     for t in range(T):
         for b in range(B):
             end = T if lengths == NULL else lengths[b]
@@ -317,24 +319,18 @@ cdef double sizes(Py_ssize_t n, bint squared, const real *r, real factor, real *
     """Σ r² or Σ |r|, and their gradients."""
     cdef double s[SUMS]
     cdef Py_ssize_t i, j
+    if squared:
+        add_multiple(n, 2 * factor, r, d)
+        return dot(n, r, r, 1)
     for j in range(SUMS):
         s[j] = 0
-    if squared:
-        for i in range(n // SUMS):
-            for j in range(SUMS):
-                s[j] += <double>r[i * SUMS + j] * r[i * SUMS + j]
-        for i in range(n - n % SUMS, n):
-            s[i % SUMS] += <double>r[i] * r[i]
-        for i in range(n):
-            d[i] += 2 * factor * r[i]
-    else:
-        for i in range(n // SUMS):
-            for j in range(SUMS):
-                s[j] += fabs(<double>r[i * SUMS + j])
-        for i in range(n - n % SUMS, n):
-            s[i % SUMS] += fabs(<double>r[i])
-        for i in range(n):
-            d[i] += factor * ((r[i] > 0) - <int>(r[i] < 0))
+    for i in range(n // SUMS):
+        for j in range(SUMS):
+            s[j] += fabs(<double>r[i * SUMS + j])
+    for i in range(n - n % SUMS, n):
+        s[i % SUMS] += fabs(<double>r[i])
+    for i in range(n):
+        d[i] += factor * ((r[i] > 0) - <int>(r[i] < 0))
     return sum_of(s)
 
 
