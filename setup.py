@@ -40,6 +40,8 @@ MODULES += ("losses", "noise", "online", "optimizers", "profile", "scratch", "se
 MODULES += ("stepper", "tangents", "team", "tensors")
 # No loops over numbers in them that take time, but 5 % of a wheel to save.
 SMALL = tuple(f"pyrnn._core.{name}" for name in ("blas", "memory", "optimizers", "profile", "scratch", "tensors"))
+# Their loops over numbers are the kernels', in another module: 2 % more, and as fast.
+CALLERS = tuple(f"pyrnn._core.{name}" for name in ("call", "engine_blas", "engine_fused", "sequences"))
 
 if PROFILE:
     if sys.version_info[:2] == (3, 12):
@@ -86,6 +88,8 @@ class Build(build_ext):
                     extension.extra_compile_args += ["-mno-omit-leaf-frame-pointer"]
                 if extension.name in SMALL:
                     extension.extra_compile_args += ["-Os"]
+                elif extension.name in CALLERS:
+                    extension.extra_compile_args += ["-O2"]
             if sanitizers := os.environ.get("PYRNN_SANITIZE"):
                 # Checks in every load and store of every tile: to compile the kernels takes ten minutes and 7 GB with
                 # -O3, five minutes with -O1, two with -Og.

@@ -298,6 +298,25 @@ def test_vanishing_is_the_regulariser_of_the_loss(network, variant):
     np.testing.assert_array_equal(rnn.parameters, 0)
 
 
+def test_vanishing_of_constrained_weights_is_that_of_the_effective_ones():
+    """The gradient goes on to the raw weights, as that of the loss does."""
+    constraint = pyrnn.training.Constraint(mask=~np.eye(H, dtype=bool), signs=np.where(np.arange(H) < 3, 1, -1))
+    constrained = {"constraints": {"weight_hh_l0": constraint}}
+    plain, _ = step_of(None, **constrained)
+    gradient, value = step_of([Vanishing(0.3)], **constrained)
+    rnn = rnn_of(**constrained)
+    x, y = data_of(rnn)
+    run = pyrnn.simulate(rnn.network(), x)
+    _, do = pyrnn.softmax_cross_entropy(rnn(x)[0], y)
+    grad_h = run.state_gradients(do / (T * B) @ rnn.weight_out)
+    omega, expected = pyrnn.training.vanishing_regularizer(run, grad_h, variant="published")
+    assert value == pytest.approx(0.3 * omega, rel=1e-10)
+    raw = rnn.weight_hh_l0.copy()
+    rnn.parameters = gradient - plain
+    np.testing.assert_allclose(rnn.weight_hh_l0, 0.3 * constraint.gradient(raw, expected.W), rtol=1e-8, atol=1e-12)
+    assert np.abs(rnn.weight_hh_l0).max() > 1e-6
+
+
 @pytest.mark.peer
 def test_vanishing_against_autograd():
     """Omega as the paper has it: a function of W, with h and its gradients held constant."""

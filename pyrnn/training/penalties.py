@@ -469,8 +469,11 @@ class Vanishing:
         cell = run.network.cell
         dh = cell.slope(run.rates) * gradient if cell.current else gradient
         omega, gradients = vanishing_regularizer(run, run.state_gradients(dh), variant=self.variant)
-        gradient_of_W = dict(rnn.named_gradients())["weight_hh_l0"]
-        gradient_of_W += gradients.W * gradient_of_W.dtype.type(self.strength)
+        name, dW = "weight_hh_l0", gradients.W
+        if name in rnn.constraints:
+            dW = rnn.constraints[name].gradient(rnn.weight_hh_l0, dW)
+        gradient_of_W = dict(rnn.named_gradients())[name]
+        gradient_of_W += dW * gradient_of_W.dtype.type(self.strength)
         return self.strength * float(omega)
 
 
