@@ -288,7 +288,7 @@ def test_torch_module():
 def test_training():
     pytest.importorskip("torch")
     script = RUN.with_name("training.py")
-    options = ["--hidden", "10", "--batch", "2,3", "--steps", "20", "--seconds", "0", "--plain"]
+    options = ["--hidden", "10", "--batch", "2,3", "--steps", "20", "--seconds", "0"]
     command = [sys.executable, "-P", script, *options]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=3600)
     assert done.returncode == 0, done.stderr
