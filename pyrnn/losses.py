@@ -477,7 +477,7 @@ def _check_classes(targets: np.ndarray, o: np.ndarray) -> None:
 
 def _check_range_of_classes(targets: np.ndarray, o: np.ndarray, weights: np.ndarray | None, first: int = 0) -> None:
     """Raise unless targets are classes where the weight is not 0. They are those from step `first` on."""
-    if weights is None and (targets.size == 0 or 0 <= targets.min() <= targets.max() < o.shape[-1]):
+    if targets.size == 0 or 0 <= targets.min() <= targets.max() < o.shape[-1]:
         return
     wrong = (targets < 0) | (targets >= o.shape[-1])
     if weights is not None:

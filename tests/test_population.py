@@ -572,7 +572,8 @@ def test_a_damaged_file_concerns_one_network(tmp_path):
 
 
 SCRIPT = """
-import json, os, sys, numpy as np, pyrnn
+import json, os, signal, sys, numpy as np, pyrnn
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process that a script starts behind itself ignores it
 folder, out, n_threads, K, steps = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
 task = pyrnn.tasks.PerceptualDecision(batch_size=16)
 make = lambda k: pyrnn.RNN(task.input_size, 24, output_size=3, nonlinearity="relu", alpha=0.2, noise=0.1, rng=k)

@@ -121,7 +121,7 @@ class Kind(NamedTuple):
             (weights,) = _checks.as_real_arrays(**{f"weights of {name}": weights})
             weights = weights.astype(dtype, copy=False)
             _check_finite(f"weights of {name}", weights)
-            if self.mean and isinstance(self.loss, str) and (weights < 0).any():
+            if self.mean and isinstance(self.loss, str) and weights.min(initial=0) < 0:
                 raise ValueError(
                     f"weights of {name} must not be negative with reduction='mean', got {weights.min()}: use 'sum'"
                 )
