@@ -201,6 +201,14 @@ def test_inf_and_nan_pass_without_a_warning():
     assert np.isnan(rnn.gradients).any()
 
 
+def test_a_sum_that_overflows_gives_no_warning():
+    rnn, x = rnn_and_x(dtype=np.float32, alpha=0.5, nonlinearity="identity")
+    rnn.parameters[:] = 0
+    rnn.bias_ih_l0[:] = 1  # after one step, the gradient at each alpha is that of the state
+    rnn(x[:1])
+    assert rnn.backward(np.full((1, 3, 6), 1e38, np.float32)).alpha == np.inf
+
+
 def test_any_layout(layout):
     rnn, x = rnn_and_x(num_layers=2, bidirectional=True, output_size=2)
     rng = np.random.default_rng(0)
@@ -1591,6 +1599,7 @@ def test_constraints_allocate_nothing_after_the_first_call(monkeypatch, options)
     constraints["weight_hh_l0"] = Constraint(~np.eye(H, dtype=bool), None, np.where(np.arange(H) < 100, 1, -1))
     options = options | {"constraints": constraints, "output_units": np.arange(100)}
     rnn, x = rnn_and_x(30, 64, H, H, dtype=np.float32, **options)
+    rnn.parameters *= 0.1  # else the states grow beyond what float32 holds
     out = tuple(np.empty_like(a) for a in rnn(x))
     dx, dh0 = np.empty_like(x), np.empty_like(out[1])
     rnn.backward(out[0], out=(dx, dh0))

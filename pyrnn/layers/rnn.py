@@ -13,7 +13,7 @@ from pyrnn.cell import NEGATIVE_SLOPE, Cell
 from pyrnn.layers import files, parameters, stack
 from pyrnn.layers.parameters import StateDict
 from pyrnn.layers.summary import summary
-from pyrnn.losses import LOSSES, check_loss, of_classes
+from pyrnn.losses import LOSSES, QUIET, check_loss, of_classes
 from pyrnn.network import Network
 
 if TYPE_CHECKING:
@@ -785,7 +785,7 @@ class RNN:
             rates,
         )
         if alpha is not None:
-            alpha = alpha.copy() if np.ndim(self.alpha) else alpha.sum()
+            alpha = alpha.copy() if np.ndim(self.alpha) else _total(alpha)
         return RNNGradients(dx, dh0, alpha)
 
     def _backward(
@@ -1146,6 +1146,11 @@ _MADE = frozenset(
     {"_views", "_gradient_views", "_alpha", "_alpha_slope", "_cell", "_constrained", "_V", "_layers", "_sums"}
     | {"_drive_sigma", "_workspace", "_tape", "_batched", "_changed", "_from_own_h0"}
 )
+
+
+@QUIET
+def _total(a: np.ndarray) -> Any:
+    return a.sum()
 
 
 def _with_batch(a: np.ndarray) -> np.ndarray:
