@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from pyrnn.layers import npz, parameters, safetensors
+from pyrnn.layers.constraints import Constraint
 
 if TYPE_CHECKING:
     from pyrnn._types import Path
-    from pyrnn.training.constraints import Constraint
 
 KEY = "pyrnn.RNN"  # under which the arguments of the constructor lie, as JSON
 SUFFIXES = (".npz", ".safetensors")
@@ -93,7 +93,6 @@ def _constraints_of(
     path: str, told: Any, parts: Mapping[str, np.ndarray], state: Mapping[str, np.ndarray]
 ) -> dict[str, Constraint]:
     """The constraints that a file declares, of arrays that it holds."""
-    from pyrnn.training.constraints import Constraint  # that room is above this one
 
     def fail(problem: str) -> NoReturn:
         raise ValueError(f"{path} must have the constraints that its arguments declare: {problem}")

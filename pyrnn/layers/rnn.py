@@ -11,6 +11,7 @@ import numpy as np
 from pyrnn import _checks, _noise, _steps
 from pyrnn.cell import NEGATIVE_SLOPE, Cell
 from pyrnn.layers import files, parameters, stack
+from pyrnn.layers.constraints import Constraint
 from pyrnn.layers.parameters import StateDict
 from pyrnn.layers.summary import summary
 from pyrnn.losses import LOSSES, QUIET, check_loss, of_classes
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
     from pyrnn._types import Form, Loss, MaybeArray, Nonlinearity, Path, Seed, Shape
-    from pyrnn.training.constraints import Constraint
 
     _Inputs: TypeAlias = tuple[dict[str, Any], tuple[np.ndarray | None, ...]]  # as given, and as arrays
 
@@ -88,7 +88,8 @@ class RNN:
         Whether there is a parameter ``h0``, (L D, H), zeros at first: the states before the first step, of all
         sequences, in calls without an h0.
     train_alpha : bool
-        Whether the leak is trained, by a parameter ``raw_alpha``, (1,) or (H,), of which `alpha` follows.
+        Whether the leak is trained, by a parameter ``raw_alpha``, (1,) or (H,), from which
+            `alpha` is computed.
     alpha_bounds : (float, float)
         Between which a trained alpha stays, and strictly between which it starts.
     output_units : array_like of integers, shape (k,), or of booleans, shape (H,), optional
@@ -1222,8 +1223,6 @@ def _checked_constraints(constraints: Any, shapes: Mapping[str, Shape]) -> dict[
     """Constraints that fit the parameters of their names."""
     if constraints is None:
         return {}
-    from pyrnn.training.constraints import Constraint  # that room is above this one
-
     if not isinstance(constraints, Mapping):
         raise TypeError(f"constraints must be a mapping of names to constraints, got {type(constraints).__name__}")
     known = [name for name in shapes if name.startswith("weight")]

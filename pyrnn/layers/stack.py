@@ -16,6 +16,7 @@ from pyrnn._core import memory
 from pyrnn._core.call import Call
 from pyrnn._results import OutputGradients
 from pyrnn.functional import backward, forward
+from pyrnn.layers.constraints import prepared
 from pyrnn.layers.parameters import DIRECTIONS
 from pyrnn.losses import QUIET
 from pyrnn.network import Network
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
     from pyrnn._types import MaybeArray, Shape
     from pyrnn.cell import Cell
+    from pyrnn.layers.constraints import Prepared
     from pyrnn.layers.parameters import Workspace
     from pyrnn.layers.rnn import RNN
-    from pyrnn.training.constraints import Prepared
 
     _New: TypeAlias = Callable[[Hashable, Shape, DTypeLike], np.ndarray]  # an array, by name, shape and dtype
     _Factors: TypeAlias = Sequence[MaybeArray] | None  # by layer, where there are any
@@ -488,10 +489,6 @@ class Constrained:
 
 def constrained_of(rnn: RNN) -> dict[str, Constrained]:
     """The weights of an RNN that have constraints, by name."""
-    if not rnn._constraints:
-        return {}
-    from pyrnn.training.constraints import prepared  # that room is above this one
-
     made = {}
     for name, constraint in rnn._constraints.items():
         raw, gradient = rnn._views[name], rnn._gradient_views[name]

@@ -1,12 +1,12 @@
 """Losses and gradients of whole networks, and what training does with them."""
 
 from pyrnn._results import GradientErrors, LossGradients, RegularizerGradients, SampleGradients
+from pyrnn.layers.constraints import Constraint
 from pyrnn.losses import binary_cross_entropy, huber, poisson
 from pyrnn.training import schedules as schedules
 from pyrnn.training.check import check_gradients
 from pyrnn.training.clipping import clip_gradients, gradient_norm
 from pyrnn.training.connectivity import balanced, scale_spectral_radius, spectral_radius
-from pyrnn.training.constraints import Constraint
 from pyrnn.training.feedback import (
     FeedbackGradients,
     Samples,
