@@ -636,7 +636,7 @@ def heard():
 
 
 class Signal:
-    """Ctrl-C at some step of whichever network comes there first."""
+    """Sends Ctrl-C when the first of the networks reaches this step."""
 
     def __init__(self, step, times=1):
         self.step, self.times = step, times
@@ -646,7 +646,8 @@ class Signal:
             self.times -= 1
             handler = signal.getsignal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)  # Python handles it on the main thread, when that wakes
-            while hasattr(handler, "__self__") and not handler.__self__.ended.is_set():
+            training = handler.__self__.heard.__self__ if hasattr(handler, "__self__") else None
+            while training is not None and not training.ended.is_set():
                 time.sleep(0.001)
 
 

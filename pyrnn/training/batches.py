@@ -22,12 +22,6 @@ STREAM = zlib.crc32(b"pyrnn.fit")  # so that a network or a task with the same s
 SHUFFLE, SPLIT, DROPOUT = range(3)
 
 
-def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
-    """Return a generator that depends on its arguments alone: Philox, whose counter begins at their place."""
-    counter = np.array([0, 0, number, purpose], np.uint64)
-    return np.random.Generator(np.random.Philox(key=_key(seed), counter=counter))
-
-
 class Draws:
     """The generators of one seed and all purposes as one object, which is moved from place to place."""
 
@@ -37,10 +31,15 @@ class Draws:
         self._state: Any = self._philox.state  # nothing is drawn: its buffer is empty
 
     def at(self, purpose: int, number: int) -> np.random.Generator:
-        """Return what draws the numbers that `generator` would, until the next call."""
+        """Return what draws the numbers of this place, until the next call."""
         self._state["state"]["counter"][:] = 0, 0, number, purpose
         self._philox.state = self._state
         return self._generator
+
+
+def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
+    """Return a generator that depends on its arguments alone: Philox, whose counter begins at their place."""
+    return Draws(seed).at(purpose, number)
 
 
 def _drawn_key(seed: int) -> np.ndarray:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
-import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pyrnn import _checks, _engines, config, losses
+from pyrnn._interrupts import CtrlC
 from pyrnn._progress import Progress
 from pyrnn.layers.files import digest
 from pyrnn.layers.rnn import RNN, gradients_of, outputs_of
@@ -458,7 +457,7 @@ class Run:
         try:
             rnn.train()
             threads = config.using(n_threads=self.given["n_threads"])
-            with threads, _Interrupts(self), _Display(self.given["progress"], self._total()) as display:
+            with threads, CtrlC(self._interrupt), _Display(self.given["progress"], self._total()) as display:
                 self._call("on_train_begin")
                 history.stopped = self._loop(display)
         except KeyboardInterrupt:
@@ -635,6 +634,13 @@ class Run:
             if method is not None:
                 method(self.state)
 
+    def _interrupt(self) -> None:
+        """Ctrl-C: it waits while the state of the run changes, which takes microseconds."""
+        if self.held:
+            self.pending = True
+        else:
+            raise KeyboardInterrupt
+
     def _release(self) -> None:
         """End a change of the state that an interrupt must not see half done."""
         self.held = False
@@ -652,30 +658,6 @@ def _compare(path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> No
         if isinstance(value, dict) and isinstance(found, dict):
             name, value, found = next((f"{name}, {n},", v, found.get(n)) for n, v in value.items() if found.get(n) != v)
         raise ValueError(f"{name} must be that of the run in {path}, {found!r}, got {value!r}")
-
-
-class _Interrupts:
-    """A context in which Ctrl-C waits while the state of the run changes, which takes microseconds."""
-
-    def __init__(self, run: Run) -> None:
-        self.run, self.old = run, None
-
-    def __enter__(self) -> None:
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):
-            self.old = signal.signal(signal.SIGINT, self._handle)  # type: ignore[assignment]
-
-    def __exit__(self, *exception: object) -> None:
-        if self.old is not None:
-            signal.signal(signal.SIGINT, self.old)
-
-    def _handle(self, number: int, frame: types.FrameType | None) -> None:
-        if self.run.held:
-            self.run.pending = True
-        else:
-            raise KeyboardInterrupt
 
 
 class _Display:

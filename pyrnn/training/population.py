@@ -6,10 +6,8 @@ import contextvars
 import copy
 import inspect
 import os
-import signal
 import threading
 import time
-import types
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -18,6 +16,7 @@ import numpy as np
 
 from pyrnn import _checks, _engines, config
 from pyrnn._core import team
+from pyrnn._interrupts import CtrlC
 from pyrnn._progress import Progress
 from pyrnn.layers.rnn import RNN
 from pyrnn.training.batches import ByStep, Shared
@@ -333,7 +332,7 @@ class _Training:
 
     def train(self, n_threads: int, progress: bool) -> None:
         """Train all networks; return when all threads have ended."""
-        with _Interrupts(self.ended), Progress() as line:
+        with CtrlC(self._interrupt), Progress() as line:
             try:
                 self._start(n_threads)
                 self._wait(line if progress else None)
@@ -343,6 +342,12 @@ class _Training:
                 if second or not isinstance(error, KeyboardInterrupt):
                     raise
                 self._wait(None)  # the first Ctrl-C, where it is not ours to handle
+
+    def _interrupt(self) -> None:
+        """Ctrl-C: all runs end after their last whole step; a second one does not wait for them."""
+        if self.ended.is_set():
+            raise KeyboardInterrupt
+        self.ended.set()
 
     def _start(self, n_threads: int) -> None:
         """Start so many threads, or as many as the system has: one will do."""
@@ -444,29 +449,6 @@ def _seed(rng: int, k: int) -> np.uint64:
     """The seed of a network: a function of its number and the seed of all."""
     seed: np.uint64 = np.random.SeedSequence(rng, spawn_key=(k,)).generate_state(1, np.uint64)[0]
     return seed
-
-
-class _Interrupts:
-    """A context in which Ctrl-C ends all runs after their last whole step; a second one raises KeyboardInterrupt."""
-
-    def __init__(self, ended: threading.Event) -> None:
-        self.ended, self.old = ended, None
-
-    def __enter__(self) -> None:
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):
-            self.old = signal.signal(signal.SIGINT, self._handle)  # type: ignore[assignment]
-
-    def __exit__(self, *exception: object) -> None:
-        if self.old is not None:
-            signal.signal(signal.SIGINT, self.old)
-
-    def _handle(self, number: int, frame: types.FrameType | None) -> None:
-        if self.ended.is_set():
-            raise KeyboardInterrupt
-        self.ended.set()
 
 
 # ---- Warnings -------------------------------------------------------------------------------------------------------
