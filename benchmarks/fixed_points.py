@@ -13,9 +13,7 @@ that Adam brought below 1e-20, its points, and how many of them pyrnn missed.
 
 import argparse
 import itertools
-import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -182,9 +180,8 @@ def measure(name, H, options):
 
 def main():
     options = parse()
-    if not options.here:  # in a process whose libraries have started with one thread
-        variables = os.environ | timing.environment(1) | {"PYRNN_NUM_THREADS": "1"}
-        return subprocess.run([sys.executable, "-P", *sys.argv, "--here"], env=variables).returncode
+    if not options.here:
+        return timing.again(threads=1)
     timing.pin(1)
     import torch
 

@@ -13,9 +13,7 @@ Sequences of different lengths, random or those sorted, have two figures:
 
 import argparse
 import itertools
-import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
@@ -111,6 +109,5 @@ if __name__ == "__main__":
     arguments = parse()
     if arguments.here:
         run(arguments)
-    else:  # these variables count from the start of a process on
-        command = [sys.executable, "-P", *sys.argv, "--here"]
-        sys.exit(subprocess.run(command, env=os.environ | timing.environment(1)).returncode)
+    else:
+        sys.exit(timing.again(threads=1))

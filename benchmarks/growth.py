@@ -8,8 +8,6 @@ time has grown with, between the two largest; under a minute in all. The stated 
 
 import argparse
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -178,9 +176,8 @@ def draw(panels, path):
 
 def main():
     options = parse()
-    if not options.here:  # these variables count from the start of a process on
-        variables = os.environ | timing.environment(1) | {"PYRNN_NUM_THREADS": "1"}
-        return subprocess.run([sys.executable, "-P", *sys.argv, "--here"], env=variables).returncode
+    if not options.here:
+        return timing.again(threads=1)
     timing.pin(1)
     panels = measure(options)
     try:

@@ -10,9 +10,7 @@ orthonormalisations; with --growth pyrnn alone over T, k and H, with the exponen
 
 import argparse
 import itertools
-import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
@@ -154,9 +152,8 @@ def growth(seconds):
 
 def main():
     options = parse()
-    if not options.here:  # these variables count from the start of a process on
-        variables = os.environ | timing.environment(1)
-        return subprocess.run([sys.executable, "-P", *sys.argv, "--here"], env=variables).returncode
+    if not options.here:
+        return timing.again(threads=1)
     timing.pin(1)
     if options.growth:
         growth(options.seconds)

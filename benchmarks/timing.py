@@ -2,6 +2,8 @@
 
 import os
 import statistics
+import subprocess
+import sys
 import time
 
 
@@ -18,6 +20,12 @@ def environment(threads):
     if threads == 1:
         variables["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     return variables
+
+
+def again(threads):
+    """Run this script once more with --here, in a process that has these variables from its start; its exit status."""
+    variables = os.environ | environment(threads) | {"PYRNN_NUM_THREADS": str(threads)}
+    return subprocess.run([sys.executable, "-P", *sys.argv, "--here"], env=variables).returncode
 
 
 def pin(threads):

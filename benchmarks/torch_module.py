@@ -10,9 +10,7 @@ not compute the same ends the run.
 
 import argparse
 import itertools
-import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
@@ -70,9 +68,8 @@ def measure(H, B, options, seconds):
 
 def main():
     options = parse()
-    if not options.here:  # in a process whose libraries have started with one thread
-        variables = os.environ | timing.environment(1) | {"PYRNN_NUM_THREADS": "1"}
-        return subprocess.run([sys.executable, "-P", *sys.argv, "--here"], env=variables).returncode
+    if not options.here:
+        return timing.again(threads=1)
     timing.pin(1)
     import torch
 

@@ -23,9 +23,7 @@ import argparse
 import importlib.util
 import itertools
 import math
-import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -303,9 +301,8 @@ def installed(only):
 
 def main():
     options = parse()
-    if not options.here:  # in a process whose libraries have started with one thread
-        variables = os.environ | timing.environment(1) | {"PYRNN_NUM_THREADS": "1"}
-        return subprocess.run([sys.executable, "-P", *sys.argv, "--here"], env=variables).returncode
+    if not options.here:
+        return timing.again(threads=1)
     timing.pin(1)
     only = installed(options.only)
     names, ratios = ["pyrnn", *only], {name: [] for name in only}

@@ -99,16 +99,24 @@ cdef bint whole(object a, int kind, int ndim, const cnp.npy_intp *shape) noexcep
     return fits(a, kind, ndim, shape) and cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_ISWRITEABLE(a)
 
 
+cdef int kind_with_matrix(a, matrix) noexcept:
+    """The type of an array of three axes, float32 or float64; -1 for any other, or if the second one is no matrix."""
+    cdef int kind
+    if (type(a) is not cnp.ndarray or type(matrix) is not cnp.ndarray or cnp.PyArray_NDIM(a) != 3
+            or cnp.PyArray_NDIM(matrix) != 2):
+        return -1
+    kind = cnp.PyArray_TYPE(a)
+    return kind if kind == cnp.NPY_FLOAT32 or kind == cnp.NPY_FLOAT64 else -1
+
+
 cdef int fit_network(x, U, W, h0, cnp.npy_intp *states) noexcept:
     """The type of a network's arrays if the loops can take them as they are, else -1; writes T, B, H to `states`."""
     cdef cnp.npy_intp inputs[3]
     cdef cnp.npy_intp columns[2]  # of U
     cdef cnp.npy_intp square[2]   # of W
     cdef int kind, i
-    if type(x) is not cnp.ndarray or type(U) is not cnp.ndarray or cnp.PyArray_NDIM(x) != 3 or cnp.PyArray_NDIM(U) != 2:
-        return -1
-    kind = cnp.PyArray_TYPE(x)
-    if kind != cnp.NPY_FLOAT32 and kind != cnp.NPY_FLOAT64:
+    kind = kind_with_matrix(x, U)
+    if kind < 0:
         return -1
     for i in range(3):
         inputs[i] = states[i] = cnp.PyArray_DIM(x, i)
@@ -144,10 +152,8 @@ cdef int fit_layer(h, V, cnp.npy_intp *states, cnp.npy_intp *outputs) noexcept:
     """The type of the states and weights of an output layer, or -1, as by `fit_network`; the shapes of h and o."""
     cdef cnp.npy_intp matrix[2]
     cdef int kind, i
-    if type(h) is not cnp.ndarray or type(V) is not cnp.ndarray or cnp.PyArray_NDIM(h) != 3 or cnp.PyArray_NDIM(V) != 2:
-        return -1
-    kind = cnp.PyArray_TYPE(h)
-    if kind != cnp.NPY_FLOAT32 and kind != cnp.NPY_FLOAT64:
+    kind = kind_with_matrix(h, V)
+    if kind < 0:
         return -1
     for i in range(3):
         states[i] = outputs[i] = cnp.PyArray_DIM(h, i)

@@ -2,7 +2,7 @@
  * round once, in a fixed order, so that the bits are the same on every processor. No loop has a branch that depends on
  * the numbers: it would be mispredicted for half of them, and keeps compilers from making vectors.
  *
- * log(x) of one number from 1 on, in double: of sums of exponentials, the greatest of which is 1.
+ * log(x) of one number in double, x >= 1: a sum of exponentials whose greatest one is exp(0) = 1.
  *
  *   x = 2^k (1 + f), sqrt(1/2) <= 1 + f < sqrt(2)
  *   log(1 + f) = 2 atanh(s), s = f / (2 + f);  atanh(s) = s + s³/3 + s⁵/5 + ...

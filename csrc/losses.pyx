@@ -71,7 +71,7 @@ cdef dict PENALTIES = {"l2": L2, "l1": L1, "change": CHANGE}
 
 
 cdef int need(str name, cnp.ndarray a, int kind, Py_ssize_t size, bint written=False) except -1:
-    """Raise ValueError for an array that is not contiguous, of this type and so many numbers."""
+    """Raise ValueError unless an array is contiguous, has this type, and holds this many numbers."""
     if a is None or cnp.PyArray_TYPE(a) != kind or cnp.PyArray_SIZE(a) != size or not (
             cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_ISBEHAVED_RO(a)) or (
             written and not cnp.PyArray_ISWRITEABLE(a)):

@@ -605,7 +605,7 @@ static void KERNEL(outer)(ptrdiff_t K, ptrdiff_t M, ptrdiff_t N, const REAL *D, 
         }
 }
 
-/* n registers of columns, of which the last one has `last` lanes; see `outer` for the order of the sums. */
+/* n registers of columns; the last register holds `last` numbers. The sums have the order of those of `outer`. */
 static inline ALWAYS_INLINE void V(few_rows)(const int m, const int n, ptrdiff_t K, const REAL *D, ptrdiff_t ld_d,
                                              const REAL *A, ptrdiff_t ld_a, const REAL *X, ptrdiff_t ld_x, REAL *P,
                                              ptrdiff_t ld_p, int accumulate, REAL *C, ptrdiff_t ld_c, ptrdiff_t last)
